@@ -1,0 +1,248 @@
+from kvapi.v1 import message_pb2 as _message_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class EntryKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ENTRY_KIND_UNSPECIFIED: _ClassVar[EntryKind]
+    ENTRY_KIND_COMMAND: _ClassVar[EntryKind]
+    ENTRY_KIND_CONFIGURATION: _ClassVar[EntryKind]
+ENTRY_KIND_UNSPECIFIED: EntryKind
+ENTRY_KIND_COMMAND: EntryKind
+ENTRY_KIND_CONFIGURATION: EntryKind
+
+class LogEntry(_message.Message):
+    __slots__ = ("term", "kind", "data")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    kind: EntryKind
+    data: bytes
+    def __init__(self, term: _Optional[int] = ..., kind: _Optional[_Union[EntryKind, str]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ShardAppend(_message.Message):
+    __slots__ = ("shard", "term", "previous_index", "previous_term", "commit", "entries")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_INDEX_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_TERM_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    term: int
+    previous_index: int
+    previous_term: int
+    commit: int
+    entries: _containers.RepeatedCompositeFieldContainer[LogEntry]
+    def __init__(self, shard: _Optional[int] = ..., term: _Optional[int] = ..., previous_index: _Optional[int] = ..., previous_term: _Optional[int] = ..., commit: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ...) -> None: ...
+
+class AppendRequest(_message.Message):
+    __slots__ = ("message", "appends")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    APPENDS_FIELD_NUMBER: _ClassVar[int]
+    message: _message_pb2.Message
+    appends: _containers.RepeatedCompositeFieldContainer[ShardAppend]
+    def __init__(self, message: _Optional[_Union[_message_pb2.Message, _Mapping]] = ..., appends: _Optional[_Iterable[_Union[ShardAppend, _Mapping]]] = ...) -> None: ...
+
+class ShardAppendResult(_message.Message):
+    __slots__ = ("shard", "term", "success", "index", "hint_index", "hint_term", "applied", "eventual_floor", "out_of_space")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    SUCCESS_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    HINT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    HINT_TERM_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    EVENTUAL_FLOOR_FIELD_NUMBER: _ClassVar[int]
+    OUT_OF_SPACE_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    term: int
+    success: bool
+    index: int
+    hint_index: int
+    hint_term: int
+    applied: int
+    eventual_floor: int
+    out_of_space: bool
+    def __init__(self, shard: _Optional[int] = ..., term: _Optional[int] = ..., success: bool = ..., index: _Optional[int] = ..., hint_index: _Optional[int] = ..., hint_term: _Optional[int] = ..., applied: _Optional[int] = ..., eventual_floor: _Optional[int] = ..., out_of_space: bool = ...) -> None: ...
+
+class AppendResponse(_message.Message):
+    __slots__ = ("message", "results")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    message: _message_pb2.Message
+    results: _containers.RepeatedCompositeFieldContainer[ShardAppendResult]
+    def __init__(self, message: _Optional[_Union[_message_pb2.Message, _Mapping]] = ..., results: _Optional[_Iterable[_Union[ShardAppendResult, _Mapping]]] = ...) -> None: ...
+
+class InstallSnapshotRequest(_message.Message):
+    __slots__ = ("message", "shard", "term", "last_index", "last_term", "offset", "data", "crc32c", "done")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    LAST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    LAST_TERM_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    CRC32C_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    message: _message_pb2.Message
+    shard: int
+    term: int
+    last_index: int
+    last_term: int
+    offset: int
+    data: bytes
+    crc32c: int
+    done: bool
+    def __init__(self, message: _Optional[_Union[_message_pb2.Message, _Mapping]] = ..., shard: _Optional[int] = ..., term: _Optional[int] = ..., last_index: _Optional[int] = ..., last_term: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., crc32c: _Optional[int] = ..., done: bool = ...) -> None: ...
+
+class InstallSnapshotResponse(_message.Message):
+    __slots__ = ("message", "shard", "term", "success", "last_index")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    SUCCESS_FIELD_NUMBER: _ClassVar[int]
+    LAST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    message: _message_pb2.Message
+    shard: int
+    term: int
+    success: bool
+    last_index: int
+    def __init__(self, message: _Optional[_Union[_message_pb2.Message, _Mapping]] = ..., shard: _Optional[int] = ..., term: _Optional[int] = ..., success: bool = ..., last_index: _Optional[int] = ...) -> None: ...
+
+class ReadIndexRequest(_message.Message):
+    __slots__ = ("message", "shard")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    message: _message_pb2.Message
+    shard: int
+    def __init__(self, message: _Optional[_Union[_message_pb2.Message, _Mapping]] = ..., shard: _Optional[int] = ...) -> None: ...
+
+class ReadIndexResponse(_message.Message):
+    __slots__ = ("message", "index", "term")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    message: _message_pb2.Message
+    index: int
+    term: int
+    def __init__(self, message: _Optional[_Union[_message_pb2.Message, _Mapping]] = ..., index: _Optional[int] = ..., term: _Optional[int] = ...) -> None: ...
+
+class PutCommand(_message.Message):
+    __slots__ = ("key", "value", "if_revision")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    IF_REVISION_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    value: bytes
+    if_revision: int
+    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., if_revision: _Optional[int] = ...) -> None: ...
+
+class DeleteCommand(_message.Message):
+    __slots__ = ("key", "if_revision")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    IF_REVISION_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    if_revision: int
+    def __init__(self, key: _Optional[bytes] = ..., if_revision: _Optional[int] = ...) -> None: ...
+
+class EventualWrite(_message.Message):
+    __slots__ = ("node", "incarnation", "sequence", "hlc", "base", "key", "value", "deletion")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    HLC_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    DELETION_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    incarnation: int
+    sequence: int
+    hlc: int
+    base: int
+    key: bytes
+    value: bytes
+    deletion: bool
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., sequence: _Optional[int] = ..., hlc: _Optional[int] = ..., base: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., deletion: bool = ...) -> None: ...
+
+class SequenceCommand(_message.Message):
+    __slots__ = ("writes",)
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    writes: _containers.RepeatedCompositeFieldContainer[EventualWrite]
+    def __init__(self, writes: _Optional[_Iterable[_Union[EventualWrite, _Mapping]]] = ...) -> None: ...
+
+class CollectCommand(_message.Message):
+    __slots__ = ("horizon",)
+    HORIZON_FIELD_NUMBER: _ClassVar[int]
+    horizon: int
+    def __init__(self, horizon: _Optional[int] = ...) -> None: ...
+
+class TermStartCommand(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Command(_message.Message):
+    __slots__ = ("hlc", "term_start", "put", "delete", "sequence", "collect")
+    HLC_FIELD_NUMBER: _ClassVar[int]
+    TERM_START_FIELD_NUMBER: _ClassVar[int]
+    PUT_FIELD_NUMBER: _ClassVar[int]
+    DELETE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    COLLECT_FIELD_NUMBER: _ClassVar[int]
+    hlc: int
+    term_start: TermStartCommand
+    put: PutCommand
+    delete: DeleteCommand
+    sequence: SequenceCommand
+    collect: CollectCommand
+    def __init__(self, hlc: _Optional[int] = ..., term_start: _Optional[_Union[TermStartCommand, _Mapping]] = ..., put: _Optional[_Union[PutCommand, _Mapping]] = ..., delete: _Optional[_Union[DeleteCommand, _Mapping]] = ..., sequence: _Optional[_Union[SequenceCommand, _Mapping]] = ..., collect: _Optional[_Union[CollectCommand, _Mapping]] = ...) -> None: ...
+
+class EventualBatch(_message.Message):
+    __slots__ = ("shard", "node", "incarnation", "sequenced", "writes")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCED_FIELD_NUMBER: _ClassVar[int]
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    node: str
+    incarnation: int
+    sequenced: int
+    writes: _containers.RepeatedCompositeFieldContainer[EventualWrite]
+    def __init__(self, shard: _Optional[int] = ..., node: _Optional[str] = ..., incarnation: _Optional[int] = ..., sequenced: _Optional[int] = ..., writes: _Optional[_Iterable[_Union[EventualWrite, _Mapping]]] = ...) -> None: ...
+
+class ReplicateEventualRequest(_message.Message):
+    __slots__ = ("message", "batches")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    message: _message_pb2.Message
+    batches: _containers.RepeatedCompositeFieldContainer[EventualBatch]
+    def __init__(self, message: _Optional[_Union[_message_pb2.Message, _Mapping]] = ..., batches: _Optional[_Iterable[_Union[EventualBatch, _Mapping]]] = ...) -> None: ...
+
+class EventualHeld(_message.Message):
+    __slots__ = ("shard", "node", "incarnation", "held")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    node: str
+    incarnation: int
+    held: int
+    def __init__(self, shard: _Optional[int] = ..., node: _Optional[str] = ..., incarnation: _Optional[int] = ..., held: _Optional[int] = ...) -> None: ...
+
+class ReplicateEventualResponse(_message.Message):
+    __slots__ = ("message", "held")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    message: _message_pb2.Message
+    held: _containers.RepeatedCompositeFieldContainer[EventualHeld]
+    def __init__(self, message: _Optional[_Union[_message_pb2.Message, _Mapping]] = ..., held: _Optional[_Iterable[_Union[EventualHeld, _Mapping]]] = ...) -> None: ...

@@ -1,0 +1,48 @@
+"""Every bound of the server, in one place, checked at the door.
+
+A bound is part of the API: what it refuses is refused with its name and the number, before anything is stored.
+"""
+
+KEY_SIZE_BYTES_MAX = 400
+"""Keys are LMDB keys with a prefix of shard and space; LMDB takes 511 bytes."""
+VALUE_SIZE_BYTES_MAX = 1024 * 1024
+REQUEST_SIZE_BYTES_MAX = 4 * 1024 * 1024
+"""A whole request, also a batch. It bounds what one client can make the server buffer."""
+
+BATCH_OPERATIONS_MAX = 1_024
+TRANSACTION_OPERATIONS_MAX = 128
+RANGE_LIMIT_DEFAULT = 100
+RANGE_LIMIT_MAX = 1_000
+RANGE_RESPONSE_SIZE_BYTES_MAX = 3 * 1024 * 1024
+"""A page ends early before its answer outgrows what clients receive by default (4 MiB)."""
+
+ACKS_MAX = 7
+"""`acks` of an eventual write: at most the replicas of a shard."""
+SESSION_TOKEN_SIZE_BYTES_MAX = 64 * 1024
+
+PROPOSALS_PER_SHARD_MAX = 4_096
+"""Strong writes of one shard between proposal and answer. Beyond: OVERLOADED. At 10,000/s this is 0.4 s of work."""
+PROPOSED_SIZE_BYTES_MAX = 64 * 1024 * 1024
+"""The same, in bytes, for the whole node."""
+READS_PER_SHARD_MAX = 16_384
+"""Strong reads of one shard that wait for a quorum round."""
+PENDING_EVENTUAL_PER_SHARD_MAX = 65_536
+"""Eventual writes held without a place in the log; a node cut off from the others fills this, then says OVERLOADED."""
+FORWARDS_IN_FLIGHT_MAX = 4_096
+REQUEST_TIMEOUT_S_DEFAULT = 10.0
+"""For callers that set no deadline."""
+
+PEER_MESSAGE_SIZE_BYTES_MAX = 16 * 1024 * 1024
+APPEND_SIZE_BYTES_MAX = 1024 * 1024
+"""Entries of one AppendRequest, over all its shards; one larger entry still goes alone."""
+APPENDS_IN_FLIGHT_MAX = 8
+"""Unanswered AppendRequests a peer: the pipeline's depth."""
+EVENTUAL_BATCH_WRITES_MAX = 1_024
+SNAPSHOT_CHUNK_SIZE_BYTES = 256 * 1024
+SUPERSEDED_KEPT_PER_SHARD = 1_024
+"""The latest superseded eventual writes whose reason can still be asked for."""
+EVENTS_KEPT = 10_000
+"""Failure detector's events kept durably."""
+
+SHARDS_MAX = 1_024
+NODES_MAX = 100
