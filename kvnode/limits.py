@@ -41,8 +41,22 @@ EVENTUAL_BATCH_WRITES_MAX = 1_024
 SNAPSHOT_CHUNK_SIZE_BYTES = 256 * 1024
 SUPERSEDED_KEPT_PER_SHARD = 1_024
 """The latest superseded eventual writes whose reason can still be asked for."""
+PLACED_KEPT_PER_SHARD = 8_192
+"""The latest applied eventual writes whose place in the log can still be asked for; older ones answer SETTLED."""
 EVENTS_KEPT = 10_000
 """Failure detector's events kept durably."""
 
 SHARDS_MAX = 1_024
 NODES_MAX = 100
+
+CLOCK_SKEW_MS_MAX = 500
+"""How far a stamp may be ahead of the leader's clock before it counts as the leader's time plus this; replicas must agree
+on it, so it is no configuration."""
+SEQUENCE_ENTRY_WRITES_MAX = 256
+SEQUENCE_ENTRY_SIZE_BYTES_MAX = 256 * 1024
+SEQUENCE_ENTRIES_IN_FLIGHT_MAX = 4
+"""Log entries with eventual writes that are proposed and not applied, for each shard."""
+COLLECT_TOMBSTONES_MAX = 1_000
+"""Tombstones that one log entry collects: bounds the work of its apply."""
+APPLY_ENTRIES_MAX = 256
+"""Entries applied in one turn of the event loop, so that a catching-up shard leaves time for heartbeats."""

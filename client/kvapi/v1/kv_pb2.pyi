@@ -79,6 +79,32 @@ class Served(_message.Message):
     session: bytes
     def __init__(self, node: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., shard: _Optional[int] = ..., revision: _Optional[int] = ..., hlc: _Optional[int] = ..., staleness_ms: _Optional[int] = ..., session: _Optional[bytes] = ...) -> None: ...
 
+class OriginPosition(_message.Message):
+    __slots__ = ("node", "incarnation", "sequence")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    incarnation: int
+    sequence: int
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class SessionPosition(_message.Message):
+    __slots__ = ("shard", "revision", "origins")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    ORIGINS_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    revision: int
+    origins: _containers.RepeatedCompositeFieldContainer[OriginPosition]
+    def __init__(self, shard: _Optional[int] = ..., revision: _Optional[int] = ..., origins: _Optional[_Iterable[_Union[OriginPosition, _Mapping]]] = ...) -> None: ...
+
+class SessionToken(_message.Message):
+    __slots__ = ("positions",)
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    positions: _containers.RepeatedCompositeFieldContainer[SessionPosition]
+    def __init__(self, positions: _Optional[_Iterable[_Union[SessionPosition, _Mapping]]] = ...) -> None: ...
+
 class PutRequest(_message.Message):
     __slots__ = ("key", "value", "consistency", "key_text", "value_text", "text", "if_revision", "acks", "session")
     KEY_FIELD_NUMBER: _ClassVar[int]

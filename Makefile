@@ -1,0 +1,81 @@
+# kvnode: `make help` lists the targets.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+PYTEST := $(BIN)/python -m pytest
+# Quick ones first, so that a mistake shows early.
+TESTS := $(wildcard tests/tidy tests/unit tests/scripts tests/sim tests/integration)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest scripts sim integration bench clean
+
+help: ## Print this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with the server, the client, kvctl and the development tools; quick when nothing changed.
+
+$(STAMP): pyproject.toml client/pyproject.toml
+	@test -n "$(PYTHON)" || { echo "kvnode needs Python 3.11 or newer; none was found. Say PYTHON=/path/to/python3." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "kvnode needs Python 3.11 or newer; $(PYTHON) is older. Say PYTHON=/path/to/python3.11." >&2; exit 1; }
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) \
+		|| { echo "Python's venv module is missing: on Debian, apt-get install python3-venv." >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e "./client[cli]" -e ".[dev]"
+	@touch $@
+
+run: setup ## Run a one-node cluster in the foreground on 127.0.0.1:7401, for trying things out; data in .run.
+	$(BIN)/kvnode run --preset local --node.data_dir .run
+
+demo: setup ## Start three nodes, break things, and show what the cluster does about it.
+	$(BIN)/kvctl demo
+
+test: setup lint type ## Lint, type-check and run all tests.
+	$(PYTEST) $(TESTS)
+
+check: lint type proto-check tidy ## Everything that needs no running code: style, types, protos, house rules.
+
+fmt: setup ## Format the code and sort its imports.
+	$(BIN)/ruff check --quiet --fix-only .
+	$(BIN)/ruff format .
+
+lint: setup ## Look for mistakes and unformatted code.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: setup ## Check types, strictly.
+	$(BIN)/mypy
+
+proto: ## Regenerate client/kvapi from protos/.
+	$(PYTHON) tools/proto.py generate
+
+proto-check: ## Check that client/kvapi is what protos/ generates; lint protos/ and look for breaking changes.
+	$(PYTHON) tools/proto.py check
+
+tidy: setup ## Check the house rules: banned imports, sizes of modules, leftovers.
+	$(PYTEST) -q tests/tidy
+
+unit: setup ## Run the unit tests.
+	$(PYTEST) -q tests/unit
+
+unit-lowest: ## Run the unit tests with the lowest versions of every dependency that pyproject.toml allows.
+	$(PYTHON) tools/lowest.py
+
+scripts: setup ## Run the golden dialogues of the protocols.
+	$(PYTEST) -q tests/scripts
+
+sim: setup ## Run the deterministic simulator.
+	$(PYTEST) -q tests/sim
+
+integration: setup ## Run the tests with real processes and real disks.
+	$(PYTEST) -q tests/integration
+
+bench: setup ## Run the benchmarks.
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove everything that is built, .venv too.
+	rm -rf $(VENV) .venv-proto .venv-lowest .run build client/build dist *.egg-info client/*.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find kvnode client tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,85 @@
+"""kvclient: the Python SDK of kvnode.
+
+    import kvclient
+
+    async with kvclient.connect("kv://127.0.0.1:7401,127.0.0.1:7402") as kv:
+        await kv.put("greeting", "hello")
+        print((await kv.get("greeting")).text)
+
+    with kvclient.connect_sync("kv://127.0.0.1:7401,127.0.0.1:7402") as kv:
+        print(kv.get("greeting").text)
+
+Both clients have the same operations; the second is for threads. Owns the public names; imports no server code.
+"""
+
+from __future__ import annotations
+
+from opentelemetry.trace import TracerProvider
+
+from kvclient import errors
+from kvclient._async.batch import AsyncBatch
+from kvclient._async.client import AsyncClient
+from kvclient._async.session import AsyncSession
+from kvclient._sync.batch import Batch
+from kvclient._sync.client import Client
+from kvclient._sync.session import Session
+from kvclient.errors import CompareFailed, KvError, OutcomeUnknown
+from kvclient.types import (
+    Consistency,
+    DeleteResult,
+    GetResult,
+    KeyValue,
+    Location,
+    OperationResult,
+    OperationState,
+    PutResult,
+    RangePage,
+    Role,
+    Served,
+    SupersededReason,
+    Value,
+)
+from kvclient.uri import parse_uri
+
+__all__ = [
+    "AsyncBatch",
+    "AsyncClient",
+    "AsyncSession",
+    "Batch",
+    "Client",
+    "CompareFailed",
+    "Consistency",
+    "DeleteResult",
+    "GetResult",
+    "KeyValue",
+    "KvError",
+    "Location",
+    "OperationResult",
+    "OperationState",
+    "OutcomeUnknown",
+    "PutResult",
+    "RangePage",
+    "Role",
+    "Served",
+    "Session",
+    "SupersededReason",
+    "Value",
+    "connect",
+    "connect_sync",
+    "errors",
+]
+
+
+def connect(uri: str, *, tracer_provider: TracerProvider | None = None) -> AsyncClient:
+    """A client for asyncio; call it where the event loop runs.
+
+    `uri` is `kv://host:port,host:port?timeout=5&pipeline=2`: some of the cluster's nodes, the seconds an operation may take,
+    and the calls in flight to one node. Use it with `async with`, or `await client.close()` in the end. It connects with its
+    first operation. Raises `InvalidArgument` for a wrong address.
+    """
+    return AsyncClient(parse_uri(uri), tracer_provider)
+
+
+def connect_sync(uri: str, *, tracer_provider: TracerProvider | None = None) -> Client:
+    """A client for threads, which may share it; `uri` as for `connect`. Use it with `with`, or `client.close()` in the end."""
+    return Client(parse_uri(uri), tracer_provider)

@@ -1,0 +1,304 @@
+"""The client: routes operations, tries them again where that is safe, and keeps its map of the cluster fresh.
+
+Owns the connections, the router, and the attempts of each operation. What may be retried is decided in `_retry`, where it goes
+in `_routing`, how it is sent in `connection`.
+
+Invariants:
+- All attempts of an operation together keep its deadline.
+- At most one refresh of the map runs at a time, and no operation waits for it but the first of all.
+- Cancelling any operation, at any point, leaves the client as usable as before.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from types import TracebackType
+from typing import Any
+
+from opentelemetry.trace import TracerProvider
+
+from kvapi.v1 import cluster_pb2
+from kvclient import _requests as requests
+from kvclient import _retry, _tracing, types
+from kvclient._async.connection import Connection
+from kvclient._async.operations import AsyncOperations
+from kvclient._async.session import AsyncSession
+from kvclient._backend import async_ as _backend
+from kvclient._lane import Ticket
+from kvclient._requests import LOCATE, OPERATION, RANGE, TOPOLOGY, Call, invalid
+from kvclient._routing import Router
+from kvclient._tracing import Tracing
+from kvclient.errors import ClientClosed, DeadlineExceeded, KvError, Unavailable
+from kvclient.types import Bytes
+from kvclient.uri import ClusterUri
+
+REFRESH_S_MIN = 0.05
+"""Between two refreshes of the map."""
+REFRESH_TIMEOUT_S = 0.5
+"""For one node to answer with its map."""
+REFRESH_NODES_MAX = 3
+"""Nodes that one refresh asks before it gives up; the next failure starts another."""
+
+
+class AsyncClient(AsyncOperations):
+    """A connection to a cluster: make one with `kvclient.connect` and share it.
+
+    It connects with its first operation, or at once in `async with` or by `open`, so that a wrong address shows early.
+    """
+
+    def __init__(
+        self, uri: ClusterUri, tracer_provider: TracerProvider | None = None, rng: random.Random | None = None
+    ) -> None:
+        self._uri = uri
+        self._rng = rng or random.Random()
+        self._router = Router(uri.endpoints, self._rng)
+        self._tracing = Tracing(tracer_provider)
+        self._connections: dict[str, Connection] = {}
+        self._mutex = _backend.Mutex()
+        self._opening = _backend.Gate(1)
+        self._background = _backend.Background()
+        self._refreshed_at = 0.0
+        self._closed = False
+
+    async def __aenter__(self) -> AsyncClient:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self, *, timeout: float | None = None) -> None:
+        """Connect and learn the cluster's map, unless that is done already. Raises `Unavailable`, `DeadlineExceeded`."""
+        if self._router.map is None:
+            try:
+                await self._open(time.monotonic() + self.timeout_of(timeout))
+            except BaseException:
+                await self.close()
+                raise
+
+    async def close(self) -> None:
+        """Close all connections. Operations that wait fail with `ClientClosed`, writes under way with `OutcomeUnknown`."""
+        with self._mutex:
+            self._closed = True
+            connections = list(self._connections.values())
+            self._connections = {}
+        for connection in connections:
+            await connection.close()
+        await self._background.close()
+
+    def session(self, token: bytes = b"") -> AsyncSession:
+        """A session; with the `token` of another session, one that goes on from there."""
+        return AsyncSession(self, token)
+
+    async def locate(self, key: Bytes, *, timeout: float | None = None) -> types.Location:
+        """Where `key` lives, as a node sees it now."""
+        response = await self._execute(requests.locate_call(key), timeout)
+        return types.Location(response.shard, response.leader, tuple(response.replicas), response.epoch)
+
+    def timeout_of(self, timeout: float | None) -> float:
+        """Seconds that an operation may take: `timeout`, or the client's. Raises `InvalidArgument`."""
+        if timeout is None:
+            return self._uri.timeout
+        if not timeout > 0:
+            raise invalid("timeout", f"{timeout} is not a positive number of seconds")
+        return timeout
+
+    # One operation: its span, its attempts.
+
+    async def _execute(self, call: Call, timeout: float | None) -> Any:
+        return await self._execute_by(call, time.monotonic() + self.timeout_of(timeout))
+
+    async def _execute_by(self, call: Call, deadline: float) -> Any:
+        call.deadline = deadline
+        call.span = self._tracing.start(call)
+        if call.span is None:
+            return await self._attempts(call)
+        failed: BaseException | None = None
+        try:
+            return await self._attempts(call)
+        except BaseException as error:
+            failed = error
+            raise
+        finally:
+            _tracing.end(call.span, failed, failed.attempts if isinstance(failed, KvError) else 1)
+
+    async def _attempts(self, call: Call) -> Any:
+        if self._router.map is None:
+            await self._open(call.deadline)
+        attempt, not_this = 1, None
+        while True:
+            now = time.monotonic()
+            node = self._router.node_for(call, now, not_this)
+            call.attempt_deadline = now + (call.deadline - now) * _retry.attempt_share(attempt, is_write=call.method.is_write)
+            try:
+                response = await self._connection_to(node).run(call)
+            except KvError as error:
+                error.attempts = attempt
+                pause = self._on_failure(call, node, error, attempt, now)
+                if pause is None:
+                    raise
+                if pause:
+                    await _backend.sleep(pause)
+                attempt, not_this = attempt + 1, None if error.reason == "OVERLOADED" else node
+            else:
+                self._on_answer(call, response)
+                return response
+
+    async def _execute_many(self, calls: list[Call], timeout: float | None) -> list[Any | KvError]:
+        return await self._execute_many_by(calls, time.monotonic() + self.timeout_of(timeout))
+
+    async def _execute_many_by(self, calls: list[Call], deadline: float) -> list[Any | KvError]:
+        for call in calls:
+            call.deadline = deadline
+        if self._router.map is None:
+            await self._open(deadline)
+        results: list[Any | KvError] = [None] * len(calls)
+        pending = dict.fromkeys(range(len(calls)))
+        nodes: dict[int, str] = {}
+        attempt = 1
+        while pending:
+            now = time.monotonic()
+            groups: dict[str, list[int]] = {}
+            for index in pending:
+                call = calls[index]
+                call.attempt_deadline = now + (deadline - now) * _retry.attempt_share(attempt, is_write=call.method.is_write)
+                nodes[index] = self._router.node_for(call, now, nodes.get(index))
+                groups.setdefault(nodes[index], []).append(index)
+            await self._run_groups(calls, groups, results)
+            pause = 0.0
+            retried: dict[int, None] = {}
+            for index in pending:
+                result = results[index]
+                if not isinstance(result, KvError):
+                    self._on_answer(calls[index], result)
+                    continue
+                result.attempts = attempt
+                wanted = self._on_failure(calls[index], nodes[index], result, attempt, now)
+                if result.reason == "OVERLOADED":
+                    del nodes[index]
+                if wanted is not None:
+                    retried[index], pause = None, max(pause, wanted)
+            pending = retried
+            attempt += 1
+            if pending and pause:
+                await _backend.sleep(pause)
+        return results
+
+    async def _run_groups(self, calls: list[Call], groups: dict[str, list[int]], results: list[Any | KvError]) -> None:
+        """One attempt of many operations: all nodes at once, each node's operations together."""
+        started: list[tuple[int, Connection, Ticket]] = []
+        try:
+            for node, indexes in groups.items():
+                connection = self._connection_to(node)
+                tickets = connection.start([calls[index] for index in indexes])
+                started += [(index, connection, ticket) for index, ticket in zip(indexes, tickets, strict=True)]
+            for index, connection, ticket in started:
+                try:
+                    results[index] = await connection.wait(ticket)
+                except KvError as error:
+                    results[index] = error
+        except BaseException:
+            for _, connection, ticket in started:
+                connection.abandon(ticket)
+            raise
+
+    # Learning from what comes back.
+
+    def _on_answer(self, call: Call, response: Any) -> None:
+        if call.method is RANGE or call.method is OPERATION or call.method is LOCATE:
+            return
+        if self._router.on_served(response.served):
+            self._refresh_soon()
+
+    def _on_failure(self, call: Call, node: str, error: KvError, attempt: int, started: float) -> float | None:
+        """Seconds to wait before the next attempt; None: there is none, the error is final."""
+        now = time.monotonic()
+        if self._router.on_error(call, node, error, now, now - started):
+            self._refresh_soon()
+        if not _retry.may_retry(error, is_write=call.method.is_write):
+            return None
+        pause = _retry.pause_before(error, attempt, self._rng)
+        if now + pause >= call.deadline:
+            return None
+        if call.span is not None:
+            _tracing.on_retry(call.span, error, node, pause)
+        return pause
+
+    # The map of the cluster.
+
+    async def _open(self, deadline: float) -> None:
+        """Learn the map for the first time: ask node after node until one answers or the time is over."""
+        if not await self._opening.enter(deadline):
+            raise DeadlineExceeded(f"no answer from {', '.join(self._router.endpoints)}")
+        try:
+            attempt = 1
+            while self._router.map is None:
+                failed: KvError = Unavailable("no node told its map of the cluster", definite=True)
+                for node in self._router.endpoints:
+                    try:
+                        if await self._fetch(node, min(deadline, time.monotonic() + self._uri.timeout / 2)):
+                            return
+                    except KvError as error:
+                        if not _retry.may_retry(error, is_write=False):
+                            raise
+                        failed = error
+                pause = _retry.pause_before(failed, attempt + 1, self._rng)
+                if time.monotonic() + pause >= deadline:
+                    raise failed
+                await _backend.sleep(pause)
+                attempt += 1
+        finally:
+            self._opening.leave()
+
+    def _refresh_soon(self) -> None:
+        if time.monotonic() - self._refreshed_at >= REFRESH_S_MIN and not self._closed:
+            self._background.once(self._refresh)
+
+    async def _refresh(self) -> None:
+        """Ask for a newer map: a healthy node first. Failing is no error: the old map still works, by one hop more."""
+        asked = None
+        for _ in range(REFRESH_NODES_MAX):
+            now = time.monotonic()
+            self._refreshed_at = now
+            asked = self._router.health.nearest(self._router.nodes, now, asked)
+            try:
+                if await self._fetch(asked, now + REFRESH_TIMEOUT_S):
+                    break
+            except KvError as error:
+                if isinstance(error, ClientClosed):
+                    return
+                self._router.health.on_failure(asked, time.monotonic())
+        await self._close_unknown()
+
+    async def _fetch(self, node: str, deadline: float) -> bool:
+        """Ask one node for its map; True: it was taken."""
+        call = Call(TOPOLOGY, cluster_pb2.TopologyRequest(), None, False)
+        call.deadline = call.attempt_deadline = deadline
+        topology = await self._connection_to(node).run(call)
+        return self._router.load(topology, time.monotonic())
+
+    async def _close_unknown(self) -> None:
+        """Close connections to nodes that have left the cluster."""
+        with self._mutex:
+            known = (*self._router.nodes, *self._router.endpoints)
+            gone = [one for address, one in self._connections.items() if address not in known and one.is_idle]
+            for connection in gone:
+                del self._connections[connection.address]
+        for connection in gone:
+            await connection.close()
+
+    def _connection_to(self, node: str) -> Connection:
+        connection = self._connections.get(node)
+        if connection is None:
+            with self._mutex:
+                if self._closed:
+                    raise ClientClosed("the client is closed", definite=True, node=node)
+                connection = self._connections.get(node)
+                if connection is None:
+                    health = self._router.health.of(node)
+                    connection = Connection(node, self._uri.pipeline, health, self._tracing, self._background)
+                    self._connections[node] = connection
+        return connection

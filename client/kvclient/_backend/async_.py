@@ -1,0 +1,150 @@
+"""Primitives on asyncio: one event loop, no locks.
+
+Owns nothing of the protocol. Invariant: cancelling whoever awaits one of these leaves it usable by the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from kvclient._backend.channels import OPTIONS, ChannelClosed
+from kvclient._tracing import Metadata
+
+Channel = grpc.aio.Channel
+OnDone = Callable[[Any, Exception | None], None]
+
+
+class Mutex:
+    """Nothing to exclude: code without `await` is never interrupted."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class Outcome:
+    """What one caller waits for, once."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def set(self) -> None:
+        """It is here. Harmless when nobody waits any more."""
+        if not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self, deadline: float) -> None:
+        """Until it is here, or the monotonic time `deadline`."""
+        if deadline == math.inf:
+            await self._future
+            return
+        timer = self._future.get_loop().call_later(deadline - time.monotonic(), self.set)
+        try:
+            await self._future
+        finally:
+            timer.cancel()
+
+
+class Gate:
+    """At most so many at once."""
+
+    __slots__ = ("_semaphore",)
+
+    def __init__(self, size: int) -> None:
+        self._semaphore = asyncio.Semaphore(size)
+
+    async def enter(self, deadline: float) -> bool:
+        """Wait for a place until the monotonic time `deadline`; False: there was none."""
+        if not self._semaphore.locked() or deadline == math.inf:
+            return await self._semaphore.acquire()
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._semaphore.acquire()
+        except TimeoutError:
+            return False
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._semaphore.release()
+
+
+class Background:
+    """Work that outlives its caller."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._once: asyncio.Task[None] | None = None
+
+    def call(self, method: Any, request: Any, timeout: float | None, metadata: Metadata | None, on_done: OnDone) -> None:
+        """Make a call; `on_done(response, error)` follows, exactly once."""
+        task = asyncio.get_running_loop().create_task(self._call(method, request, timeout, metadata, on_done))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _call(self, method: Any, request: Any, timeout: float | None, metadata: Metadata | None, on_done: OnDone) -> None:
+        response, error = None, None
+        try:
+            response = await invoke(method, request, timeout, metadata)
+        except Exception as caught:
+            error = caught
+        except BaseException:
+            on_done(None, ChannelClosed(sent=True))
+            raise
+        on_done(response, error)
+
+    def once(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work` unless it is being done already; it must not raise."""
+        if self._once is None or self._once.done():
+            self._once = asyncio.get_running_loop().create_task(work())  # type: ignore[arg-type]
+
+    async def close(self) -> None:
+        """Wait until all work has stopped. Calls end because their channels are closed, before this."""
+        if self._once is not None:
+            self._once.cancel()
+        tasks = [*self._tasks, *((self._once,) if self._once is not None else ())]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def open_channel(target: str) -> Channel:
+    """A channel to "host:port"; it connects with its first call."""
+    return grpc.aio.insecure_channel(target, options=OPTIONS)
+
+
+async def invoke(method: Any, request: Any, timeout: float | None, metadata: Metadata | None) -> Any:
+    """One call. Raises `grpc.RpcError`, or `ChannelClosed`."""
+    try:
+        call = method(request, timeout=timeout, metadata=metadata)
+    except grpc.aio.UsageError:
+        raise ChannelClosed(sent=False) from None
+    try:
+        return await call
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if call.cancelled() and task is not None and not task.cancelling():
+            raise ChannelClosed(sent=True) from None
+        raise
+    except grpc.aio.UsageError:
+        raise ChannelClosed(sent=True) from None
+
+
+async def sleep(seconds: float) -> None:
+    """Wait."""
+    await asyncio.sleep(seconds)
+
+
+async def close_channel(channel: Channel) -> None:
+    """Close; calls under way are cancelled."""
+    await channel.close()

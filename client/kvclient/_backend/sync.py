@@ -1,0 +1,121 @@
+"""Primitives on threads: the callers' own, and gRPC's, which runs the callbacks of calls that nobody waits for.
+
+Owns nothing of the protocol and starts no thread.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from kvclient._backend.channels import OPTIONS, ChannelClosed
+from kvclient._tracing import Metadata
+
+Channel = grpc.Channel
+OnDone = Callable[[Any, Exception | None], None]
+
+Mutex = threading.Lock
+
+
+class Outcome:
+    """What one caller waits for, once. A bare lock: a third of the cost of `threading.Event`."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """It is here. Called once."""
+        self._lock.release()
+
+    def wait(self, deadline: float) -> None:
+        """Until it is here, or the monotonic time `deadline`."""
+        if deadline == math.inf:
+            self._lock.acquire()
+        else:
+            self._lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
+
+
+class Gate:
+    """At most so many at once."""
+
+    __slots__ = ("_semaphore",)
+
+    def __init__(self, size: int) -> None:
+        self._semaphore = threading.Semaphore(size)
+
+    def enter(self, deadline: float) -> bool:
+        """Wait for a place until the monotonic time `deadline`; False: there was none."""
+        if deadline == math.inf:
+            return self._semaphore.acquire()
+        return self._semaphore.acquire(timeout=max(0.0, deadline - time.monotonic()))
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._semaphore.release()
+
+
+class Background:
+    """Work that outlives its caller; here, whoever asks for work that is not a call does it."""
+
+    def __init__(self) -> None:
+        self._once = threading.Lock()
+
+    def call(self, method: Any, request: Any, timeout: float | None, metadata: Metadata | None, on_done: OnDone) -> None:
+        """Make a call; `on_done(response, error)` follows, exactly once, as a rule on a thread of gRPC's."""
+        try:
+            future = method.future(request, timeout=timeout, metadata=metadata)
+        except ValueError:
+            on_done(None, ChannelClosed(sent=False))
+            return
+        future.add_done_callback(lambda done: on_done(*_result_of(done)))
+
+    def once(self, work: Callable[[], None]) -> None:
+        """Do `work` unless another thread is doing it."""
+        if self._once.acquire(blocking=False):
+            try:
+                work()
+            finally:
+                self._once.release()
+
+    def close(self) -> None:
+        """Nothing to stop: calls end with their channels."""
+
+
+def open_channel(target: str) -> Channel:
+    """A channel to "host:port"; it connects with its first call."""
+    return grpc.insecure_channel(target, options=OPTIONS)
+
+
+def invoke(method: Any, request: Any, timeout: float | None, metadata: Metadata | None) -> Any:
+    """One call. Raises `grpc.RpcError`, or `ChannelClosed`."""
+    try:
+        return method(request, timeout=timeout, metadata=metadata)
+    except ValueError:
+        raise ChannelClosed(sent=False) from None
+
+
+def sleep(seconds: float) -> None:
+    """Wait."""
+    time.sleep(seconds)
+
+
+def close_channel(channel: Channel) -> None:
+    """Close; calls under way are cancelled."""
+    channel.close()
+
+
+def _result_of(done: Any) -> tuple[Any, Exception | None]:
+    try:
+        return done.result(), None
+    except grpc.FutureCancelledError:
+        return None, ChannelClosed(sent=True)
+    except Exception as error:
+        return None, error

@@ -1,0 +1,93 @@
+"""The `kvnode` command: arguments -> configuration -> node.
+
+Owns the command line and its exit codes: 0 done, 1 the configuration cannot be used, 2 the command line is wrong. Never
+decides what runs: that is `kvnode.node`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from kvnode import __version__
+from kvnode.config import PRESETS, Config, ConfigError
+
+_SETTING = re.compile(r"--([A-Za-z_][A-Za-z0-9_-]*\.[A-Za-z0-9_.-]+)(?:=(.*))?", re.DOTALL)
+
+_EPILOG = """
+Settings: preset < TOML file (--config) < environment KVNODE_SECTION__FIELD < flags --section.field VALUE.
+`kvnode config dump --preset local` lists them all.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        rest, flags = split_settings(given)
+        options = _parser().parse_args(rest)
+        if options.command == "version":
+            print(f"kvnode {__version__}")
+            return 0
+        config, origins = Config.load_with_origins(options.config, flags, os.environ, options.preset)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"kvnode: {problem}", file=sys.stderr)
+        return 1
+    if options.command == "run":
+        from kvnode.node import run_node  # `config` and `version` answer without loading the server
+
+        run_node(config)
+    elif options.action == "check":
+        members = f"{len(config.cluster.members)} member{'s' if len(config.cluster.members) > 1 else ''}"
+        print(f"ok: node {config.node.name} of cluster {config.cluster.id}, {members}, {config.cluster.shards} shards")
+    elif options.output == "json":
+        names = [f"{section}.{name}" for section, values in config.model_dump().items() for name in values]
+        document = {"config": config.model_dump(mode="json"), "origins": {name: origins.origin(name) for name in names}}
+        print(json.dumps(document, indent=2))
+    else:
+        print(config.to_toml(origins), end="")
+    return 0
+
+
+def split_settings(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Separate `--section.field VALUE` and `--section.field=VALUE` from everything else. Raises ConfigError."""
+    rest: list[str] = []
+    flags: dict[str, str] = {}
+    waiting = iter(arguments)
+    for argument in waiting:
+        match = _SETTING.fullmatch(argument)
+        if not match:
+            rest.append(argument)
+            continue
+        section, _, field = match[1].partition(".")
+        path = f"{section.replace('-', '_')}.{field if field.startswith('members.') else field.replace('-', '_')}"
+        value = match[2] if match[2] is not None else next(waiting, None)
+        if value is None:
+            raise ConfigError([f"{path}: a value is missing after --{match[1]}"])
+        flags[path] = value
+    return rest, flags
+
+
+def _parser() -> argparse.ArgumentParser:
+    source = argparse.ArgumentParser(add_help=False)
+    source.add_argument("--config", metavar="FILE", help="TOML file with the settings")
+    source.add_argument("--preset", default="", choices=["", *PRESETS], metavar="NAME", help=f"one of: {', '.join(PRESETS)}")
+    parser = argparse.ArgumentParser("kvnode", description="A replicated key-value store, one process a node.", epilog=_EPILOG)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("run", parents=[source], epilog=_EPILOG, help="run this node until SIGTERM")
+    config = commands.add_parser("config", help="check or print the settings")
+    actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("check", parents=[source], epilog=_EPILOG, help="say whether the settings can be used")
+    dump = actions.add_parser("dump", parents=[source], epilog=_EPILOG, help="print all settings and where each came from")
+    dump.add_argument("-o", "--output", choices=["toml", "json"], default="toml", help="format (default: toml)")
+    commands.add_parser("version", help="print the version")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

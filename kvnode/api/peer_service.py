@@ -1,0 +1,109 @@
+"""The peer protocols' services: every request goes to the node's endpoint, streams keep their order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from kvapi.v1 import election_pb2_grpc, failure_detection_pb2_grpc, gossip_pb2_grpc, replication_pb2_grpc
+from kvnode import limits
+from kvnode.api.status import abort
+from kvnode.errors import KvnodeError
+from kvnode.runtime.endpoint import Endpoint
+
+
+class PeerService(
+    failure_detection_pb2_grpc.FailureDetectionServicer,
+    gossip_pb2_grpc.GossipServicer,
+    election_pb2_grpc.ElectionServicer,
+    replication_pb2_grpc.ReplicationServicer,
+):
+    """One servicer for all peer protocols."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._streams: dict[asyncio.Task[Any], None] = {}
+
+    async def Heartbeat(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        """Answers each heartbeat."""
+        async for answer in self._answers(requests, context):
+            yield answer
+
+    async def Append(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        """Answers each append, in order, once it is durable; the next ones are taken meanwhile."""
+        async for answer in self._answers(requests, context):
+            yield answer
+
+    async def _answers(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        started: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(limits.APPENDS_IN_FLIGHT_MAX)
+        reader = asyncio.create_task(self._read(requests, started))
+        self._streams[reader] = None
+        reader.add_done_callback(lambda done: self._streams.pop(done, None))
+        try:
+            while (answer := await started.get()) is not None:
+                try:
+                    yield await answer
+                except KvnodeError as error:
+                    await abort(context, error)
+        finally:
+            reader.cancel()
+
+    async def _read(self, requests: AsyncIterator[Any], started: asyncio.Queue[asyncio.Task[Any] | None]) -> None:
+        try:
+            async for request in requests:
+                await started.put(asyncio.create_task(self._endpoint.handle(request)))
+        finally:
+            self._finish(started)
+
+    def _finish(self, started: asyncio.Queue[asyncio.Task[Any] | None]) -> None:
+        # The stream is over, or the server stops: what is not answered yet will be asked again.
+        while started.full():
+            waiting = started.get_nowait()
+            if waiting is not None:
+                waiting.cancel()
+        started.put_nowait(None)
+
+    def end_streams(self) -> None:
+        """Ends what peers keep open, so that the server can stop at once."""
+        for reader in list(self._streams):
+            reader.cancel()
+
+    async def Probe(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Tries a third node."""
+        return await self._handle(request, context)
+
+    async def Exchange(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """One round of gossip."""
+        return await self._handle(request, context)
+
+    async def RequestVote(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """A vote, or the promise of one."""
+        return await self._handle(request, context)
+
+    async def TimeoutNow(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Campaign at once."""
+        return await self._handle(request, context)
+
+    async def ReadIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """An index for a linearizable read."""
+        return await self._handle(request, context)
+
+    async def ReplicateEventual(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Eventual writes to hold."""
+        return await self._handle(request, context)
+
+    async def InstallSnapshot(self, requests: AsyncIterator[Any], context: Any) -> Any:  # noqa: N802
+        """A snapshot in parts."""
+        try:
+            return await self._endpoint.install_snapshot(requests)
+        except KvnodeError as error:
+            await abort(context, error)
+
+    async def _handle(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return await self._endpoint.handle(request)
+        except KvnodeError as error:
+            await abort(context, error)

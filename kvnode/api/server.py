@@ -1,0 +1,94 @@
+"""The gRPC server: which transport serves is chosen here and nowhere else; the services are the same under each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from kvapi.v1 import (
+    cluster_pb2,
+    cluster_pb2_grpc,
+    election_pb2,
+    election_pb2_grpc,
+    failure_detection_pb2,
+    failure_detection_pb2_grpc,
+    gossip_pb2,
+    gossip_pb2_grpc,
+    kv_pb2,
+    kv_pb2_grpc,
+    replication_pb2,
+    replication_pb2_grpc,
+)
+from kvnode import limits
+from kvnode.api.cluster_service import ClusterService
+from kvnode.api.kv_service import KvService
+from kvnode.api.peer_service import PeerService
+from kvnode.errors import Unavailable
+from kvnode.types import Seconds
+
+KV_SERVICE = "kvapi.v1.KV"
+LEADER_SERVICE = "kvapi.v1.KV.leader"
+"""Health name that is SERVING only while this node leads at least one shard."""
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+SERVER_OPTIONS: Sequence[tuple[str, Any]] = (
+    # Peers' messages are larger than clients': a client's size is bounded field by field in `convert`.
+    ("grpc.max_receive_message_length", limits.PEER_MESSAGE_SIZE_BYTES_MAX),
+    ("grpc.max_send_message_length", limits.PEER_MESSAGE_SIZE_BYTES_MAX),
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_metadata_size", 16 * 1024),
+)
+
+
+class Server:
+    """Serves clients and peers on one address."""
+
+    def __init__(
+        self,
+        transport: str,
+        listen: str,
+        kv: KvService,
+        cluster: ClusterService,
+        peer: PeerService,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
+        if transport != "grpcio":
+            raise Unavailable(f"transport {transport!r} is not part of this release; use grpcio")
+        self._server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=tuple(interceptors))
+        self._peer, self._listen = peer, listen
+        self.health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        kv_pb2_grpc.add_KVServicer_to_server(kv, self._server)
+        cluster_pb2_grpc.add_ClusterServicer_to_server(cluster, self._server)
+        failure_detection_pb2_grpc.add_FailureDetectionServicer_to_server(peer, self._server)
+        gossip_pb2_grpc.add_GossipServicer_to_server(peer, self._server)
+        election_pb2_grpc.add_ElectionServicer_to_server(peer, self._server)
+        replication_pb2_grpc.add_ReplicationServicer_to_server(peer, self._server)
+        files = (kv_pb2, cluster_pb2, failure_detection_pb2, gossip_pb2, election_pb2, replication_pb2)
+        names = [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
+        reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+
+    async def start(self) -> int:
+        """Listens; answers the port. Raises OSError when the address is taken."""
+        try:
+            port = self._server.add_insecure_port(self._listen)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {self._listen}: is another process there? ({error})") from error
+        await self._server.start()
+        return int(port)
+
+    async def set_health(self, states: Mapping[str, bool]) -> None:
+        """Sets the health of services by name; "" is the server as a whole."""
+        for name, serving in states.items():
+            await self.health.set(name, SERVING if serving else NOT_SERVING)
+
+    async def stop(self, grace: Seconds) -> None:
+        """Takes no new calls, ends the peers' streams, waits for calls in flight."""
+        self._peer.end_streams()
+        await self._server.stop(grace)

@@ -1,0 +1,515 @@
+"""One node, wired: what is made from what, and in which order it starts and stops.
+
+Start: disk -> log replayed -> cores -> peers -> server. Stop, on SIGTERM: not serving -> leaderships handed over -> server
+drained -> flushed -> closed. A fatal error skips all of that: nothing may be acknowledged after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from kvapi.v1 import cluster_pb2, failure_detection_pb2, gossip_pb2, message_pb2
+from kvnode import __version__
+from kvnode.api.kv_service import KvService
+from kvnode.config import Config
+from kvnode.errors import KvnodeError, WrongCluster
+from kvnode.protocol.clock import HybridLogicalClock
+from kvnode.protocol.failure_detection import FailureDetectionSettings, FailureDetector
+from kvnode.protocol.gossip import Gossip, GossipSettings
+from kvnode.protocol.raft import leader
+from kvnode.protocol.raft.core import RaftSettings
+from kvnode.routing.local import LocalShards
+from kvnode.routing.router import Router
+from kvnode.routing.shard_map import make_shard_map
+from kvnode.runtime.driver import Driver
+from kvnode.runtime.endpoint import Endpoint
+from kvnode.runtime.envelope import Envelopes
+from kvnode.runtime.flusher import NODE_ROWS, Flusher
+from kvnode.runtime.heartbeats import Heartbeats
+from kvnode.runtime.membership import EVENT_ROW, Membership
+from kvnode.runtime.outbox import PeerOutbox
+from kvnode.runtime.peers import PeerLink
+from kvnode.runtime.recovery import CLOCK_RECORD, FORMAT_VERSION, IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, replay
+from kvnode.runtime.snapshots import Snapshots
+from kvnode.runtime.transport import Transport
+from kvnode.runtime.worker import Worker
+from kvnode.shard.replica import Replica
+from kvnode.shard.state_machine import LOCAL, META, StateMachine
+from kvnode.storage.disk import Disk
+from kvnode.storage.log import Log
+from kvnode.storage.records import NodeRecord
+from kvnode.storage.snapshot import remove_leftovers
+from kvnode.storage.store import Store
+from kvnode.storage.table import Table
+from kvnode.types import Hlc, NodeName, Origin, Seconds, Shard
+
+logger = structlog.get_logger(__name__)
+
+TICK: Seconds = 0.05
+"""Interval of the housekeeping: failure detection, flushes, the clock's bound."""
+HANDOVER_MAX: Seconds = 2.0
+STOP_GRACE: Seconds = 2.0
+
+ACTIVE, INACTIVE = message_pb2.NODE_STATE_ACTIVE, message_pb2.NODE_STATE_INACTIVE
+RECOVERING = message_pb2.NODE_STATE_RECOVERING
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The world as the node sees it: real in `run_node`, simulated in tests."""
+
+    loop: asyncio.AbstractEventLoop
+    disk: Disk
+    store: Store
+    log_worker: Worker
+    store_worker: Worker
+    transport: Transport
+    wall_ms: Callable[[], int]
+    rng: random.Random
+    new_uid: Callable[[], str]
+    on_fatal: Callable[[BaseException], None]
+    trace_parent: Callable[[], str] = lambda: ""
+
+
+class Node:
+    """Everything of one node except its gRPC server."""
+
+    def __init__(self, config: Config, ports: Ports) -> None:
+        """Replays the log and builds all parts; nothing runs yet. Raises `Corrupt`, `WrongCluster`, `DiskFailed`."""
+        self.config, self.ports, self.loop = config, ports, ports.loop
+        self.disk, self.store = ports.disk, ports.store
+        self.started_at = ports.loop.time()
+        self.stopping = False
+        self._was_active = False
+        self._ticks = 0
+        self._clock_write: asyncio.Future[None] | None = None
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._flush_task: asyncio.Task[None] | None = None
+        remove_leftovers(ports.disk)
+        self.log = Log(ports.disk, config.storage.segment_size_bytes)
+        recovered = replay(self.log.recover())
+        self.identity = self._identify(recovered)
+        self.me = Origin(config.node.name, self.identity.incarnation)
+        self.clock = self._start_clock(recovered)
+        self.shard_map = make_shard_map(config.cluster.members, config.cluster.shards, config.cluster.replication_factor)
+        self.tables: dict[Shard, Table] = {}
+        self.replicas: dict[Shard, Replica] = {}
+        for shard, holders in enumerate(self.shard_map.replicas):
+            if self.me.node in holders:
+                self._make_replica(shard, holders, recovered)
+        self._wire(recovered)
+        logger.info(
+            "recovered",
+            records=recovered.records,
+            shards=len(self.replicas),
+            incarnation=self.me.incarnation,
+            seconds=round(ports.loop.time() - self.started_at, 3),
+        )
+
+    # ---- making -----------------------------------------------------------------------------------------------------
+
+    def _identify(self, recovered: Recovered) -> Identity:
+        """Whose directory this is; a new one is claimed, an old one checked, and the next incarnation made durable."""
+        config, known = self.config, recovered.identity
+        if known is None:
+            known = Identity(config.cluster.id, config.node.name, self.ports.new_uid(), 0, config.cluster.shards)
+        for what, stored, wanted in (
+            ("cluster", known.cluster_id, config.cluster.id),
+            ("node", known.node, config.node.name),
+            ("number of shards", known.shards, config.cluster.shards),
+            ("format version", known.format_version, FORMAT_VERSION),
+        ):
+            if stored != wanted:
+                raise WrongCluster(
+                    f"{config.node.data_dir} is of {what} {stored}, the configuration (or this release) says {wanted}: "
+                    "use another data directory, or correct the configuration"
+                )
+        identity = known._replace(incarnation=known.incarnation + 1)
+        self.log.write([NodeRecord(IDENTITY_RECORD, identity.encode())])
+        return identity
+
+    def _start_clock(self, recovered: Recovered) -> HybridLogicalClock:
+        clock = HybridLogicalClock(self.config.clock.max_clock_skew_ms)
+        clock.restore(recovered.clock_bound)
+        bound = clock.wanted_bound(self.ports.wall_ms())
+        if bound is not None:
+            self.log.write([NodeRecord(CLOCK_RECORD, str(bound).encode())])
+            clock.set_bound(bound)
+        return clock
+
+    def stamp(self) -> Hlc:
+        """The node's hybrid logical clock."""
+        return self.clock.now(self.ports.wall_ms())
+
+    def _make_replica(self, shard: Shard, holders: tuple[NodeName, ...], recovered: Recovered) -> None:
+        config, found, now = self.config, recovered.shard(shard), self.loop.time()
+        table = self.tables[shard] = Table(shard, self.store)
+        position = StateMachine.position(self.store.get(shard, META))
+        log = found.log(shard, position.index, position.term, config.replication.entries_retained)
+        election = config.election
+        settings = RaftSettings(
+            election_timeout_min=election.timeout_ms_min / 1000,
+            election_timeout_max=election.timeout_ms_max / 1000,
+            rebalance_after=election.rebalance_after_ms / 1000,
+            leader_lease=election.leader_lease,
+            clock_drift_max=election.clock_drift_max,
+        )
+        replica = self.replicas[shard] = Replica(
+            shard=shard,
+            me=self.me,
+            voters=holders,
+            table=table,
+            log=log,
+            hard_state=found.hard_state,
+            settings=settings,
+            relay_after=config.eventual.relay_after_ms / 1000,
+            rng=self.ports.rng,
+            clock=self.stamp,
+            now=now,
+        )
+        replica.restore_local_rows(self.store.scan(shard, LOCAL, bytes([LOCAL[0] + 1])), now)
+        replica.restore_held(found.eventual, now)
+
+    def _wire(self, recovered: Recovered) -> None:
+        config, ports = self.config, self.ports
+        peers = {name: address for name, address in config.cluster.members.items() if name != self.me.node}
+        self.envelopes = Envelopes(
+            me=self.me.node,
+            cluster_id=config.cluster.id,
+            uid=self.identity.uid,
+            incarnation=self.me.incarnation,
+            members=config.cluster.members,
+            clock=self.stamp,
+            observe=lambda stamp: self.clock.observe(stamp, ports.wall_ms()),
+            peer_uids=recovered.peer_uids,
+            on_new_uid=self._save_peer_uids,
+            trace_parent=ports.trace_parent,
+        )
+        self.driver = Driver(self.replicas, self.log, ports.log_worker, self.loop, ports.on_fatal)
+        detection = config.failure_detection
+        detector = FailureDetector(self.me.node, list(peers), FailureDetectionSettings(**detection.model_dump()), ports.rng)
+        member = gossip_pb2.MemberRecord(
+            name=self.me.node,
+            address=config.cluster.members[self.me.node],
+            uid=self.identity.uid,
+            incarnation=self.me.incarnation,
+            state=RECOVERING,
+        )
+        gossip = Gossip(member, list(peers), GossipSettings(**config.gossip.model_dump()), ports.rng)
+        events, number = self._stored_events(recovered)
+        self.membership = Membership(
+            self.driver,
+            self.replicas,
+            self.envelopes,
+            ports.transport,
+            detector,
+            gossip,
+            detection.probe_timeout_ms / 1000,
+            ports.wall_ms,
+            events,
+            number,
+        )
+        self.heartbeats = Heartbeats(
+            self.driver,
+            self.replicas,
+            peers,
+            self.envelopes,
+            ports.transport,
+            detector,
+            detection.heartbeat_interval_ms / 1000,
+            self._progress,
+            lambda: self.state,
+            self.membership.step,
+        )
+        self.flusher = Flusher(
+            self.driver,
+            self.replicas,
+            self.tables,
+            self.log,
+            self.store,
+            ports.disk,
+            ports.log_worker,
+            ports.store_worker,
+            config.storage.memtable_size_bytes,
+            config.storage.flush_interval_s,
+            config.replication.entries_retained,
+            self.membership.rows,
+        )
+        self.snapshots = Snapshots(
+            self.driver,
+            self.replicas,
+            self.tables,
+            self.store,
+            ports.disk,
+            self.flusher,
+            ports.store_worker,
+            self.envelopes,
+            ports.transport,
+        )
+        interval = config.eventual.replicate_interval_ms / 1000
+        links = {
+            name: PeerLink(name, self.driver, self.replicas, self.envelopes, ports.transport, interval) for name in peers
+        }
+        self.outbox = PeerOutbox(links, self.heartbeats, self.snapshots)
+        self.driver.outbox = self.outbox
+        self.local = LocalShards(self.driver, self.replicas, self.envelopes, ports.transport, self.stamp)
+        for link in links.values():
+            link.on_held = self.local.on_held
+        self.router = Router(self.me.node, self.shard_map, self.local, ports.transport, detector.routable)
+        self.kv = KvService(self.router)
+        self.endpoint = Endpoint(self.driver, self.replicas, self.envelopes, self.heartbeats, self.membership, self.snapshots)
+
+    def _stored_events(self, recovered: Recovered) -> tuple[list[cluster_pb2.NodeEvent], int]:
+        """Events of the store and, behind them, of the log; and the number of the next one."""
+        events: list[cluster_pb2.NodeEvent] = []
+        number = 0
+        for key, row in self.store.scan(NODE_ROWS, EVENT_ROW, bytes([EVENT_ROW[0] + 1])):
+            number = int.from_bytes(key[1:], "big") + 1
+            events.append(cluster_pb2.NodeEvent.FromString(row))
+        known = dict.fromkeys(event.SerializeToString() for event in events)
+        events.extend(event for event in recovered.events if event.SerializeToString() not in known)
+        return events, number
+
+    def _save_peer_uids(self) -> None:
+        import json
+
+        self.driver.write_node_record(NodeRecord(PEERS_RECORD, json.dumps(self.envelopes.peer_uids).encode()))
+
+    # ---- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> message_pb2.NodeState:
+        """This node's own word about itself."""
+        if self.stopping:
+            return INACTIVE
+        if any(replica.installing for replica in self.replicas.values()):
+            return RECOVERING
+        if not self._was_active:
+            self._was_active = all(replica.caught_up for replica in self.replicas.values())
+        return ACTIVE if self._was_active else RECOVERING
+
+    def _progress(self) -> failure_detection_pb2.Progress:
+        return failure_detection_pb2.Progress(
+            event_loop=self._ticks, disk=self.driver.batches_written, disk_wait_ms=int(self.driver.disk_wait * 1000)
+        )
+
+    @staticmethod
+    def memory_bytes() -> int:
+        """Resident memory of this process."""
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    # ---- running ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begins to take part."""
+        self.heartbeats.start()
+        self.outbox.start()
+        for shard in self.replicas:
+            self.driver.wake(shard)
+        self._housekeeping = self.loop.create_task(self._tick_forever(), name="housekeeping")
+        self._housekeeping.add_done_callback(self._on_housekeeping_done)
+
+    def _on_housekeeping_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.driver.fatal(task.exception() or RuntimeError("housekeeping ended"))
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self._ticks += 1
+            self.membership.step()
+            self.membership.detector.set_own_state(self.state)
+            self.driver.watch_disk(self.config.election.timeout_ms_min / 1000)
+            self._keep_clock_bound()
+            if self._flush_task is None or self._flush_task.done():
+                if self.flusher.due or self.driver.out_of_space:
+                    self._flush_task = self.loop.create_task(self.flusher.maybe_flush(), name="flush")
+            if self._ticks % 20 == 0:
+                self._every_second()
+
+    def _keep_clock_bound(self) -> None:
+        if self._clock_write is not None:
+            return
+        bound = self.clock.wanted_bound(self.ports.wall_ms())
+        if bound is not None:
+            self._clock_write = self.driver.write_node_record(NodeRecord(CLOCK_RECORD, str(bound).encode()))
+            self._clock_write.add_done_callback(lambda done: self._on_clock_bound(bound))
+
+    def _on_clock_bound(self, bound: Hlc) -> None:
+        self._clock_write = None
+        self.clock.set_bound(bound)
+
+    def _every_second(self) -> None:
+        now, detector = self.loop.time(), self.membership.detector
+        live = [name for name in self.shard_map.members if name == self.me.node or detector.state(name) != message_pb2.NODE_STATE_FAILED]
+        leads = 0
+        for shard, replica in self.replicas.items():
+            if replica.is_leader:
+                leads += 1
+                preferred = replica.raft.voters[0]
+                well = preferred != self.me.node and detector.healthy(preferred) and detector.state(preferred) == ACTIVE
+                leader.maybe_rebalance(replica.raft, well, now)
+                replica.maybe_collect(live, now)
+                self.driver.wake(shard)
+        self.membership.gossip.update_self(state=self.state, leads=leads, in_flight=self.kv.in_flight)
+
+    # ---- stopping ---------------------------------------------------------------------------------------------------
+
+    async def hand_over(self) -> None:
+        """Says that it stops, and gives its leaderships to healthy followers, within `HANDOVER_MAX`."""
+        self.stopping = True
+        self.membership.detector.set_own_state(INACTIVE)
+        until = self.loop.time() + HANDOVER_MAX
+        healthy = [name for name in self.shard_map.members if name != self.me.node and self.membership.detector.healthy(name)]
+        for shard, replica in self.replicas.items():
+            if replica.is_leader:
+                successor = leader.most_advanced_follower(replica.raft, healthy)
+                if successor and leader.start_transfer(replica.raft, successor, self.loop.time()):
+                    self.driver.wake(shard)
+        while any(r.is_leader and r.raft.transfer for r in self.replicas.values()) and self.loop.time() < until:
+            future: asyncio.Future[None] = self.loop.create_future()
+            for replica in self.replicas.values():
+                if replica.is_leader and replica.raft.transfer:
+                    replica.wait_leader(future)
+            timer = self.loop.call_at(until, lambda waiting=future: None if waiting.done() else waiting.set_result(None))
+            await future
+            timer.cancel()
+
+    async def stop(self) -> None:
+        """Flushes and ends everything; call it when no client is served any more."""
+        self.local.serving = False
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            await asyncio.gather(self._housekeeping, return_exceptions=True)
+        await self.heartbeats.stop()
+        await self.outbox.stop()
+        await self.membership.stop()
+        await self.driver.drained()
+        await self.flusher.flush()
+        await self.flusher.stop()
+        self.driver.stop()
+        await self.ports.transport.close()
+        self.ports.log_worker.close()
+        self.ports.store_worker.close()
+        self.log.close()
+        self.store.close()
+
+
+# ---- a real process ---------------------------------------------------------------------------------------------------
+
+
+def run_node(config: Config) -> None:
+    """Runs a node until SIGTERM or SIGINT; exits with 1 after a fatal error, with 0 otherwise."""
+    from kvnode.observe.logging import configure_logging
+
+    configure_logging(config.log, node=config.node.name)
+    try:
+        import uvloop
+
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    except ImportError:
+        runner = asyncio.Runner()
+    with runner:
+        code = runner.run(_serve(config))
+    sys.stdout.flush()
+    os._exit(code) if code else sys.exit(code)
+
+
+async def _serve(config: Config) -> int:
+    import gc
+
+    from kvnode.api.cluster_service import ClusterService
+    from kvnode.api.peer_service import PeerService
+    from kvnode.api.server import KV_SERVICE, LEADER_SERVICE, Server
+    from kvnode.observe.rpc_tracing import ClientTracing, ServerTracing
+    from kvnode.observe.tracing import Tracing
+    from kvnode.runtime.grpc_transport import GrpcTransport
+    from kvnode.runtime.worker import ThreadWorker
+    from kvnode.storage.disk import DiskFailed, RealDisk
+    from kvnode.storage.store import LmdbStore
+
+    loop = asyncio.get_running_loop()
+    # The log and store threads must not hold the interpreter for long while the loop has work.
+    sys.setswitchinterval(0.0005)
+    over: asyncio.Future[int] = loop.create_future()
+
+    def end(code: int) -> None:
+        if not over.done():
+            over.set_result(code)
+
+    def on_fatal(error: BaseException) -> None:
+        logger.critical("fatal: the node stops, nothing is acknowledged any more", error=repr(error), exc_info=error)
+        end(1)
+
+    tracing = Tracing(config)
+    directory = Path(config.node.data_dir)
+    peers = {name: address for name, address in config.cluster.members.items() if name != config.node.name}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        disk = RealDisk(directory, config.storage.quota_bytes, config.storage.ballast_size_bytes)
+        ports = Ports(
+            loop=loop,
+            disk=disk,
+            store=LmdbStore(directory / "store", config.storage.store_size_bytes_max),
+            log_worker=ThreadWorker("log", loop),
+            store_worker=ThreadWorker("store", loop),
+            transport=GrpcTransport(peers, loop, lambda address: (ClientTracing(tracing, address),)),
+            wall_ms=lambda: time.time_ns() // 1_000_000,
+            rng=random.Random(),
+            new_uid=lambda: uuid.uuid4().hex,
+            on_fatal=on_fatal,
+        )
+        node = Node(config, ports)
+        server = Server(
+            config.node.transport,
+            config.node.listen,
+            node.kv,
+            ClusterService(node),
+            PeerService(node.endpoint),
+            (ServerTracing(tracing),),
+        )
+        node.start()
+        port = await server.start()
+    except (KvnodeError, DiskFailed, OSError) as error:
+        logger.critical("cannot start", error=str(error))
+        return 1
+    await server.set_health({"": True, KV_SERVICE: True, LEADER_SERVICE: False})
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, 0)
+    gc.collect()
+    gc.freeze()
+    logger.info("serving", listen=config.node.listen, port=port, version=__version__, pid=os.getpid())
+    health = loop.create_task(_report_leadership(node, server))
+    code = await over
+    health.cancel()
+    if code:
+        return code
+    logger.info("stopping")
+    await server.set_health({"": False, KV_SERVICE: False, LEADER_SERVICE: False})
+    await node.hand_over()
+    await server.stop(STOP_GRACE)
+    await node.stop()
+    tracing.shutdown()
+    logger.info("stopped")
+    return 0
+
+
+async def _report_leadership(node: Node, server: object) -> None:
+    from kvnode.api.server import LEADER_SERVICE, Server
+
+    assert isinstance(server, Server)
+    while True:
+        await server.set_health({LEADER_SERVICE: any(replica.is_leader for replica in node.replicas.values())})
+        await asyncio.sleep(0.5)

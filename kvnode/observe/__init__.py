@@ -1,0 +1,1 @@
+"""What the node says about itself: logs, traces. Explains, and never decides."""

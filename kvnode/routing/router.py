@@ -1,0 +1,364 @@
+"""Chooses who serves a request: this node's replica, or another node.
+
+A strong write goes to the shard's leader; a strong read to any replica that asks the leader for an index; everything else to
+a replica that has what the caller's session, or staleness bound, demands. Never weakens what was asked: a replica that
+cannot serve it waits, then forwards, then says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kvapi.v1 import kv_pb2, replication_pb2
+from kvnode import limits
+from kvnode.errors import DeadlineExpired, InvalidRequest, NoLeader, NotLeader, OutcomeUnknown, Unavailable
+from kvnode.routing import session
+from kvnode.routing.context import RequestContext
+from kvnode.routing.local import SCAN_ROWS_PER_TURN, LocalShards, Seen
+from kvnode.routing.shard_map import ShardMap
+from kvnode.runtime.transport import PeerUnreachable, Transport
+from kvnode.shard.replica import Replica
+from kvnode.shard.state_machine import operation_id, parse_operation_id
+from kvnode.types import NodeName, Origin, Seconds, Shard
+
+STRONG, EVENTUAL = kv_pb2.CONSISTENCY_STRONG, kv_pb2.CONSISTENCY_EVENTUAL
+SESSION, BOUNDED = kv_pb2.CONSISTENCY_SESSION, kv_pb2.CONSISTENCY_BOUNDED
+LEADER_WAIT_MAX: Seconds = 3.0
+"""How long a request waits for a shard that has no leader; an election takes about one second."""
+SESSION_WAIT_SHARE = 0.5
+"""Share of the remaining time that a replica waits for what a session has seen, before it forwards."""
+
+
+class Router:
+    """The operations of `KV`, on validated requests."""
+
+    def __init__(self, me: NodeName, shard_map: ShardMap, local: LocalShards, transport: Transport, healthy: Callable[[NodeName], bool]) -> None:
+        self.me, self.map, self.local = me, shard_map, local
+        self._transport, self._healthy = transport, healthy
+        self._loop = local.driver.loop
+
+    # ---- choosing ---------------------------------------------------------------------------------------------------
+
+    def leader_of(self, shard: Shard) -> NodeName:
+        """The shard's leader as this node knows it; empty where it does not."""
+        replica = self.local.replicas.get(shard)
+        return replica.raft.leader if replica else ""
+
+    def _nearest(self, shard: Shard) -> NodeName:
+        """A healthy replica on another node, the preferred leader first."""
+        others = [name for name in self.map.replicas[shard] if name != self.me]
+        healthy = [name for name in others if self._healthy(name)]
+        if not others:
+            raise Unavailable(f"shard {shard} has no other replica", shard=shard)
+        return (healthy or others)[0]
+
+    async def _leader(self, shard: Shard, context: RequestContext) -> NodeName:
+        """The shard's leader, or a replica that may know it; waits for an election within bounds."""
+        replica = self.local.replicas.get(shard)
+        if replica is None:
+            return self._nearest(shard)
+        until = min(context.deadline, self._loop.time() + LEADER_WAIT_MAX)
+        while not replica.raft.leader or (replica.is_leader and replica.raft.transfer is not None):
+            if self._loop.time() >= until:
+                raise NoLeader(
+                    f"shard {shard} has no leader: fewer than a majority of {', '.join(self.map.replicas[shard])} can be reached "
+                    f"from {self.me}, or an election is under way; try again",
+                    shard=shard,
+                )
+            await replica_leader_change(replica, self._loop, until)
+        return replica.raft.leader
+
+    async def _forward(self, to: NodeName, request: Any, context: RequestContext, is_write: bool) -> Any:
+        if not context.may_forward:
+            raise NotLeader(
+                f"{self.me} cannot serve the request, and it was forwarded {context.hops} times already", leader=self.map.address(to)
+            )
+        remaining = context.deadline - self._loop.time()
+        if remaining <= 0:
+            raise DeadlineExpired("the deadline passed before the request was forwarded; nothing was stored")
+        try:
+            return await self._transport.forward(to, request, remaining, context.hops + 1)
+        except PeerUnreachable as error:
+            if is_write and not error.refused:
+                raise OutcomeUnknown(
+                    f"{to} got the write from {self.me} and was lost: it may take effect or not: read the key before you write again", node=to
+                ) from error
+            raise NoLeader(f"{to}, where {self.me} forwarded the request, cannot be reached: {error}; try again", node=to) from error
+
+    # ---- writes -----------------------------------------------------------------------------------------------------
+
+    async def put(self, request: kv_pb2.PutRequest, context: RequestContext) -> kv_pb2.PutResponse:
+        """Writes a key."""
+        shard = self.map.shard_of(request.key)
+        if request.consistency == EVENTUAL:
+            replica = self.local.replicas.get(shard)
+            if replica is None:
+                forwarded: kv_pb2.PutResponse = await self._forward(self._nearest(shard), request, context, is_write=True)
+                return forwarded
+            write, acks = await self.local.accept(replica, request.key, request.value, request.acks, context)
+            served = self._served_eventual(replica, request.session, write.sequence)
+            return kv_pb2.PutResponse(operation_id=operation_id(shard, replica.me, write.sequence), acks=acks, served=served)
+        leader = await self._leader(shard, context)
+        if leader != self.me:
+            response: kv_pb2.PutResponse = await self._forward(leader, request, context, is_write=True)
+            return response
+        put = replication_pb2.PutCommand(key=request.key, value=request.value)
+        if request.HasField("if_revision"):
+            put.if_revision = request.if_revision
+        replica = self.local.replicas[shard]
+        result = await self.local.write(replica, replication_pb2.Command(put=put), context)
+        return kv_pb2.PutResponse(
+            revision=result.revision, served=self.local.served(replica, STRONG, request.session, revision=result.revision)
+        )
+
+    async def delete(self, request: kv_pb2.DeleteRequest, context: RequestContext) -> kv_pb2.DeleteResponse:
+        """Deletes a key."""
+        shard = self.map.shard_of(request.key)
+        if request.consistency == EVENTUAL:
+            replica = self.local.replicas.get(shard)
+            if replica is None:
+                forwarded: kv_pb2.DeleteResponse = await self._forward(self._nearest(shard), request, context, is_write=True)
+                return forwarded
+            write, acks = await self.local.accept(replica, request.key, None, request.acks, context)
+            served = self._served_eventual(replica, request.session, write.sequence)
+            return kv_pb2.DeleteResponse(operation_id=operation_id(shard, replica.me, write.sequence), acks=acks, served=served)
+        leader = await self._leader(shard, context)
+        if leader != self.me:
+            response: kv_pb2.DeleteResponse = await self._forward(leader, request, context, is_write=True)
+            return response
+        delete = replication_pb2.DeleteCommand(key=request.key)
+        if request.HasField("if_revision"):
+            delete.if_revision = request.if_revision
+        replica = self.local.replicas[shard]
+        result = await self.local.write(replica, replication_pb2.Command(delete=delete), context)
+        served = self.local.served(replica, STRONG, request.session, revision=result.revision)
+        return kv_pb2.DeleteResponse(found=result.existed, revision=result.revision, served=served)
+
+    def _served_eventual(self, replica: Replica, token: bytes, sequence: int) -> kv_pb2.Served:
+        return self.local.served(replica, EVENTUAL, token, writes={replica.me: sequence})
+
+    # ---- reads ------------------------------------------------------------------------------------------------------
+
+    async def get(self, request: kv_pb2.GetRequest, context: RequestContext) -> kv_pb2.GetResponse:
+        """Reads a key."""
+        shard = self.map.shard_of(request.key)
+        level = request.consistency
+        replica = self.local.replicas.get(shard)
+        forward_to = await self._prepare_read(shard, replica, level, request.session, request.max_staleness_ms, context)
+        if forward_to or replica is None:
+            response: kv_pb2.GetResponse = await self._forward(forward_to, request, context, is_write=False)
+            return response
+        seen = self.local.seen(replica, request.key, tentative=level in (EVENTUAL, SESSION))
+        writes = {seen.tentative.origin: seen.tentative.sequence} if seen and seen.tentative else None
+        served = self.local.served(replica, level, request.session, writes=writes)
+        if seen is None:
+            return kv_pb2.GetResponse(found=False, served=served)
+        version = seen.version
+        return kv_pb2.GetResponse(
+            found=True,
+            value=version.value or b"",
+            revision=version.revision,
+            create_revision=version.create_revision,
+            version=version.version,
+            hlc=version.hlc,
+            tentative=seen.tentative is not None,
+            served=served,
+        )
+
+    async def _prepare_read(
+        self, shard: Shard, replica: Replica | None, level: kv_pb2.Consistency, token: bytes, max_staleness_ms: int, context: RequestContext
+    ) -> NodeName:
+        """Waits until this node's replica may serve the read; or names the node to forward it to."""
+        if replica is None:
+            return self._nearest(shard)
+        if level == STRONG:
+            leader = await self._leader(shard, context)
+            await self.local.read_barrier(replica, leader, context)
+            return ""
+        now = self._loop.time()
+        if level == SESSION:
+            seen = session.position(session.decode(token), shard) if token else None
+            share = SESSION_WAIT_SHARE if context.may_forward else 1.0
+            if await self.local.wait_session(replica, seen, now + (context.deadline - now) * share):
+                return ""
+        elif level == BOUNDED:
+            staleness = replica.staleness(now)
+            if staleness is not None and staleness * 1000 <= max_staleness_ms:
+                return ""
+        else:
+            return ""
+        if not context.may_forward:
+            raise Unavailable(f"shard {shard}: {self.me} is behind what was asked for, and so was the node that forwarded to it", shard=shard)
+        leader = await self._leader(shard, context)
+        if leader != self.me:
+            return leader
+        # A leader that is behind the bound has not heard a majority for so long: it must ask.
+        await self.local.read_barrier(replica, leader, context)
+        return ""
+
+    # ---- ranges -----------------------------------------------------------------------------------------------------
+
+    async def range(self, request: kv_pb2.RangeRequest, context: RequestContext) -> kv_pb2.RangeResponse:
+        """Reads a page of a range, or counts it: every shard's part here or on another node, merged by key."""
+        start, end = range_bounds(request)
+        shards = [request.shard] if request.HasField("shard") else self._shards_of(request)
+        parts = await asyncio.gather(*(self._prepare_part(shard, request, context) for shard in shards))
+        local = [(shard, self.local.replicas[shard]) for shard, part in zip(shards, parts, strict=True) if part is None]
+        remote = [part for part in parts if part is not None]
+        tentative = request.consistency in (EVENTUAL, SESSION)
+        response = kv_pb2.RangeResponse()
+        for _, replica in local:
+            response.served.append(self.local.served(replica, request.consistency, request.session))
+        for part in remote:
+            response.served.extend(part.served)
+        if request.count_only:
+            response.count = sum(part.count for part in remote)
+            for _, replica in local:
+                response.count += await self._count(replica, start, end, tentative)
+            return response
+        rows: list[Iterator[tuple[bytes, Any]]] = [self.local.scan(replica, start, end, tentative) for _, replica in local]
+        rows.extend(iter([(item.key, item) for item in part.items]) for part in remote)
+        self._fill_page(response, request, heapq.merge(*rows, key=lambda row: row[0]), [part for part in remote if part.next_page_token])
+        return response
+
+    def _shards_of(self, request: kv_pb2.RangeRequest) -> list[Shard]:
+        # A complete {tag} in the prefix decides the shard of every key in the range.
+        opening = request.prefix.find(b"{")
+        if opening >= 0 and request.prefix.find(b"}", opening + 2) > 0:
+            return [self.map.shard_of(request.prefix)]
+        return list(range(self.map.shards))
+
+    async def _prepare_part(self, shard: Shard, request: kv_pb2.RangeRequest, context: RequestContext) -> kv_pb2.RangeResponse | None:
+        replica = self.local.replicas.get(shard)
+        forward_to = await self._prepare_read(
+            shard, replica, request.consistency, request.session, request.max_staleness_ms, context
+        )
+        if not forward_to:
+            return None
+        part = kv_pb2.RangeRequest()
+        part.CopyFrom(request)
+        part.shard = shard
+        response: kv_pb2.RangeResponse = await self._forward(forward_to, part, context, is_write=False)
+        return response
+
+    async def _count(self, replica: Replica, start: bytes, end: bytes | None, tentative: bool) -> int:
+        total = 0
+        while True:
+            count = 0
+            for key, _ in self.local.scan(replica, start, end, tentative):
+                count, last = count + 1, key
+                if count == SCAN_ROWS_PER_TURN:
+                    break
+            total += count
+            if count < SCAN_ROWS_PER_TURN:
+                return total
+            start = last + b"\0"
+            await asyncio.sleep(0)
+
+    def _fill_page(
+        self,
+        response: kv_pb2.RangeResponse,
+        request: kv_pb2.RangeRequest,
+        rows: Iterator[tuple[bytes, Any]],
+        cut: list[kv_pb2.RangeResponse],
+    ) -> None:
+        limit = request.limit or limits.RANGE_LIMIT_DEFAULT
+        # Behind the last key of a part that was cut, that part's next keys are not known: the page ends there at the latest.
+        known_to = min((part.items[-1].key for part in cut if part.items), default=None)
+        size = 0
+        for key, row in rows:
+            if len(response.items) == limit or size > limits.RANGE_RESPONSE_SIZE_BYTES_MAX or (known_to is not None and key > known_to):
+                response.next_page_token = response.items[-1].key
+                break
+            item = row if isinstance(row, kv_pb2.KeyValue) else _key_value(key, row, request.keys_only)
+            response.items.append(item)
+            size += len(key) + len(item.value) + 64
+        else:
+            if cut and response.items:
+                response.next_page_token = response.items[-1].key
+        response.count = len(response.items)
+
+    # ---- what became of an eventual write ---------------------------------------------------------------------------
+
+    async def operation(self, request: kv_pb2.OperationRequest, context: RequestContext) -> kv_pb2.OperationResponse:
+        """What became of an eventual write, as this node, or another replica, knows it."""
+        try:
+            shard, origin, sequence = parse_operation_id(request.operation_id)
+        except ValueError as error:
+            raise InvalidRequest("operation_id", f"{request.operation_id!r} is none: it looks like SHARD.NODE.INCARNATION.SEQUENCE") from error
+        if not 0 <= shard < self.map.shards:
+            raise InvalidRequest("operation_id", f"there is no shard {shard}, the cluster has {self.map.shards}")
+        replica = self.local.replicas.get(shard)
+        if replica is None:
+            response: kv_pb2.OperationResponse = await self._forward(self._nearest(shard), request, context, is_write=False)
+            return response
+        return self._operation(replica, origin, sequence)
+
+    def _operation(self, replica: Replica, origin: Origin, sequence: int) -> kv_pb2.OperationResponse:
+        machine = replica.machine
+        response = kv_pb2.OperationResponse(served=self.local.served(replica, EVENTUAL, b""))
+        superseded = machine.superseded.get((origin, sequence))
+        if superseded is not None:
+            response.state = kv_pb2.OPERATION_STATE_SUPERSEDED
+            response.revision, response.key = superseded.revision, superseded.key
+            response.reason, response.superseded_by = superseded.outcome
+        elif machine.sequenced.get(origin, 0) >= sequence:
+            response.revision, response.key = machine.placed.get((origin, sequence), (0, b""))
+            kept = response.revision > 0
+            response.state = kv_pb2.OPERATION_STATE_APPLIED if kept else kv_pb2.OPERATION_STATE_SETTLED
+        elif replica.holder.held(origin) >= sequence:
+            response.state = kv_pb2.OPERATION_STATE_PENDING
+        else:
+            response.state = kv_pb2.OPERATION_STATE_UNKNOWN
+        return response
+
+
+async def replica_leader_change(replica: Replica, loop: asyncio.AbstractEventLoop, until: Seconds) -> None:
+    """Waits until the replica knows another leader than now, or until the time has come."""
+    future: asyncio.Future[None] = loop.create_future()
+    replica.wait_leader(future)
+    timer = loop.call_at(until, _wake, future)
+    try:
+        await future
+    finally:
+        timer.cancel()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def range_bounds(request: kv_pb2.RangeRequest) -> tuple[bytes, bytes | None]:
+    """The [start, end) that prefix, bounds and page token mean together; end None: no bound."""
+    start, end = request.start, request.end or None
+    if request.prefix:
+        start = max(start, request.prefix)
+        after = _after_prefix(request.prefix)
+        if after is not None:
+            end = after if end is None else min(end, after)
+    if request.page_token:
+        start = max(start, request.page_token + b"\0")
+    return start, end
+
+
+def _after_prefix(prefix: bytes) -> bytes | None:
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
+
+
+def _key_value(key: bytes, seen: Seen, keys_only: bool) -> kv_pb2.KeyValue:
+    version = seen.version
+    return kv_pb2.KeyValue(
+        key=key,
+        value=b"" if keys_only else version.value or b"",
+        revision=version.revision,
+        create_revision=version.create_revision,
+        version=version.version,
+        hlc=version.hlc,
+        tentative=seen.tentative is not None,
+    )
+

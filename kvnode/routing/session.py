@@ -1,0 +1,71 @@
+"""Session tokens: what a session has seen, so that no replica answers it with less.
+
+A token names, for each shard, the log index that a replica must have applied, and the eventual writes that it must hold:
+with both, reads see the session's own writes and never go back.
+"""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError
+
+from kvapi.v1 import kv_pb2
+from kvnode import limits
+from kvnode.errors import InvalidRequest
+from kvnode.shard.replica import Replica
+from kvnode.types import Index, Origin, Shard
+
+
+def decode(token: bytes) -> kv_pb2.SessionToken:
+    """Raises `InvalidRequest` for bytes that are no token."""
+    if len(token) > limits.SESSION_TOKEN_SIZE_BYTES_MAX:
+        raise InvalidRequest("session", f"the token has {len(token)} bytes, at most {limits.SESSION_TOKEN_SIZE_BYTES_MAX} are taken")
+    try:
+        return kv_pb2.SessionToken.FromString(token)
+    except DecodeError as error:
+        raise InvalidRequest("session", "these bytes are no session token; start a new session") from error
+
+
+def position(token: kv_pb2.SessionToken, shard: Shard) -> kv_pb2.SessionPosition | None:
+    """What the session has seen of the shard."""
+    return next((p for p in token.positions if p.shard == shard), None)
+
+
+def is_served_by(replica: Replica, seen: kv_pb2.SessionPosition | None) -> bool:
+    """Whether the replica has everything that the session has seen of its shard."""
+    if seen is None:
+        return True
+    if replica.applied < seen.revision:
+        return False
+    return all(_has(replica, Origin(o.node, o.incarnation), o.sequence) for o in seen.origins)
+
+
+def _has(replica: Replica, origin: Origin, sequence: int) -> bool:
+    return replica.machine.sequenced.get(origin, 0) >= sequence or replica.holder.held(origin) >= sequence
+
+
+def advance(token: bytes, replica: Replica, revision: Index, writes: dict[Origin, int]) -> bytes:
+    """The token after an operation on the replica's shard that saw `revision` and eventual `writes` without a place yet."""
+    if not token and not writes:
+        return _plain(replica.shard, revision)
+    merged = decode(token) if token else kv_pb2.SessionToken()
+    seen = position(merged, replica.shard)
+    if seen is None:
+        seen = merged.positions.add(shard=replica.shard)
+    seen.revision = max(seen.revision, revision)
+    needed = {Origin(o.node, o.incarnation): o.sequence for o in seen.origins}
+    for origin, sequence in writes.items():
+        needed[origin] = max(needed.get(origin, 0), sequence)
+    del seen.origins[:]
+    for origin, sequence in needed.items():
+        # A write that this replica applied is covered by an index that it has applied.
+        if replica.machine.sequenced.get(origin, 0) >= sequence:
+            seen.revision = max(seen.revision, replica.applied)
+        else:
+            seen.origins.add(node=origin.node, incarnation=origin.incarnation, sequence=sequence)
+    return merged.SerializeToString()
+
+
+def _plain(shard: Shard, revision: Index) -> bytes:
+    token = kv_pb2.SessionToken()
+    token.positions.add(shard=shard, revision=revision)
+    return token.SerializeToString()

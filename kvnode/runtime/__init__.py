@@ -1,0 +1,1 @@
+"""The only rooms that wait: event loop, threads, timers, connections."""

@@ -1,0 +1,273 @@
+"""Runs the shards' pure cores: event -> core -> log -> send and answer. The duties are those of `protocol.ready.Ready`.
+
+One turn of the event loop drains every shard that something happened to; what they want written becomes one batch for the
+log thread, and while that batch is being synced the next one gathers (group commit). Answers that depend on the disk leave
+when their batch is synced, in order.
+
+A failed write is final: the driver stops everything through `on_fatal` and nothing more is answered (DESIGN section 12.8).
+A full disk is not: the batch waits, the shards' leaders step down, and it is tried again when there is space.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import structlog
+
+from kvnode.invariant import InvariantViolated
+from kvnode.protocol.ready import Answer, DurableMark, Ready, Reply
+from kvnode.runtime.tokens import deliver
+from kvnode.runtime.worker import Worker
+from kvnode.shard.replica import Replica
+from kvnode.storage.disk import OutOfSpace
+from kvnode.storage.log import Log
+from kvnode.storage.records import EntryRecord, EventualRecord, HardStateRecord, NodeRecord, Record
+from kvnode.types import NodeName, Seconds, Shard
+
+logger = structlog.get_logger(__name__)
+
+SPACE_RETRY_INTERVAL: Seconds = 0.25
+
+
+class Outbox(Protocol):
+    """Where requests to peers go; `runtime.peers` is the real one."""
+
+    def send(self, shard: Shard, to: NodeName, message: object) -> None: ...
+    def want_append(self, shard: Shard, to: NodeName) -> None: ...
+    def want_snapshot(self, shard: Shard, to: NodeName) -> None: ...
+    def want_eventual(self) -> None: ...
+    def want_round(self) -> None: ...
+
+
+class _Batch:
+    """What one write of the log will make durable, and what may be said afterwards."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.marks: list[tuple[Replica, DurableMark]] = []
+        self.answers: list[Answer] = []
+        self.accepted: list[Reply] = []
+        self.tokens: list[object] = []
+
+
+class Driver:
+    """All shards of one node on one event loop and one log."""
+
+    def __init__(
+        self,
+        replicas: Mapping[Shard, Replica],
+        log: Log,
+        log_worker: Worker,
+        loop: asyncio.AbstractEventLoop,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self.replicas, self.loop = replicas, loop
+        self.outbox: Outbox | None = None
+        self.out_of_space = False
+        self.on_space_wanted: Callable[[], None] = lambda: None
+        self.batches_written = 0
+        self._log, self._log_worker, self._on_fatal = log, log_worker, on_fatal
+        self._dirty: dict[Shard, None] = {}
+        self._scheduled = False
+        self._stopped = False
+        self._next = _Batch()
+        self._writing: _Batch | None = None
+        self._writing_since: Seconds = 0.0
+        self._deadlines: dict[Shard, Seconds] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._stalled = False
+        self.writing_blocked = False
+        """A batch waits for space."""
+        self._idle_waiters: list[asyncio.Future[None]] = []
+
+    # ---- events -----------------------------------------------------------------------------------------------------
+
+    def wake(self, shard: Shard) -> None:
+        """Something happened to the shard: drain it in this turn of the loop."""
+        self._dirty[shard] = None
+        self._schedule()
+
+    def write_node_record(self, record: NodeRecord) -> asyncio.Future[None]:
+        """Writes something about the node with the next batch; the future is done when it is durable."""
+        future: asyncio.Future[None] = self.loop.create_future()
+        self._next.records.append(record)
+        self._next.tokens.append(future)
+        self._schedule()
+        return future
+
+    def stop(self) -> None:
+        """Nothing is drained, written or answered from now on."""
+        self._stopped = True
+        if self._timer:
+            self._timer.cancel()
+
+    async def drained(self) -> None:
+        """Waits until everything handed to the log is durable."""
+        while (self._writing or self._next.records or self._scheduled) and not self._stopped:
+            waiter: asyncio.Future[None] = self.loop.create_future()
+            self._idle_waiters.append(waiter)
+            self._schedule()
+            await waiter
+
+    @property
+    def disk_wait(self) -> Seconds:
+        """How long the oldest write has been waiting for the disk."""
+        return self.loop.time() - self._writing_since if self._writing else 0.0
+
+    def watch_disk(self, stall_after: Seconds) -> None:
+        """To be called regularly: a leader whose disk hangs steps down (DESIGN section 12.6)."""
+        stalled = self.disk_wait > stall_after
+        if stalled != self._stalled:
+            self._stalled = stalled
+            logger.warning("disk stalled" if stalled else "disk moves again", waited_ms=round(self.disk_wait * 1000))
+            for shard, replica in self.replicas.items():
+                replica.raft.on_disk_stalled(stalled, self.loop.time())
+                self.wake(shard)
+
+    # ---- a turn -----------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._stopped:
+            self._scheduled = True
+            self.loop.call_soon(self._guarded_turn)
+
+    def _guarded_turn(self) -> None:
+        self._scheduled = False
+        if self._stopped:
+            return
+        try:
+            self._turn()
+        except (Exception, InvariantViolated) as error:
+            self.fatal(error)
+
+    def _turn(self) -> None:
+        now = self.loop.time()
+        dirty, self._dirty = self._dirty, {}
+        for shard in dirty:
+            replica = self.replicas[shard]
+            ready = replica.ready(now)
+            self._deadlines[shard] = ready.deadline
+            self._collect(shard, replica, ready)
+            if ready.more:
+                self.wake(shard)
+        self._start_write()
+        if dirty:
+            self._arm(now)
+
+    def _collect(self, shard: Shard, replica: Replica, ready: Ready) -> None:
+        outbox, batch = self.outbox, self._next
+        assert outbox is not None
+        for send in ready.send:
+            outbox.send(shard, send.to, send.message)
+        for peer in ready.append_to:
+            outbox.want_append(shard, peer)
+        for peer in ready.snapshot_to:
+            outbox.want_snapshot(shard, peer)
+        if ready.round_wanted:
+            outbox.want_round()
+        if ready.durable:
+            records = batch.records
+            if ready.hard_state:
+                term, vote, commit = ready.hard_state
+                records.append(HardStateRecord(shard, term, vote, commit))
+            records.extend(EntryRecord(shard, index, term, kind, data) for index, term, kind, data in ready.entries)
+            records.extend(EventualRecord(shard, data) for data in ready.eventual)
+            batch.marks.append((replica, ready.durable))
+        batch.answers.extend(ready.answers)
+        batch.accepted.extend(ready.accepted)
+        for reply in ready.replies:
+            deliver(reply.token, reply.result)
+
+    def _arm(self, now: Seconds) -> None:
+        due = min(self._deadlines.values())
+        if self._timer is None or self._timer.cancelled() or due < self._timer.when() or self._timer.when() <= now:
+            if self._timer:
+                self._timer.cancel()
+            self._timer = self.loop.call_at(max(due, now), self._on_timer)
+
+    def _on_timer(self) -> None:
+        now = self.loop.time()
+        self._timer = None
+        try:
+            for shard, due in self._deadlines.items():
+                if due <= now:
+                    self.replicas[shard].on_time(now)
+                    self.wake(shard)
+        except (Exception, InvariantViolated) as error:
+            self.fatal(error)
+        if self._timer is None and self._deadlines and not self._scheduled and not self._stopped:
+            self._arm(now)
+
+    # ---- the log ----------------------------------------------------------------------------------------------------
+
+    def _start_write(self) -> None:
+        if self._writing is not None:
+            return
+        batch, self._next = self._next, _Batch()
+        if batch.records:
+            self._writing, self._writing_since = batch, self.loop.time()
+            self._submit(batch)
+        else:
+            self._complete(batch)
+
+    def _submit(self, batch: _Batch) -> None:
+        self._log_worker.submit(self._log.write, batch.records).add_done_callback(lambda future: self._on_written(batch, future))
+
+    def _on_written(self, batch: _Batch, future: asyncio.Future[None]) -> None:
+        if self._stopped or future.cancelled():
+            return
+        error = future.exception()
+        if isinstance(error, OutOfSpace):
+            self._on_out_of_space(batch, error)
+            return
+        if error is not None:
+            self.fatal(error)
+            return
+        try:
+            self._writing, self.writing_blocked = None, False
+            self.batches_written += 1
+            self._complete(batch)
+            self._schedule()
+        except (Exception, InvariantViolated) as violated:
+            self.fatal(violated)
+
+    def _complete(self, batch: _Batch) -> None:
+        now = self.loop.time()
+        eventual = False
+        for replica, mark in batch.marks:
+            replica.on_durable(mark, now)
+            eventual = eventual or bool(mark.eventual)
+            self.wake(replica.shard)
+        for answer in batch.answers:
+            deliver(answer.token, answer.message)
+        for reply in batch.accepted:
+            deliver(reply.token, reply.result)
+        for token in batch.tokens:
+            deliver(token, None)
+        if eventual and self.outbox:
+            self.outbox.want_eventual()
+        if not self._next.records and self._writing is None:
+            waiters, self._idle_waiters = self._idle_waiters, []
+            for waiter in waiters:
+                deliver(waiter, None)
+
+    def _on_out_of_space(self, batch: _Batch, error: OutOfSpace) -> None:
+        if not self.out_of_space:
+            self.out_of_space = True
+            logger.error("out of space: writes are refused, reads go on", error=str(error))
+        self.writing_blocked = True
+        self.on_space_wanted()
+        self.loop.call_later(SPACE_RETRY_INTERVAL, self._retry, batch)
+
+    def _retry(self, batch: _Batch) -> None:
+        if not self._stopped:
+            self._submit(batch)
+
+    def fatal(self, error: BaseException) -> None:
+        """Stops for good: nothing is acknowledged after this."""
+        self.stop()
+        self._on_fatal(error)
+
+

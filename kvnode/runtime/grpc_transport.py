@@ -1,0 +1,221 @@
+"""The peer protocols over grpcio: two connections to each peer, one for heartbeats and votes, one for everything else.
+
+Heartbeats and appends go through long-lived streams, whose messages are cheaper than calls and keep their order; everything
+else is a unary call. A stream that breaks fails what is unanswered on it and is opened anew by the next call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import grpc
+
+from kvapi.v1 import (
+    election_pb2,
+    election_pb2_grpc,
+    failure_detection_pb2,
+    failure_detection_pb2_grpc,
+    gossip_pb2,
+    gossip_pb2_grpc,
+    kv_pb2,
+    kv_pb2_grpc,
+    replication_pb2,
+    replication_pb2_grpc,
+)
+from kvnode import limits
+from kvnode.api.kv_service import HOPS_KEY
+from kvnode.api.status import from_rpc_error
+from kvnode.runtime.transport import PeerUnreachable
+from kvnode.types import NodeName, Seconds
+
+CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", limits.PEER_MESSAGE_SIZE_BYTES_MAX),
+    ("grpc.max_send_message_length", limits.PEER_MESSAGE_SIZE_BYTES_MAX),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+
+class _Stream:
+    """One open stream: requests in, answers out, in the same order."""
+
+    def __init__(self, peer: NodeName, call: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self.peer, self._call, self._loop = peer, call, loop
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._outgoing: asyncio.Queue[Any] = asyncio.Queue()
+        self.broken = False
+        self._answered = False
+        self._tasks = (loop.create_task(self._write()), loop.create_task(self._read()))
+
+    def send(self, request: Any) -> asyncio.Future[Any]:
+        """The future of the answer."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append(future)
+        self._outgoing.put_nowait(request)
+        return future
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._call.write(await self._outgoing.get())
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            pass  # The reader sees why, and says so.
+
+    async def _read(self) -> None:
+        error: Exception = PeerUnreachable(f"{self.peer} ended the stream", lost=True)
+        try:
+            while (answer := await self._call.read()) is not grpc.aio.EOF:
+                self._answered = True
+                future = self._waiting.popleft()
+                if not future.done():
+                    future.set_result(answer)
+            code = await self._call.code()
+            if code is not grpc.StatusCode.OK:
+                error = translate(self.peer, await _error_of(self._call), was_open=self._answered)
+        except grpc.RpcError as broken:
+            error = translate(self.peer, broken, was_open=self._answered)
+        self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Ends the stream; what is unanswered fails with the error."""
+        if self.broken:
+            return
+        self.broken = True
+        self._call.cancel()
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(error)
+        self._waiting.clear()
+
+
+async def _error_of(call: Any) -> grpc.RpcError:
+    return grpc.aio.AioRpcError(
+        await call.code(), await call.initial_metadata(), await call.trailing_metadata(), details=await call.details()
+    )
+
+
+def translate(peer: NodeName, error: grpc.RpcError, was_open: bool = False) -> Exception:
+    """What a failed call says about the peer: its own error, that nobody listens, or that the connection was lost."""
+    answered = from_rpc_error(error)
+    if answered is not None:
+        return answered
+    details = error.details() or ""  # type: ignore[attr-defined]
+    refused = "failed to connect" in details.lower() or "connection refused" in details.lower()
+    return PeerUnreachable(f"{peer}: {error.code().name}: {details}", refused=refused, lost=was_open and not refused)  # type: ignore[attr-defined]
+
+
+class _Peer:
+    """The two connections to one peer."""
+
+    def __init__(self, name: NodeName, address: str, interceptors: Sequence[grpc.aio.ClientInterceptor], loop: asyncio.AbstractEventLoop) -> None:
+        self.name, self._loop = name, loop
+        self.quick = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
+        self.bulk = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS, interceptors=interceptors)
+        detection = failure_detection_pb2_grpc.FailureDetectionStub(self.quick)
+        election = election_pb2_grpc.ElectionStub(self.quick)
+        replication = replication_pb2_grpc.ReplicationStub(self.bulk)
+        kv = kv_pb2_grpc.KVStub(self.bulk)
+        self.install_snapshot: Any = replication.InstallSnapshot
+        self.streams: dict[type, Any] = {
+            failure_detection_pb2.HeartbeatRequest: detection.Heartbeat,
+            replication_pb2.AppendRequest: replication.Append,
+        }
+        self.calls: dict[type, Any] = {
+            failure_detection_pb2.ProbeRequest: detection.Probe,
+            election_pb2.RequestVoteRequest: election.RequestVote,
+            election_pb2.TimeoutNowRequest: election.TimeoutNow,
+            gossip_pb2.ExchangeRequest: gossip_pb2_grpc.GossipStub(self.quick).Exchange,
+            replication_pb2.ReadIndexRequest: replication_pb2_grpc.ReplicationStub(self.quick).ReadIndex,
+            replication_pb2.ReplicateEventualRequest: replication.ReplicateEventual,
+            kv_pb2.PutRequest: kv.Put,
+            kv_pb2.GetRequest: kv.Get,
+            kv_pb2.DeleteRequest: kv.Delete,
+            kv_pb2.RangeRequest: kv.Range,
+            kv_pb2.OperationRequest: kv.Operation,
+        }
+        self._open: dict[type, _Stream] = {}
+
+    def stream(self, kind: type) -> _Stream:
+        """The open stream for requests of a kind."""
+        stream = self._open.get(kind)
+        if stream is None or stream.broken:
+            stream = self._open[kind] = _Stream(self.name, self.streams[kind](), self._loop)
+        return stream
+
+    async def close(self) -> None:
+        """Ends streams and connections."""
+        for stream in self._open.values():
+            stream.fail(PeerUnreachable("this node stops"))
+        await self.quick.close(None)
+        await self.bulk.close(None)
+
+
+class GrpcTransport:
+    """`Transport` over grpcio."""
+
+    def __init__(
+        self,
+        peers: Mapping[NodeName, str],
+        loop: asyncio.AbstractEventLoop,
+        interceptors: Callable[[str], Sequence[grpc.aio.ClientInterceptor]] = lambda address: (),
+    ) -> None:
+        self._peers = {name: _Peer(name, address, interceptors(address), loop) for name, address in peers.items()}
+        self._loop = loop
+
+    async def call(self, to: NodeName, request: Any, timeout: Seconds) -> Any:
+        """See `Transport.call`."""
+        peer, kind = self._peers[to], type(request)
+        if kind in peer.streams:
+            return await self._call_stream(peer.stream(kind), request, timeout)
+        try:
+            return await peer.calls[kind](request, timeout=max(timeout, 0.001))
+        except grpc.RpcError as error:
+            raise translate(to, error) from None
+
+    async def _call_stream(self, stream: _Stream, request: Any, timeout: Seconds) -> Any:
+        answer = stream.send(request)
+        timer = self._loop.call_later(timeout, stream.fail, PeerUnreachable(f"{stream.peer} did not answer within {timeout:.1f} s"))
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+
+    async def forward(self, to: NodeName, request: Any, timeout: Seconds, hops: int) -> Any:
+        """See `Transport.forward`."""
+        try:
+            return await self._peers[to].calls[type(request)](request, timeout=timeout, metadata=((HOPS_KEY, str(hops)),))
+        except grpc.RpcError as error:
+            raise translate(to, error) from None
+
+    async def install_snapshot(
+        self, to: NodeName, requests: Iterable[replication_pb2.InstallSnapshotRequest], timeout: Seconds
+    ) -> replication_pb2.InstallSnapshotResponse:
+        """See `Transport.install_snapshot`."""
+        try:
+            response: replication_pb2.InstallSnapshotResponse = await self._peers[to].install_snapshot(_drip(requests), timeout=timeout)
+            return response
+        except grpc.RpcError as error:
+            raise translate(to, error) from None
+
+    async def close(self) -> None:
+        """See `Transport.close`."""
+        await asyncio.gather(*(peer.close() for peer in self._peers.values()))
+
+
+async def _drip(requests: Iterable[Any]) -> Any:
+    for request in requests:
+        yield request
+        await asyncio.sleep(0)
+
+

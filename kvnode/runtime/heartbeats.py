@@ -1,0 +1,171 @@
+"""Heartbeats to all peers, for all shards at once: liveness, commit indexes, read-index rounds, check-quorum.
+
+At most one heartbeat to a peer is unanswered. A round is a number: every heartbeat sent after the round started carries it,
+or a later one, and a strong read is released when a majority has answered its round. A round that is wanted while every
+peer is busy starts with the first heartbeat that can leave: so rounds batch by themselves under load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from kvapi.v1 import failure_detection_pb2, message_pb2
+from kvnode.errors import KvnodeError
+from kvnode.protocol.failure_detection import FailureDetector
+from kvnode.protocol.raft import leader
+from kvnode.runtime.driver import Driver
+from kvnode.runtime.envelope import Envelopes
+from kvnode.runtime.transport import PeerUnreachable, Transport
+from kvnode.shard.replica import Replica
+from kvnode.types import NodeName, Seconds, Shard
+
+HEARTBEAT_TIMEOUT: Seconds = 2.0
+
+
+class Heartbeats:
+    """Sends to every peer each interval, and at once when a round is wanted; answers the peers' heartbeats."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        replicas: Mapping[Shard, Replica],
+        peers: Mapping[NodeName, str],
+        envelopes: Envelopes,
+        transport: Transport,
+        detector: FailureDetector,
+        interval: Seconds,
+        progress: Callable[[], failure_detection_pb2.Progress],
+        own_state: Callable[[], message_pb2.NodeState],
+        after_heard: Callable[[], None],
+    ) -> None:
+        self._driver, self._replicas, self._envelopes, self._transport = driver, replicas, envelopes, transport
+        self._detector, self._interval = detector, interval
+        self._progress, self._own_state, self._after_heard = progress, own_state, after_heard
+        self._loop = driver.loop
+        self._round = 0
+        self._round_wanted = False
+        self._wakes = {peer: asyncio.Event() for peer in peers}
+        self._sent_round = dict.fromkeys(peers, 0)
+        self._busy: dict[NodeName, None] = {}
+        self._echoes: dict[NodeName, int] = {}
+        """The stamp of each peer's last answer, to be sent back to it."""
+        self._reached: dict[NodeName, None] = {}
+        """Peers whose last heartbeat was answered; the others are tried once an interval, rounds or not."""
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begins to beat."""
+        self._tasks = [self._loop.create_task(self._beat(peer), name=f"heartbeat {peer}") for peer in self._wakes]
+        for task in self._tasks:
+            task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._driver.fatal(error)
+
+    async def stop(self) -> None:
+        """Ends all tasks."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def want_round(self) -> None:
+        """Strong reads wait: start a round with the first heartbeat that can leave."""
+        self._round_wanted = True
+        for peer, wake in self._wakes.items():
+            if peer not in self._busy:
+                wake.set()
+
+    def _start_round_if_wanted(self) -> None:
+        if self._round_wanted:
+            self._round_wanted = False
+            self._round += 1
+            for replica in self._replicas.values():
+                if replica.is_leader:
+                    leader.on_round_started(replica.raft, self._round)
+            for peer, wake in self._wakes.items():
+                if peer not in self._busy:
+                    wake.set()
+
+    async def _beat(self, peer: NodeName) -> None:
+        wake = self._wakes[peer]
+        due = self._loop.time()
+        while True:
+            wake.clear()
+            self._start_round_if_wanted()
+            self._busy[peer] = None
+            due = self._loop.time() + self._interval
+            try:
+                await self._beat_once(peer)
+            finally:
+                self._busy.pop(peer, None)
+            if peer not in self._reached:
+                await asyncio.sleep(max(0.0, due - self._loop.time()))
+            elif not self._round_wanted and self._sent_round[peer] >= self._round:
+                await self._wait_until(due, wake)
+
+    async def _wait_until(self, due: Seconds, wake: asyncio.Event) -> None:
+        timer = self._loop.call_at(due, wake.set)
+        try:
+            await wake.wait()
+        finally:
+            timer.cancel()
+
+    async def _beat_once(self, peer: NodeName) -> None:
+        loop, now = self._loop, self._loop.time()
+        leads = [self._lead(replica, peer, now) for replica in self._replicas.values() if replica.is_leader and peer in replica.raft.progress]
+        self._sent_round[peer] = self._round
+        request = failure_detection_pb2.HeartbeatRequest(
+            round=self._round, leads=leads, echo=self._echoes.get(peer, 0), progress=self._progress(), state=self._own_state()
+        )
+        try:
+            response = await self._transport.call(peer, self._envelopes.seal(peer, request), HEARTBEAT_TIMEOUT)
+        except PeerUnreachable as error:
+            self._reached.pop(peer, None)
+            if error.refused or error.lost:
+                self._detector.on_connection_lost(peer, loop.time(), refused=error.refused)
+                self._after_heard()
+            return
+        except KvnodeError:
+            self._reached.pop(peer, None)
+            return
+        self._reached[peer] = None
+        heard_at = loop.time()
+        self._echoes[peer] = response.stamp
+        self._detector.on_heard(peer, heard_at, response.message.from_incarnation, response.state, response.progress)
+        for ack in response.acks:
+            replica = self._replicas.get(ack.shard)
+            if replica is not None:
+                replica.raft.on_lead_ack(peer, ack, response.round, now, heard_at)
+                self._driver.wake(ack.shard)
+        self._after_heard()
+
+    def _lead(self, replica: Replica, peer: NodeName, now: Seconds) -> failure_detection_pb2.ShardLead:
+        raft = replica.raft
+        return failure_detection_pb2.ShardLead(
+            shard=replica.shard,
+            term=raft.term,
+            commit=raft.commit,
+            match=raft.progress[peer].match,
+            quorum_age_ms=max(0, int((now - leader.quorum_heard_at(raft, now)) * 1000) + 1),
+        )
+
+    def on_heartbeat(self, request: failure_detection_pb2.HeartbeatRequest) -> failure_detection_pb2.HeartbeatResponse:
+        """A peer's heartbeat: its shards' followers here listen, and it is told whether they follow."""
+        now = self._loop.time()
+        sender = request.message.from_node
+        self._detector.on_heard(sender, now, request.message.from_incarnation, request.state, request.progress)
+        heard_after = request.echo / 1000 if request.echo else None
+        response = failure_detection_pb2.HeartbeatResponse(
+            round=request.round, stamp=int(now * 1000), progress=self._progress(), state=self._own_state()
+        )
+        for lead in request.leads:
+            replica = self._replicas.get(lead.shard)
+            if replica is not None:
+                accepted = replica.on_lead(sender, lead, heard_after, now)
+                response.acks.add(shard=lead.shard, term=replica.raft.term, accepted=accepted)
+                self._driver.wake(lead.shard)
+        self._after_heard()
+        return response

@@ -1,0 +1,138 @@
+"""From disk to memory: what the log and the store say together, when a node starts.
+
+Owns the rules by which a shard's log and its flushed state fit (DESIGN section 5). Never writes.
+
+The store holds everything up to the flushed index S, term T. The log's records are replayed in order, a later record for an
+index replacing what follows it (Raft). Then, for each shard: if the log has entry S with term T, the log continues the
+store; if it ends before S, or has S with another term, a snapshot was installed after those entries were written and they
+are void; if it begins behind S + 1, something is missing and the shard must not serve.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from kvapi.v1 import cluster_pb2, replication_pb2
+from kvnode.errors import Corrupt
+from kvnode.protocol.raft.log import RaftLog
+from kvnode.storage.records import EntryRecord, EventualRecord, HardStateRecord, NodeRecord, Record
+from kvnode.types import Entry, HardState, Hlc, Index, Shard, Term
+
+IDENTITY_RECORD, CLOCK_RECORD, PEERS_RECORD = 1, 2, 3
+"""Kinds of node records of which the latest counts."""
+EVENT_RECORD = 16
+"""Kind of a failure detector's event; all count."""
+FORMAT_VERSION = 1
+"""Of the data directory as a whole."""
+
+
+class Identity(NamedTuple):
+    """Whose data directory this is."""
+
+    cluster_id: str
+    node: str
+    uid: str
+    incarnation: int
+    shards: int
+    format_version: int = FORMAT_VERSION
+
+    def encode(self) -> bytes:
+        """As stored."""
+        return json.dumps(self._asdict()).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Identity:
+        """Raises `Corrupt` for what is no identity."""
+        try:
+            return cls(**json.loads(data))
+        except (TypeError, ValueError) as error:
+            raise Corrupt(f"the data directory's identity cannot be read: {error}") from error
+
+
+@dataclass(slots=True)
+class ShardRecovery:
+    """What the log says of one shard."""
+
+    entries: list[Entry] = field(default_factory=list)
+    hard_state: HardState = HardState()
+    eventual: list[replication_pb2.EventualWrite] = field(default_factory=list)
+
+    def on_entry(self, entry: Entry) -> None:
+        """A later record for an index replaces it and what follows; a gap means that a snapshot came between."""
+        entries = self.entries
+        if entries:
+            position = entry.index - entries[0].index
+            if position < 0 or position > len(entries):
+                entries.clear()
+            else:
+                del entries[position:]
+        entries.append(entry)
+
+    def log(self, shard: Shard, flushed: Index, flushed_term: Term, entries_retained: int) -> RaftLog:
+        """The shard's log over a store flushed up to (flushed, flushed_term)."""
+        entries = self.entries
+        if not entries or entries[-1].index < flushed:
+            return RaftLog(flushed, flushed_term)
+        first = entries[0].index
+        if first > flushed + 1:
+            raise Corrupt(
+                f"shard {shard}: the store ends at index {flushed}, the log begins at {first}: entries between are missing; "
+                "remove this node's data directory and let it join as a new member",
+                shard=shard,
+            )
+        if first == flushed + 1:
+            return RaftLog(flushed, flushed_term, entries)
+        if entries[flushed - first].term != flushed_term:
+            return RaftLog(flushed, flushed_term)
+        offset = max(first, flushed - entries_retained)
+        return RaftLog(offset, entries[offset - first].term, entries[offset - first + 1 :])
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What the log says of the whole node."""
+
+    identity: Identity | None = None
+    clock_bound: Hlc = 0
+    peer_uids: dict[str, str] = field(default_factory=dict)
+    shards: dict[Shard, ShardRecovery] = field(default_factory=dict)
+    events: list[cluster_pb2.NodeEvent] = field(default_factory=list)
+    records: int = 0
+
+    def shard(self, shard: Shard) -> ShardRecovery:
+        """What was found for a shard; empty for one that is new."""
+        return self.shards.setdefault(shard, ShardRecovery())
+
+
+def replay(records: Iterable[Record]) -> Recovered:
+    """Sorts the log's records by what they are about. Raises `Corrupt` from the log."""
+    found = Recovered()
+    shards = found.shards
+    for record in records:
+        found.records += 1
+        if type(record) is EntryRecord:
+            shard = shards.get(record[0])
+            if shard is None:
+                shard = found.shard(record[0])
+            shard.on_entry(Entry(record[1], record[2], record[3], record[4]))
+        elif type(record) is HardStateRecord:
+            found.shard(record.shard).hard_state = HardState(record.term, record.vote, record.commit)
+        elif type(record) is EventualRecord:
+            found.shard(record.shard).eventual.append(replication_pb2.EventualWrite.FromString(record.data))
+        elif type(record) is NodeRecord:
+            _on_node_record(found, record)
+    return found
+
+
+def _on_node_record(found: Recovered, record: NodeRecord) -> None:
+    if record.kind == IDENTITY_RECORD:
+        found.identity = Identity.decode(record.data)
+    elif record.kind == CLOCK_RECORD:
+        found.clock_bound = max(found.clock_bound, int(record.data))
+    elif record.kind == PEERS_RECORD:
+        found.peer_uids = json.loads(record.data)
+    elif record.kind == EVENT_RECORD:
+        found.events.append(cluster_pb2.NodeEvent.FromString(record.data))

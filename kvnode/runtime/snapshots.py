@@ -1,0 +1,158 @@
+"""Snapshots between nodes: a shard's flushed rows, for a follower whose next entry is cut (Ongaro 2014, chapter 5).
+
+The sender reads one consistent view of the store; the receiver gathers the parts in a staging file and then replaces the
+shard's rows in one synced transaction, keeping its own held eventual writes. A crash leaves the old state or the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+
+import google_crc32c
+import structlog
+
+from kvapi.v1 import replication_pb2
+from kvnode import limits
+from kvnode.errors import Corrupt, KvnodeError
+from kvnode.protocol.raft import leader
+from kvnode.runtime.driver import Driver
+from kvnode.runtime.envelope import Envelopes
+from kvnode.runtime.flusher import Flusher
+from kvnode.runtime.transport import PeerUnreachable, Transport
+from kvnode.runtime.worker import Worker
+from kvnode.shard.replica import Replica
+from kvnode.shard.state_machine import LOCAL, META, StateMachine
+from kvnode.storage.disk import Disk, OutOfSpace
+from kvnode.storage.snapshot import Staging, encode_chunks
+from kvnode.storage.store import Store
+from kvnode.storage.table import Table
+from kvnode.types import NodeName, Seconds, Shard
+
+logger = structlog.get_logger(__name__)
+
+INSTALL_TIMEOUT: Seconds = 120.0
+
+
+class Snapshots:
+    """Sends and installs."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        replicas: Mapping[Shard, Replica],
+        tables: Mapping[Shard, Table],
+        store: Store,
+        disk: Disk,
+        flusher: Flusher,
+        store_worker: Worker,
+        envelopes: Envelopes,
+        transport: Transport,
+    ) -> None:
+        self._driver, self._replicas, self._tables, self._store, self._disk = driver, replicas, tables, store, disk
+        self._flusher, self._store_worker, self._envelopes, self._transport = flusher, store_worker, envelopes, transport
+        self._staging: dict[Shard, tuple[tuple[NodeName, int, int], Staging]] = {}
+
+    async def send(self, to: NodeName, shard: Shard) -> None:
+        """Brings a peer the shard as the last flush left it."""
+        replica = self._replicas[shard]
+        index, success = 0, False
+        try:
+            with ExitStack() as stack:
+                async with self._flusher.lock:
+                    # No flush runs: the rows and the position they stand for are of one transaction.
+                    rows = stack.enter_context(self._store.snapshot(shard))
+                    header = StateMachine.position(self._store.get(shard, META))
+                index = header.index
+                requests = self._requests(to, replica, header.index, header.term, rows)
+                response = await self._transport.install_snapshot(to, requests, INSTALL_TIMEOUT)
+            success = response.success
+            logger.info("snapshot sent", shard=shard, to=to, index=index, success=success)
+        except (PeerUnreachable, KvnodeError) as error:
+            logger.warning("snapshot not delivered", shard=shard, to=to, index=index, error=str(error))
+        finally:
+            leader.on_snapshot_done(replica.raft, to, index, success, self._driver.loop.time())
+            self._driver.wake(shard)
+
+    def _requests(
+        self, to: NodeName, replica: Replica, index: int, term: int, rows: Iterable[tuple[bytes, bytes]]
+    ) -> Iterator[replication_pb2.InstallSnapshotRequest]:
+        shared = (row for row in rows if not row[0].startswith(LOCAL))
+        offset, waiting = 0, None
+        for data in encode_chunks(shared, limits.SNAPSHOT_CHUNK_SIZE_BYTES):
+            if waiting is not None:
+                yield waiting
+            waiting = self._request(to, replica, index, term, offset, data)
+            offset += len(data)
+        last = waiting if waiting is not None else self._request(to, replica, index, term, 0, b"")
+        last.done = True
+        yield last
+
+    def _request(
+        self, to: NodeName, replica: Replica, index: int, term: int, offset: int, data: bytes
+    ) -> replication_pb2.InstallSnapshotRequest:
+        request = replication_pb2.InstallSnapshotRequest(
+            shard=replica.shard,
+            term=replica.raft.term,
+            last_index=index,
+            last_term=term,
+            offset=offset,
+            data=data,
+            crc32c=google_crc32c.value(data),
+        )
+        sealed: replication_pb2.InstallSnapshotRequest = self._envelopes.seal(to, request)
+        return sealed
+
+    async def on_part(self, request: replication_pb2.InstallSnapshotRequest) -> replication_pb2.InstallSnapshotResponse | None:
+        """A part arrives. The last one, or a refusal, is answered."""
+        replica = self._replicas.get(request.shard)
+        sender, now = request.message.from_node, self._driver.loop.time()
+        if replica is None or not replica.raft.on_snapshot_offered(sender, request.term, now):
+            return self._answer(request, replica, success=False)
+        self._driver.wake(request.shard)
+        if request.last_index <= replica.applied:
+            return self._answer(request, replica, success=True)
+        if replica.installing:
+            return self._answer(request, replica, success=False)
+        transfer = (sender, request.term, request.last_index)
+        known = self._staging.get(request.shard)
+        if known is None or known[0] != transfer or request.offset == 0:
+            if request.offset:
+                return self._answer(request, replica, success=False)
+            known = self._staging[request.shard] = (transfer, Staging(self._disk, request.shard))
+        try:
+            await self._store_worker.submit(known[1].append, request.offset, request.data, request.crc32c)
+            if not request.done:
+                return None
+            await self._install(replica, known[1], request)
+        except (Corrupt, ValueError, OutOfSpace) as error:
+            logger.warning("snapshot refused", shard=request.shard, sender=sender, error=str(error))
+            self._staging.pop(request.shard, None)
+            return self._answer(request, replica, success=False)
+        return self._answer(request, replica, success=True)
+
+    async def _install(self, replica: Replica, staging: Staging, request: replication_pb2.InstallSnapshotRequest) -> None:
+        shard = replica.shard
+        replica.installing = True
+        try:
+            async with self._flusher.lock:
+                if request.last_index > replica.applied:
+                    await self._store_worker.submit(lambda: self._store.replace(shard, LOCAL, staging.finish()))
+                    self._tables[shard].reset()
+                    replica.on_snapshot_installed(request.last_index, request.last_term)
+                    logger.info("snapshot installed", shard=shard, index=request.last_index, term=request.last_term)
+        finally:
+            replica.installing = False
+            self._staging.pop(shard, None)
+            staging.discard()
+            self._driver.wake(shard)
+
+    def _answer(
+        self, request: replication_pb2.InstallSnapshotRequest, replica: Replica | None, success: bool
+    ) -> replication_pb2.InstallSnapshotResponse:
+        return replication_pb2.InstallSnapshotResponse(
+            shard=request.shard,
+            term=replica.raft.term if replica else 0,
+            success=success,
+            last_index=replica.applied if replica else 0,
+        )

@@ -1,0 +1,44 @@
+"""How nodes reach each other, as a port: grpcio implements it in `grpc_transport`, the simulator in its own network.
+
+A call carries one protocol message with its envelope and brings back the answer. Heartbeats and appends to one peer arrive
+in the order of the calls unless lost; nothing else is promised. An answer that does not come is `PeerUnreachable`, which
+says nothing about whether the peer acted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from kvapi.v1 import replication_pb2
+from kvnode.types import NodeName, Seconds
+
+
+class PeerUnreachable(Exception):
+    """No answer from a peer. `refused`: nobody listens there; `lost`: an open connection was closed by the other side."""
+
+    def __init__(self, message: str, refused: bool = False, lost: bool = False) -> None:
+        super().__init__(message)
+        self.refused, self.lost = refused, lost
+
+
+class Transport(Protocol):
+    """Calls to peers, by name."""
+
+    async def call(self, to: NodeName, request: Any, timeout: Seconds) -> Any:
+        """One request, one answer. Raises `PeerUnreachable`, or `KvnodeError` when the peer refused."""
+        ...
+
+    async def install_snapshot(
+        self, to: NodeName, requests: Iterable[replication_pb2.InstallSnapshotRequest], timeout: Seconds
+    ) -> replication_pb2.InstallSnapshotResponse:
+        """Sends a snapshot in parts. Raises as `call`."""
+        ...
+
+    async def forward(self, to: NodeName, request: Any, timeout: Seconds, hops: int) -> Any:
+        """Passes a client's `KV` request on. Raises `PeerUnreachable`, or the `KvnodeError` that the node answered."""
+        ...
+
+    async def close(self) -> None:
+        """Ends every connection."""
+        ...

@@ -1,0 +1,1 @@
+"""What a node remembers: the log, the ordered store, the tables over it, and snapshots."""

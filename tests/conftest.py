@@ -1,0 +1,13 @@
+"""What all tests share: no setting of the caller's environment reaches them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("KVNODE_")]:
+        monkeypatch.delenv(name)

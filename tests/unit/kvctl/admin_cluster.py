@@ -1,0 +1,116 @@
+"""The SDK's fake cluster, with the operators' calls on top: what `kvctl` needs and the SDK does not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kvapi.v1 import cluster_pb2, kv_pb2, message_pb2
+from tests.unit.kvclient.fake_cluster import FakeCluster, FakeNode, Refusal
+
+
+class AdminNode(FakeNode):
+    """A fake node that also tells its status, the members, superseded writes and events."""
+
+    async def Status(self, request: cluster_pb2.StatusRequest, context: Any) -> Any:
+        """This node and its part in each shard."""
+        return await self._serve("Status", context, self.status)
+
+    async def Members(self, request: cluster_pb2.MembersRequest, context: Any) -> Any:
+        """All members."""
+        members = self.cluster.topology().members
+        return await self._serve("Members", context, lambda: cluster_pb2.MembersResponse(members=members, epoch=1))
+
+    async def Superseded(self, request: cluster_pb2.SupersededRequest, context: Any) -> Any:
+        """Superseded writes of one shard, or all."""
+        return await self._serve("Superseded", context, lambda: self.superseded(request))
+
+    async def Events(self, request: cluster_pb2.EventsRequest, context: Any) -> Any:
+        """One event, as if this node had seen n3 fail."""
+        event = cluster_pb2.NodeEvent(node="n3", to=message_pb2.NODE_STATE_FAILED, at_ms=1_700_000_000_000, why="silent")
+        return await self._serve("Events", context, lambda: cluster_pb2.EventsResponse(events=[event]))
+
+    async def TransferLeadership(self, request: cluster_pb2.TransferLeadershipRequest, context: Any) -> Any:
+        """A new leader, at once."""
+
+        def transfer() -> cluster_pb2.TransferLeadershipResponse:
+            self.cluster.elect(request.shard, request.to)
+            return cluster_pb2.TransferLeadershipResponse(leader=request.to, term=self.cluster.shards[request.shard].term)
+
+        return await self._serve("TransferLeadership", context, transfer)
+
+    def status(self) -> cluster_pb2.StatusResponse:
+        """Without the network."""
+        node = cluster_pb2.Member(name=self.name, address=self.address, state=message_pb2.NODE_STATE_ACTIVE)
+        answer = cluster_pb2.StatusResponse(
+            node=node, version="1.2.3", uptime_ms=61_000, memory_bytes=50 << 20, transport="grpcio"
+        )
+        for shard in self.cluster.shards:
+            leader = self.cluster.leaders[shard.number] or ""
+            answer.shards.add(
+                shard=shard.number,
+                role=kv_pb2.ROLE_LEADER if leader == self.name else kv_pb2.ROLE_FOLLOWER,
+                leader=leader,
+                applied_index=self.applied(shard.number),
+                commit_index=shard.last,
+                state_hash=0xABC,
+            )
+        return answer
+
+    def superseded(self, request: cluster_pb2.SupersededRequest) -> cluster_pb2.SupersededResponse:
+        """Without the network."""
+        answer = cluster_pb2.SupersededResponse()
+        for write in self.cluster.eventual.values():
+            if write.state == kv_pb2.OPERATION_STATE_SUPERSEDED and write.shard == request.shard:
+                answer.total += 1
+                answer.writes.add(
+                    operation_id=write.operation_id,
+                    key=write.key,
+                    revision=write.revision,
+                    reason=kv_pb2.SUPERSEDED_REASON_STRONG_WRITE,
+                    superseded_by=write.superseded_by,
+                    shard=write.shard,
+                    hlc=1_700_000_000_000 << 16,
+                )
+        return answer
+
+
+class AdminCluster(FakeCluster):
+    """A fake cluster of admin nodes."""
+
+    def __init__(self, nodes: int = 3, shards: int = 4) -> None:
+        super().__init__(nodes, shards)
+        self.nodes = {name: AdminNode(self, name) for name in self.nodes}
+
+    @property
+    def endpoints(self) -> str:
+        """For --endpoints."""
+        return self.uri.removeprefix("kv://")
+
+    def refuse_next(self, refusal: Refusal) -> None:
+        """The next operation on a key fails so, at whatever node."""
+        for node in self.nodes.values():
+            node.refusals.append((lambda kind, key: True, refusal))
+
+
+@contextmanager
+def serving(cluster: FakeCluster) -> Iterator[Any]:
+    """A cluster on a loop in another thread; yields a function that runs a coroutine there."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def do(coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(10)
+
+    try:
+        do(cluster.__aenter__())
+        yield do
+        do(cluster.__aexit__())
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

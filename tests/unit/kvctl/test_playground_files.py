@@ -1,0 +1,136 @@
+"""What a playground writes down: its record, and the nodes' configuration."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from kvctl.playground import Playground, PlaygroundError
+from kvctl.playground_files import PlaygroundFiles, flatten, parse_setting
+
+
+def test_create_writes_one_configuration_a_node(tmp_path: Path) -> None:
+    """Every node knows itself, the cluster's identity, and all members."""
+    settings = {"election": {"timeout_ms_min": 300}, "log.level": 'de"bug', "clock.max_clock_skew_ms": 1.5}
+    playground = Playground.create(tmp_path / "pg", 3, 17401, shards=4, settings=settings)
+    configs = [tomllib.loads(node.config_path.read_text()) for node in playground.nodes]
+    assert [config["node"]["name"] for config in configs] == ["n1", "n2", "n3"]
+    assert configs[1]["node"] == {
+        "name": "n2",
+        "listen": "127.0.0.1:17402",
+        "data_dir": str(playground.directory / "n2" / "data"),
+        "transport": "grpcio",
+    }
+    assert configs[0]["cluster"] == configs[2]["cluster"] == {
+        "id": playground.cluster_id,
+        "shards": 4,
+        "replication_factor": 3,
+        "members": {"n1": "127.0.0.1:17401", "n2": "127.0.0.1:17402", "n3": "127.0.0.1:17403"},
+    }  # fmt: skip
+    assert configs[0]["election"] == {"timeout_ms_min": 300}
+    assert configs[0]["log"] == {"level": 'de"bug'}
+    assert configs[0]["clock"] == {"max_clock_skew_ms": 1.5}
+    assert playground.endpoints == list(configs[0]["cluster"]["members"].values())
+    assert playground.uri == "kv://127.0.0.1:17401,127.0.0.1:17402,127.0.0.1:17403"
+
+
+def test_create_on_an_existing_directory_keeps_the_cluster(tmp_path: Path) -> None:
+    """The identity is minted once; what cannot change is refused by name, settings are added."""
+    first = Playground.create(tmp_path, 3, 17401)
+    again = Playground.create(tmp_path, settings={"log.level": "debug"})
+    assert again.cluster_id == first.cluster_id
+    assert len(again.cluster_id) == 32
+    assert tomllib.loads(again.node("n3").config_path.read_text())["log"] == {"level": "debug"}
+    with pytest.raises(PlaygroundError, match="nodes 3, not 5"):
+        Playground.create(tmp_path, 5)
+    with pytest.raises(PlaygroundError, match="base port 17401, not 17501"):
+        Playground.create(tmp_path, base_port=17501)
+    with pytest.raises(PlaygroundError, match="shards 8, not 16"):
+        Playground.create(tmp_path, shards=16)
+
+
+def test_clusters_get_different_identities(tmp_path: Path) -> None:
+    """Two playgrounds never take each other for one cluster."""
+    ids = {Playground.create(tmp_path / name, 1, 17401).cluster_id for name in "ab"}
+    assert len(ids) == 2
+
+
+def test_create_of_a_small_cluster_lowers_the_replication_factor(tmp_path: Path) -> None:
+    """One node holds one copy."""
+    node = Playground.create(tmp_path, 1, 17401).node("n1")
+    assert tomllib.loads(node.config_path.read_text())["cluster"]["replication_factor"] == 1
+
+
+@pytest.mark.parametrize("name", ["node.name", "cluster.id", "cluster.members.n1", "cluster.shards", "election", "a.b.c"])
+def test_setting_that_is_the_playgrounds_own_or_no_field_is_refused(tmp_path: Path, name: str) -> None:
+    """Settings cannot contradict what the playground lays out."""
+    with pytest.raises(PlaygroundError, match=f"setting {name}"):
+        Playground.create(tmp_path / "pg", settings={name: 1})
+    assert not (tmp_path / "pg").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("election.timeout_ms_min=500", ("election.timeout_ms_min", 500)),
+        ("election.leader_lease=true", ("election.leader_lease", True)),
+        ("clock.drift=0.5", ("clock.drift", 0.5)),
+        ("log.level=debug", ("log.level", "debug")),
+        ('log.level="info"', ("log.level", "info")),
+        ("tracing.file=/a=b", ("tracing.file", "/a=b")),
+    ],
+)
+def test_setting_text_is_read_as_toml_or_plain_text(text: str, expected: tuple[str, object]) -> None:
+    """--set takes TOML values, and strings without quotes."""
+    assert parse_setting(text) == expected
+
+
+@pytest.mark.parametrize("text", ["level=debug", "log.level", ".x=1", "="])
+def test_setting_text_without_a_section_is_refused(text: str) -> None:
+    """The error shows the form that is expected."""
+    with pytest.raises(PlaygroundError, match=r"expected section\.field=value"):
+        parse_setting(text)
+
+
+def test_flatten_joins_nested_names() -> None:
+    """Nested and flat settings mean the same."""
+    assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e.f": 3}) == {"a.b": 1, "a.c.d": 2, "e.f": 3}
+
+
+def test_open_without_a_playground_says_how_to_start_one(tmp_path: Path) -> None:
+    """A wrong directory is not an empty cluster."""
+    with pytest.raises(PlaygroundError, match="no playground") as caught:
+        Playground(tmp_path)
+    assert "kvctl cluster up" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}', '{"format": 1, "nodes": {}}'])
+def test_open_of_a_foreign_record_is_refused(tmp_path: Path, text: str) -> None:
+    """A file that we did not write is named, never overwritten."""
+    (tmp_path / "cluster.json").write_text(text)
+    with pytest.raises(PlaygroundError, match=r"cluster\.json"):
+        Playground(tmp_path)
+    assert (tmp_path / "cluster.json").read_text() == text
+
+
+def test_purge_removes_what_the_playground_wrote_and_nothing_else(tmp_path: Path) -> None:
+    """Somebody else's file in the directory survives."""
+    (tmp_path / "pg").mkdir()
+    (tmp_path / "pg" / "notes.txt").write_text("mine")
+    playground = Playground.create(tmp_path / "pg", 2, 17401)
+    playground.down(purge=True)
+    assert [path.name for path in (tmp_path / "pg").iterdir()] == ["notes.txt"]
+    empty = Playground.create(tmp_path / "other", 1, 17401)
+    empty.down(purge=True)
+    assert not (tmp_path / "other").exists()
+
+
+def test_record_survives_a_save_and_load(tmp_path: Path) -> None:
+    """What is written is what is read."""
+    playground = Playground.create(tmp_path, 2, 17401, settings={"log.level": "debug"}, command=["x", "{config}"])
+    files = PlaygroundFiles(playground.directory)
+    record = files.load()
+    files.save(record)
+    assert files.load() == record

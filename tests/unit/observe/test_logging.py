@@ -1,0 +1,124 @@
+"""Log lines: what they hold, what they survive, what they cost when they are off."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from opentelemetry import trace
+from opentelemetry.context import attach, detach
+
+from kvnode.config import Log
+from kvnode.observe.logging import configure_logging, get_logger
+from kvnode.observe.tracing import extract
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+def lines(stream: io.BytesIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().decode().splitlines()]
+
+
+def test_logger_with_bound_values_writes_one_json_object_a_line() -> None:
+    """Timestamp, level, node and event come first; what is bound and what is said follow."""
+    stream = io.BytesIO()
+    configure_logging(Log(), node="n1", stream=stream)
+    get_logger("raft").bind(shard=3).info("became leader", term=7)
+    (line,) = lines(stream)
+    assert list(line)[:4] == ["timestamp", "level", "node", "event"]
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "level": "info",
+        "node": "n1",
+        "event": "became leader",
+        "component": "raft",
+        "shard": 3,
+        "term": 7,
+    }
+
+
+def test_logger_below_its_level_writes_nothing() -> None:
+    """The level filters both structlog's and the standard library's loggers."""
+    stream = io.BytesIO()
+    configure_logging(Log(level="warning"), node="n1", stream=stream)
+    get_logger("raft").info("not said")
+    logging.getLogger("grpc").info("not said")
+    assert stream.getvalue() == b""
+
+
+def test_logger_within_a_trace_adds_its_ids() -> None:
+    """Lines of one request can be joined over all nodes, though it is not sampled."""
+    stream = io.BytesIO()
+    configure_logging(Log(), node="n1", stream=stream)
+    context = extract([("traceparent", f"00-{TRACE}-{SPAN}-00")])
+    assert context is not None
+    token = attach(context)
+    try:
+        get_logger("api").warning("slow")
+    finally:
+        detach(token)
+    get_logger("api").warning("idle")
+    inside, outside = lines(stream)
+    assert (inside["trace_id"], inside["span_id"]) == (TRACE, SPAN)
+    assert "trace_id" not in outside
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
+def test_logger_given_what_json_lacks_writes_it_as_text() -> None:
+    """Keys are bytes, and not always text; a set is written in order; nothing raises."""
+    stream = io.BytesIO()
+    configure_logging(Log(), node="n1", stream=stream)
+    get_logger("kv").info("odd", key=b"\xffa", names={"b", "a"}, error=ValueError("x"), surrogate="\udc80")
+    (line,) = lines(stream)
+    assert (line["key"], line["names"], line["error"]) == ("\\xffa", ["a", "b"], "x")
+
+
+def test_standard_library_records_go_the_same_way() -> None:
+    """What grpc, asyncio and warnings say is JSON too, with a traceback in one line."""
+    stream = io.BytesIO()
+    configure_logging(Log(), node="n1", stream=stream)
+    logging.getLogger("asyncio").warning("slow callback: %d ms", 120)
+    try:
+        raise OSError("gone")
+    except OSError:
+        logging.getLogger("grpc").exception("failed")
+    warnings.warn("old", DeprecationWarning, stacklevel=1)
+    slow, failed, *_ = lines(stream)
+    assert (slow["component"], slow["event"], slow["level"]) == ("asyncio", "slow callback: 120 ms", "warning")
+    assert failed["exception"].endswith("OSError: gone")
+
+
+def test_console_format_is_for_people() -> None:
+    """One readable line, without colours where there is no terminal."""
+    stream = io.BytesIO()
+    configure_logging(Log(format="console"), node="n1", stream=stream)
+    get_logger("raft").info("became leader", term=7)
+    text = stream.getvalue().decode()
+    assert "became leader" in text
+    assert "term=7" in text
+    assert "\x1b" not in text
+
+
+def test_logger_whose_reader_is_gone_does_not_raise() -> None:
+    """A log that cannot be written never stops the node."""
+    stream = io.BytesIO()
+    configure_logging(Log(), node="n1", stream=stream)
+    stream.close()
+    get_logger("raft").error("unheard")
