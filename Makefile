@@ -10,7 +10,7 @@ TESTS := $(wildcard tests/tidy tests/unit tests/scripts tests/sim tests/integrat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest scripts sim integration bench clean
+.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest scripts sim integration clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,12 +22,12 @@ $(STAMP): pyproject.toml client/pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "kvnode needs Python 3.11 or newer; $(PYTHON) is older. Say PYTHON=/path/to/python3.11." >&2; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) \
-		|| { echo "Python's venv module is missing: on Debian, apt-get install python3-venv." >&2; exit 1; }
+		|| { rm -rf $(VENV); echo "Python's venv module is missing: on Debian, apt-get install python3-venv." >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e "./client[cli]" -e ".[dev]"
 	@touch $@
 
-run: setup ## Run a one-node cluster in the foreground on 127.0.0.1:7401, for trying things out; data in .run.
-	$(BIN)/kvnode run --preset local --node.data_dir .run
+run: setup ## Run a one-node cluster in the foreground on 127.0.0.1:7401, for trying things out; data in build/local.
+	$(BIN)/kvnode run --preset local --node.data_dir build/local
 
 demo: setup ## Start three nodes, break things, and show what the cluster does about it.
 	$(BIN)/kvctl demo
@@ -72,10 +72,7 @@ sim: setup ## Run the deterministic simulator.
 integration: setup ## Run the tests with real processes and real disks.
 	$(PYTEST) -q tests/integration
 
-bench: setup ## Run the benchmarks.
-	$(BIN)/python -m benchmarks
-
 clean: ## Remove everything that is built, .venv too.
-	rm -rf $(VENV) .venv-proto .venv-lowest .run build client/build dist *.egg-info client/*.egg-info
+	rm -rf $(VENV) .venv-proto .venv-lowest build client/build dist *.egg-info client/*.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find kvnode client tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"kvnode: {problem}", file=sys.stderr)
         return 1
     if options.command == "run":
-        from kvnode.node import run_node  # `config` and `version` answer without loading the server
+        from kvnode.process import run_node  # `config` and `version` answer without loading the server
 
         run_node(config)
     elif options.action == "check":

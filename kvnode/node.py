@@ -7,23 +7,18 @@ drained -> flushed -> closed. A fatal error skips all of that: nothing may be ac
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
-import signal
-import sys
-import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
 from kvapi.v1 import cluster_pb2, failure_detection_pb2, gossip_pb2, message_pb2
-from kvnode import __version__
 from kvnode.api.kv_service import KvService
 from kvnode.config import Config
-from kvnode.errors import KvnodeError, WrongCluster
+from kvnode.errors import WrongCluster
 from kvnode.protocol.clock import HybridLogicalClock
 from kvnode.protocol.failure_detection import FailureDetectionSettings, FailureDetector
 from kvnode.protocol.gossip import Gossip, GossipSettings
@@ -42,6 +37,7 @@ from kvnode.runtime.outbox import PeerOutbox
 from kvnode.runtime.peers import PeerLink
 from kvnode.runtime.recovery import CLOCK_RECORD, FORMAT_VERSION, IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, replay
 from kvnode.runtime.snapshots import Snapshots
+from kvnode.runtime.tokens import deliver
 from kvnode.runtime.transport import Transport
 from kvnode.runtime.worker import Worker
 from kvnode.shard.replica import Replica
@@ -59,7 +55,6 @@ logger = structlog.get_logger(__name__)
 TICK: Seconds = 0.05
 """Interval of the housekeeping: failure detection, flushes, the clock's bound."""
 HANDOVER_MAX: Seconds = 2.0
-STOP_GRACE: Seconds = 2.0
 
 ACTIVE, INACTIVE = message_pb2.NODE_STATE_ACTIVE, message_pb2.NODE_STATE_INACTIVE
 RECOVERING = message_pb2.NODE_STATE_RECOVERING
@@ -67,7 +62,7 @@ RECOVERING = message_pb2.NODE_STATE_RECOVERING
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The world as the node sees it: real in `run_node`, simulated in tests."""
+    """The world as the node sees it: real in `kvnode.process`, simulated in tests."""
 
     loop: asyncio.AbstractEventLoop
     disk: Disk
@@ -258,9 +253,7 @@ class Node:
             ports.transport,
         )
         interval = config.eventual.replicate_interval_ms / 1000
-        links = {
-            name: PeerLink(name, self.driver, self.replicas, self.envelopes, ports.transport, interval) for name in peers
-        }
+        links = {name: PeerLink(name, self.driver, self.replicas, self.envelopes, ports.transport, interval) for name in peers}
         self.outbox = PeerOutbox(links, self.heartbeats, self.snapshots)
         self.driver.outbox = self.outbox
         self.local = LocalShards(self.driver, self.replicas, self.envelopes, ports.transport, self.stamp)
@@ -282,8 +275,6 @@ class Node:
         return events, number
 
     def _save_peer_uids(self) -> None:
-        import json
-
         self.driver.write_node_record(NodeRecord(PEERS_RECORD, json.dumps(self.envelopes.peer_uids).encode()))
 
     # ---- what it is -------------------------------------------------------------------------------------------------
@@ -353,7 +344,11 @@ class Node:
 
     def _every_second(self) -> None:
         now, detector = self.loop.time(), self.membership.detector
-        live = [name for name in self.shard_map.members if name == self.me.node or detector.state(name) != message_pb2.NODE_STATE_FAILED]
+        live = [
+            name
+            for name in self.shard_map.members
+            if name == self.me.node or detector.state(name) != message_pb2.NODE_STATE_FAILED
+        ]
         leads = 0
         for shard, replica in self.replicas.items():
             if replica.is_leader:
@@ -383,7 +378,7 @@ class Node:
             for replica in self.replicas.values():
                 if replica.is_leader and replica.raft.transfer:
                     replica.wait_leader(future)
-            timer = self.loop.call_at(until, lambda waiting=future: None if waiting.done() else waiting.set_result(None))
+            timer = self.loop.call_at(until, deliver, future, None)
             await future
             timer.cancel()
 
@@ -405,111 +400,3 @@ class Node:
         self.ports.store_worker.close()
         self.log.close()
         self.store.close()
-
-
-# ---- a real process ---------------------------------------------------------------------------------------------------
-
-
-def run_node(config: Config) -> None:
-    """Runs a node until SIGTERM or SIGINT; exits with 1 after a fatal error, with 0 otherwise."""
-    from kvnode.observe.logging import configure_logging
-
-    configure_logging(config.log, node=config.node.name)
-    try:
-        import uvloop
-
-        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    except ImportError:
-        runner = asyncio.Runner()
-    with runner:
-        code = runner.run(_serve(config))
-    sys.stdout.flush()
-    os._exit(code) if code else sys.exit(code)
-
-
-async def _serve(config: Config) -> int:
-    import gc
-
-    from kvnode.api.cluster_service import ClusterService
-    from kvnode.api.peer_service import PeerService
-    from kvnode.api.server import KV_SERVICE, LEADER_SERVICE, Server
-    from kvnode.observe.rpc_tracing import ClientTracing, ServerTracing
-    from kvnode.observe.tracing import Tracing
-    from kvnode.runtime.grpc_transport import GrpcTransport
-    from kvnode.runtime.worker import ThreadWorker
-    from kvnode.storage.disk import DiskFailed, RealDisk
-    from kvnode.storage.store import LmdbStore
-
-    loop = asyncio.get_running_loop()
-    # The log and store threads must not hold the interpreter for long while the loop has work.
-    sys.setswitchinterval(0.0005)
-    over: asyncio.Future[int] = loop.create_future()
-
-    def end(code: int) -> None:
-        if not over.done():
-            over.set_result(code)
-
-    def on_fatal(error: BaseException) -> None:
-        logger.critical("fatal: the node stops, nothing is acknowledged any more", error=repr(error), exc_info=error)
-        end(1)
-
-    tracing = Tracing(config)
-    directory = Path(config.node.data_dir)
-    peers = {name: address for name, address in config.cluster.members.items() if name != config.node.name}
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        disk = RealDisk(directory, config.storage.quota_bytes, config.storage.ballast_size_bytes)
-        ports = Ports(
-            loop=loop,
-            disk=disk,
-            store=LmdbStore(directory / "store", config.storage.store_size_bytes_max),
-            log_worker=ThreadWorker("log", loop),
-            store_worker=ThreadWorker("store", loop),
-            transport=GrpcTransport(peers, loop, lambda address: (ClientTracing(tracing, address),)),
-            wall_ms=lambda: time.time_ns() // 1_000_000,
-            rng=random.Random(),
-            new_uid=lambda: uuid.uuid4().hex,
-            on_fatal=on_fatal,
-        )
-        node = Node(config, ports)
-        server = Server(
-            config.node.transport,
-            config.node.listen,
-            node.kv,
-            ClusterService(node),
-            PeerService(node.endpoint),
-            (ServerTracing(tracing),),
-        )
-        node.start()
-        port = await server.start()
-    except (KvnodeError, DiskFailed, OSError) as error:
-        logger.critical("cannot start", error=str(error))
-        return 1
-    await server.set_health({"": True, KV_SERVICE: True, LEADER_SERVICE: False})
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end, 0)
-    gc.collect()
-    gc.freeze()
-    logger.info("serving", listen=config.node.listen, port=port, version=__version__, pid=os.getpid())
-    health = loop.create_task(_report_leadership(node, server))
-    code = await over
-    health.cancel()
-    if code:
-        return code
-    logger.info("stopping")
-    await server.set_health({"": False, KV_SERVICE: False, LEADER_SERVICE: False})
-    await node.hand_over()
-    await server.stop(STOP_GRACE)
-    await node.stop()
-    tracing.shutdown()
-    logger.info("stopped")
-    return 0
-
-
-async def _report_leadership(node: Node, server: object) -> None:
-    from kvnode.api.server import LEADER_SERVICE, Server
-
-    assert isinstance(server, Server)
-    while True:
-        await server.set_health({LEADER_SERVICE: any(replica.is_leader for replica in node.replicas.values())})
-        await asyncio.sleep(0.5)

@@ -21,7 +21,7 @@ Hlc = int
 class Entry(NamedTuple):
     """One entry of a shard's log, in memory."""
 
-    index: Index
+    index: Index  # type: ignore[assignment]
     term: Term
     kind: int
     """`EntryKind` of replication.proto."""

@@ -128,6 +128,11 @@ def locate_call(key: Bytes) -> Call:
     return Call(LOCATE, cluster_pb2.LocateRequest(key=key_bytes(key)), None, False)
 
 
+def topology_call() -> Call:
+    """A question about the cluster's map."""
+    return Call(TOPOLOGY, cluster_pb2.TopologyRequest(), None, False)
+
+
 def key_bytes(key: Bytes) -> bytes:
     """A key, checked. Raises `InvalidArgument`."""
     raw = _bytes("key", key)

@@ -16,6 +16,8 @@ from kvclient._requests import Call, Method
 from kvclient.errors import KvError
 
 Metadata = tuple[tuple[str, str], ...]
+ASK_AGAIN = 64
+"""Operations after which a client that found no tracing set up looks again."""
 
 
 class Tracing:
@@ -23,13 +25,18 @@ class Tracing:
 
     def __init__(self, tracer_provider: trace.TracerProvider | None = None) -> None:
         self._provider = tracer_provider
+        self._found: trace.Tracer | None = None
+        self._asked = 0
 
     def _tracer(self) -> trace.Tracer | None:
-        """None: nobody set up tracing (yet)."""
-        provider = self._provider or trace.get_tracer_provider()
-        if isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider)):
-            return None
-        return provider.get_tracer("kvclient")
+        """None: nobody set up tracing (yet; asked again now and then, since asking costs more than the rest)."""
+        if self._found is None:
+            self._asked += 1
+            if self._asked % ASK_AGAIN == 1:
+                provider = self._provider or trace.get_tracer_provider()
+                if not isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider)):
+                    self._found = provider.get_tracer("kvclient")
+        return self._found
 
     def start(self, call: Call) -> Span | None:
         """The span of an operation; None if it is not recorded."""

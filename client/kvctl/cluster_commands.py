@@ -70,6 +70,15 @@ def register(app: typer.Typer) -> None:
     command(app, "events", panel=PANEL)(events)
 
 
+def _lead_first(admin: Admin, shape: cluster_pb2.TopologyResponse, shard: int) -> None:
+    """Ask a shard's leader first from now on, then its other replicas; an unknown shard: whoever is there."""
+    addresses = {member.name: member.address for member in shape.members}
+    place = next((place for place in shape.shards if place.shard == shard), None)
+    if place is not None:
+        names = sorted(place.replicas, key=lambda name: name != place.leader)
+        admin.endpoints = [addresses[name] for name in names if name in addresses] or admin.endpoints
+
+
 def locate(call: Call, key: KeyArgument) -> None:
     """Show where a key lives: its shard, the shard's leader, the replicas."""
     from kvapi.v1 import cluster_pb2
@@ -204,6 +213,7 @@ def transfer(
 
     request = cluster_pb2.TransferLeadershipRequest(shard=shard, to=to)
     with _open(call) as admin:
+        _lead_first(admin, admin.topology(), shard)  # only the leader can hand it over
         _, answer = admin.any(lambda stub, timeout_s: stub.TransferLeadership(request, timeout=timeout_s))
     if call.as_json:
         print_json({"shard": shard, **as_plain(answer)})
@@ -222,13 +232,10 @@ def superseded(
     total, writes = 0, []
     with _open(call) as admin:
         shape = admin.topology()
-        addresses = {member.name: member.address for member in shape.members}
         for place in shape.shards:
             if shard is not None and place.shard != shard:
                 continue
-            # Each shard is asked where it is led, so that nothing counts twice and the latest is there.
-            name = place.leader or next(iter(place.replicas), "")
-            admin.endpoints = sorted(addresses.values(), key=lambda address: address != addresses.get(name))
+            _lead_first(admin, shape, place.shard)  # each shard at its leader: nothing counts twice, the latest is there
             request = cluster_pb2.SupersededRequest(shard=place.shard, limit=limit)
             _, answer = admin.any(
                 lambda stub, timeout_s, request=request: stub.Superseded(request, timeout=timeout_s)  # type: ignore[misc]

@@ -187,14 +187,14 @@ class Demo:
         resumed_at = time.monotonic()
         story.fact(f"{' and '.join(others)} go on (SIGCONT)")
         with story.waiting("converging …"):
-            state = await self.checks.settled(client, operation_id)
+            fate = await self.checks.settled(client, operation_id)
         applied_s = time.monotonic() - resumed_at
-        figures.values |= {"island_state": state.name, "island_converged_s": round(applied_s, 4)}
+        figures.values |= {"island_state": state_name(fate), "island_converged_s": round(applied_s, 4)}
         value = await client.get(b"island")
         seen_s = time.monotonic() - resumed_at
         if story.claim(
-            state is kvclient.OperationState.APPLIED and value is not None and value.value == b"written alone",
-            f"[bold]{span(applied_s)}[/] later the write is {state.name.lower()}; "
+            state_name(fate) == "APPLIED" and value is not None and value.value == b"written alone",
+            f"[bold]{span(applied_s)}[/] later the write is {state_name(fate).lower()}; "
             f"after [bold]{span(seen_s)}[/] a strong read has seen it",
         ):
             assert value is not None
@@ -262,15 +262,14 @@ class Demo:
             playground.resume(island)
         resumed_at = time.monotonic()
         with story.waiting(f"{island} goes on …"):
-            state = await self.checks.settled(client, operation_id)
+            fate = await self.checks.settled(client, operation_id)
         settled_s = time.monotonic() - resumed_at
-        outcome = await client.operation(operation_id)
         value = await client.get(b"contested")
-        figures.values |= {"contested_state": state.name, "contested_settled_s": round(settled_s, 4)}
+        figures.values |= {"contested_state": state_name(fate), "contested_settled_s": round(settled_s, 4)}
         story.claim(
-            state is kvclient.OperationState.SUPERSEDED and outcome.superseded_by == strong.revision,
-            f"{island} goes on: [bold]{span(settled_s)}[/] later its write is {state.name.lower()} "
-            f"by revision {outcome.superseded_by} ({outcome.reason.name.lower().replace('_', ' ')})",
+            fate is not None and state_name(fate) == "SUPERSEDED" and fate.superseded_by == strong.revision,
+            f"{island} goes on: [bold]{span(settled_s)}[/] later its write is {state_name(fate).lower()}"
+            + (f" by revision {fate.superseded_by} ({fate.reason.name.lower().replace('_', ' ')})" if fate else ""),
         )
         story.claim(
             value is not None and value.value == b"strong", "a strong read gives 'strong': the write it had not seen stands"
@@ -321,6 +320,11 @@ class Demo:
             f"{load.issued:,} operations, at most {load.in_flight_most} at once[/]"
         )
         self.story.latencies(rows)
+
+
+def state_name(fate: kvclient.OperationResult | None) -> str:
+    """What became of an eventual write, in a word."""
+    return fate.state.name if fate is not None else "UNKNOWN"
 
 
 def run_demo(*, json_path: Path | None = None, transport: str = "grpcio", directory: Path | None = None) -> None:

@@ -71,19 +71,19 @@ class Checks:
                     return equal, time.monotonic() - began
                 time.sleep(POLL_INTERVAL_S)
 
-    async def settled(self, client: kvclient.AsyncClient, operation_id: str) -> kvclient.OperationState:
-        """Wait until an eventual write has its place in the log. Returns its state, settled or not."""
+    async def settled(self, client: kvclient.AsyncClient, operation_id: str) -> kvclient.OperationResult | None:
+        """Wait until an eventual write has its place in the log. Returns the last answer; None: there was none."""
         deadline = time.monotonic() + CONVERGENCE_TIMEOUT_S
-        state = kvclient.OperationState.UNKNOWN
+        result = None
         while time.monotonic() < deadline:
             try:
-                state = (await client.operation(operation_id, timeout=NODE_TIMEOUT_S)).state
+                result = await client.operation(operation_id, timeout=NODE_TIMEOUT_S)
+                if result.state not in (kvclient.OperationState.PENDING, kvclient.OperationState.UNKNOWN):
+                    break
             except kvclient.KvError:
                 pass  # an election, or a node that has just come back: ask again
-            if state not in (kvclient.OperationState.PENDING, kvclient.OperationState.UNKNOWN):
-                break
             await asyncio.sleep(POLL_INTERVAL_S)
-        return state
+        return result
 
     async def patiently(self, operation: Callable[[], Awaitable[Answer]]) -> Answer:
         """Try until it works: a cluster that has just started may need an election first. Only for what may happen twice."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
@@ -59,13 +59,13 @@ class Story:
 
     def fact(self, text: str) -> None:
         """Something that happened. Durations and counts in [bold]markup[/] stand out."""
-        self._print_indented(Text.from_markup(text))
+        self._print_lines(text)
 
     def claim(self, ok: bool, text: str) -> bool:
         """Something that must hold. Returns `ok`."""
         self.claims.append((ok, Text.from_markup(text).plain))
         mark = "[green]✓[/]" if ok else "[bold red]✗[/]"
-        self._print_indented(Text.from_markup(f"{mark} {text}" if ok else f"{mark} [bold red]{text}[/]"))
+        self._print_lines(f"{mark} {text}" if ok else f"{mark} [bold red]{text}[/]")
         return ok
 
     @contextmanager
@@ -84,10 +84,12 @@ class Story:
             table.add_column(header, justify="left" if position < left else "right")
         for row in rows:
             table.add_row(*row)
-        self._print_indented(table)
+        self._console.print(Padding(table, (0, 0, 0, INDENT), expand=False))
 
-    def _print_indented(self, what: RenderableType) -> None:
-        self._console.print(Padding(what, (0, 0, 0, INDENT), expand=False))
+    def _print_lines(self, markup: str) -> None:
+        for line in Text.from_markup(markup).wrap(self._console, self._console.width - INDENT):
+            line.rstrip()
+            self._console.print(Text(" " * INDENT) + line)
 
     def latencies(self, rows: list[LatencyRow]) -> None:
         """The latency table."""

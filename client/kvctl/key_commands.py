@@ -92,8 +92,12 @@ def _open(call: Call) -> Iterator[Client]:
 
 def _failure(error: KvError, call: Call) -> Failure:
     """What an exception of the SDK means."""
-    about = [f"key {call.encoding.encode(error.key)!r}"] if error.key is not None else []
+    about = (
+        [f"key {call.encoding.encode(error.key)!r}"] if error.key is not None and repr(error.key) not in error.message else []
+    )
     about += [f"node {error.node}"] if error.node else []
+    if error.reason == "CONNECT_FAILED" and error.key is None:  # not even the cluster's map could be had
+        about = [f"no node answers of {', '.join(call.endpoints)}"]
     message = f"{', '.join(about)}: {error.message}" if about else error.message
     return by_reason(error.reason, message.rstrip("."), error.metadata)
 

@@ -67,13 +67,14 @@ class ClusterProbe:
 
 def missing_to_serve(names: Iterable[str], views: Mapping[str, cluster_pb2.TopologyResponse], shards: int) -> list[str]:
     """What a cluster still lacks, in words; empty when it serves: every node answers, every shard has a leader, and all
-    nodes know the same one.
+    its replicas know the same one. (A node without a replica of the shard only guesses.)
     """
     missing = [f"{name} does not answer" for name in names if name not in views]
     leaders: dict[int, set[str]] = {shard: set() for shard in range(shards)}
-    for view in views.values():
+    for name, view in views.items():
         for placement in view.shards:
-            leaders.setdefault(placement.shard, set()).add(placement.leader)
+            if name in placement.replicas:
+                leaders.setdefault(placement.shard, set()).add(placement.leader)
     leaderless = [str(shard) for shard, known in sorted(leaders.items()) if not known or "" in known]
     disputed = [str(shard) for shard, known in sorted(leaders.items()) if len(known) > 1 and "" not in known]
     if leaderless and views:

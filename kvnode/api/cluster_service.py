@@ -33,33 +33,33 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
     def __init__(self, node: Node) -> None:
         self._node = node
 
-    async def Locate(self, request: cluster_pb2.LocateRequest, context: Any) -> cluster_pb2.LocateResponse:  # noqa: N802
+    async def Locate(self, request: cluster_pb2.LocateRequest, context: Any) -> cluster_pb2.LocateResponse:
         """Where a key lives."""
         return await self._serve(self.locate, request, context)
 
-    async def Topology(self, request: cluster_pb2.TopologyRequest, context: Any) -> cluster_pb2.TopologyResponse:  # noqa: N802
+    async def Topology(self, request: cluster_pb2.TopologyRequest, context: Any) -> cluster_pb2.TopologyResponse:
         """The shard map."""
         return await self._serve(self.topology, request, context)
 
-    async def Members(self, request: cluster_pb2.MembersRequest, context: Any) -> cluster_pb2.MembersResponse:  # noqa: N802
+    async def Members(self, request: cluster_pb2.MembersRequest, context: Any) -> cluster_pb2.MembersResponse:
         """The members."""
         return await self._serve(self.members, request, context)
 
-    async def Status(self, request: cluster_pb2.StatusRequest, context: Any) -> cluster_pb2.StatusResponse:  # noqa: N802
+    async def Status(self, request: cluster_pb2.StatusRequest, context: Any) -> cluster_pb2.StatusResponse:
         """This node."""
         return await self._serve(self.status, request, context)
 
-    async def TransferLeadership(  # noqa: N802
+    async def TransferLeadership(
         self, request: cluster_pb2.TransferLeadershipRequest, context: Any
     ) -> cluster_pb2.TransferLeadershipResponse:
         """Hands a shard over."""
         return await self._serve(self.transfer_leadership, request, context)
 
-    async def Superseded(self, request: cluster_pb2.SupersededRequest, context: Any) -> cluster_pb2.SupersededResponse:  # noqa: N802
+    async def Superseded(self, request: cluster_pb2.SupersededRequest, context: Any) -> cluster_pb2.SupersededResponse:
         """Eventual writes without effect."""
         return await self._serve(self.superseded, request, context)
 
-    async def Events(self, request: cluster_pb2.EventsRequest, context: Any) -> cluster_pb2.EventsResponse:  # noqa: N802
+    async def Events(self, request: cluster_pb2.EventsRequest, context: Any) -> cluster_pb2.EventsResponse:
         """The failure detector's record."""
         return await self._serve(self.events, request, context)
 
@@ -171,7 +171,9 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
             lag={peer: raft.log.last_index - progress.match for peer, progress in raft.progress.items()},
         )
 
-    async def transfer_leadership(self, request: cluster_pb2.TransferLeadershipRequest) -> cluster_pb2.TransferLeadershipResponse:
+    async def transfer_leadership(
+        self, request: cluster_pb2.TransferLeadershipRequest
+    ) -> cluster_pb2.TransferLeadershipResponse:
         """Hands a shard over and waits until the new leader is known."""
         node = self._node
         replica = node.replicas.get(request.shard)
@@ -181,7 +183,8 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
             known = node.router.leader_of(request.shard)
             address = node.shard_map.address(known)
             raise NotLeader(
-                f"shard {request.shard}: {node.me.node} does not lead it, ask {known or 'its replicas'} at {address or 'their addresses'}",
+                f"shard {request.shard}: {node.me.node} does not lead it; ask "
+                f"{known or 'another replica'} {address and f'at {address}'}",
                 shard=request.shard,
                 leader=address,
             )
@@ -189,13 +192,19 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         to = request.to or leader.most_advanced_follower(replica.raft, healthy) or ""
         now = node.loop.time()
         if to not in replica.raft.progress or not leader.start_transfer(replica.raft, to, now):
-            raise InvalidRequest("to", f"shard {request.shard} cannot be handed to {to or 'anybody'} now; its replicas are {', '.join(replica.raft.voters)}")
+            raise InvalidRequest(
+                "to",
+                f"shard {request.shard} cannot be handed to {to or 'anybody'} now; "
+                f"its replicas are {', '.join(replica.raft.voters)}",
+            )
         node.driver.wake(request.shard)
         until = now + TRANSFER_WAIT_MAX
         while node.loop.time() < until and not (replica.raft.leader and replica.raft.leader != node.me.node):
             await replica_leader_change(replica, node.loop, until)
             if replica.is_leader and replica.raft.transfer is None:
-                raise NoLeader(f"shard {request.shard}: {to} did not take over; {node.me.node} leads still", shard=request.shard)
+                raise NoLeader(
+                    f"shard {request.shard}: {to} did not take over; {node.me.node} leads still", shard=request.shard
+                )
         return cluster_pb2.TransferLeadershipResponse(leader=replica.raft.leader, term=replica.raft.term)
 
     async def superseded(self, request: cluster_pb2.SupersededRequest) -> cluster_pb2.SupersededResponse:
@@ -222,5 +231,3 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         """The failure detector's record, the latest first."""
         events = [event for event in reversed(self._node.membership.events) if not request.node or event.node == request.node]
         return cluster_pb2.EventsResponse(events=events[: request.limit or 100])
-
-

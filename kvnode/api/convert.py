@@ -17,7 +17,9 @@ def check_put(request: kv_pb2.PutRequest) -> None:
     _take_text(request, "value", "value_text")
     _check_key(request.key)
     if len(request.value) > limits.VALUE_SIZE_BYTES_MAX:
-        raise InvalidRequest("value", f"{len(request.value)} bytes, at most {limits.VALUE_SIZE_BYTES_MAX} are stored under a key")
+        raise InvalidRequest(
+            "value", f"{len(request.value)} bytes, at most {limits.VALUE_SIZE_BYTES_MAX} are stored under a key"
+        )
     _check_level(request, WRITE_LEVELS)
     _check_write(request)
 
@@ -47,7 +49,10 @@ def check_range(request: kv_pb2.RangeRequest, shards: int) -> None:
     if request.end and request.start >= request.end:
         raise InvalidRequest("end", "must be above start; leave it empty for no bound")
     if request.limit > limits.RANGE_LIMIT_MAX:
-        raise InvalidRequest("limit", f"{request.limit}, at most {limits.RANGE_LIMIT_MAX} keys come in a page; ask for the next page with page_token")
+        raise InvalidRequest(
+            "limit",
+            f"{request.limit}, at most {limits.RANGE_LIMIT_MAX} keys come in a page; ask for the next page with page_token",
+        )
     if len(request.page_token) > limits.KEY_SIZE_BYTES_MAX:
         raise InvalidRequest("page_token", "not a token of this server")
     if request.HasField("shard") and request.shard >= shards:
@@ -59,7 +64,9 @@ def check_range(request: kv_pb2.RangeRequest, shards: int) -> None:
 def check_batch(request: kv_pb2.BatchRequest) -> None:
     """Only what concerns the batch as a whole; each operation is checked, and fails, by itself."""
     if len(request.operations) > limits.BATCH_OPERATIONS_MAX:
-        raise InvalidRequest("operations", f"{len(request.operations)}, at most {limits.BATCH_OPERATIONS_MAX} go into one batch")
+        raise InvalidRequest(
+            "operations", f"{len(request.operations)}, at most {limits.BATCH_OPERATIONS_MAX} go into one batch"
+        )
 
 
 def show_text(response: kv_pb2.GetResponse | kv_pb2.KeyValue, key: bytes) -> None:
@@ -84,14 +91,18 @@ def _check_key(key: bytes) -> None:
         raise InvalidRequest("key", f"{len(key)} bytes, at most {limits.KEY_SIZE_BYTES_MAX} make a key")
 
 
-def _check_level(request: kv_pb2.PutRequest | kv_pb2.DeleteRequest | kv_pb2.GetRequest | kv_pb2.RangeRequest, allowed: tuple[int, ...]) -> None:
+def _check_level(
+    request: kv_pb2.PutRequest | kv_pb2.DeleteRequest | kv_pb2.GetRequest | kv_pb2.RangeRequest, allowed: tuple[int, ...]
+) -> None:
     if request.consistency == kv_pb2.CONSISTENCY_UNSPECIFIED:
         request.consistency = STRONG
     elif request.consistency not in allowed:
-        names = ", ".join(kv_pb2.Consistency.Name(level) for level in allowed)  # type: ignore[arg-type]
+        names = ", ".join(kv_pb2.Consistency.Name(level) for level in allowed)
         raise InvalidRequest("consistency", f"{request.consistency} is not for this operation; it takes {names}")
     if len(request.session) > limits.SESSION_TOKEN_SIZE_BYTES_MAX:
-        raise InvalidRequest("session", f"{len(request.session)} bytes, at most {limits.SESSION_TOKEN_SIZE_BYTES_MAX} are taken")
+        raise InvalidRequest(
+            "session", f"{len(request.session)} bytes, at most {limits.SESSION_TOKEN_SIZE_BYTES_MAX} are taken"
+        )
 
 
 def _check_write(request: kv_pb2.PutRequest | kv_pb2.DeleteRequest) -> None:

@@ -12,7 +12,7 @@ from kvapi.v1 import kv_pb2, kv_pb2_grpc
 from kvnode import limits
 from kvnode.api import convert
 from kvnode.api.status import abort, to_operation_error
-from kvnode.errors import KvnodeError
+from kvnode.errors import InvalidRequest, KvnodeError
 from kvnode.routing.context import RequestContext
 from kvnode.routing.router import Router
 from kvnode.types import Seconds
@@ -33,27 +33,27 @@ class KvService(kv_pb2_grpc.KVServicer):
         self._loop = router.local.driver.loop
         self.in_flight = 0
 
-    async def Put(self, request: kv_pb2.PutRequest, context: Any) -> kv_pb2.PutResponse:  # noqa: N802
+    async def Put(self, request: kv_pb2.PutRequest, context: Any) -> kv_pb2.PutResponse:
         """Writes one key."""
         return await self._serve(self.put, request, context)
 
-    async def Get(self, request: kv_pb2.GetRequest, context: Any) -> kv_pb2.GetResponse:  # noqa: N802
+    async def Get(self, request: kv_pb2.GetRequest, context: Any) -> kv_pb2.GetResponse:
         """Reads one key."""
         return await self._serve(self.get, request, context)
 
-    async def Delete(self, request: kv_pb2.DeleteRequest, context: Any) -> kv_pb2.DeleteResponse:  # noqa: N802
+    async def Delete(self, request: kv_pb2.DeleteRequest, context: Any) -> kv_pb2.DeleteResponse:
         """Deletes one key."""
         return await self._serve(self.delete, request, context)
 
-    async def Range(self, request: kv_pb2.RangeRequest, context: Any) -> kv_pb2.RangeResponse:  # noqa: N802
+    async def Range(self, request: kv_pb2.RangeRequest, context: Any) -> kv_pb2.RangeResponse:
         """Reads a page of a range."""
         return await self._serve(self.range, request, context)
 
-    async def Batch(self, request: kv_pb2.BatchRequest, context: Any) -> kv_pb2.BatchResponse:  # noqa: N802
+    async def Batch(self, request: kv_pb2.BatchRequest, context: Any) -> kv_pb2.BatchResponse:
         """Runs independent operations at once."""
         return await self._serve(self.batch, request, context)
 
-    async def Operation(self, request: kv_pb2.OperationRequest, context: Any) -> kv_pb2.OperationResponse:  # noqa: N802
+    async def Operation(self, request: kv_pb2.OperationRequest, context: Any) -> kv_pb2.OperationResponse:
         """Tells what became of an eventual write."""
         return await self._serve(self._router.operation, request, context)
 
@@ -125,7 +125,7 @@ class KvService(kv_pb2_grpc.KVServicer):
                 return kv_pb2.BatchResult(delete=await self.delete(operation.delete, context))
             if which == "range":
                 return kv_pb2.BatchResult(range=await self.range(operation.range, context))
-            raise convert.InvalidRequest("operations", "an operation is empty: this server knows put, get, delete and range")
+            raise InvalidRequest("operations", "an operation is empty: this server knows put, get, delete and range")
         except KvnodeError as error:
             return kv_pb2.BatchResult(error=to_operation_error(error))
 

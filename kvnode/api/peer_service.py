@@ -27,12 +27,12 @@ class PeerService(
         self._endpoint = endpoint
         self._streams: dict[asyncio.Task[Any], None] = {}
 
-    async def Heartbeat(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
+    async def Heartbeat(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answers each heartbeat."""
         async for answer in self._answers(requests, context):
             yield answer
 
-    async def Append(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
+    async def Append(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answers each append, in order, once it is durable; the next ones are taken meanwhile."""
         async for answer in self._answers(requests, context):
             yield answer
@@ -71,31 +71,31 @@ class PeerService(
         for reader in list(self._streams):
             reader.cancel()
 
-    async def Probe(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def Probe(self, request: Any, context: Any) -> Any:
         """Tries a third node."""
         return await self._handle(request, context)
 
-    async def Exchange(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def Exchange(self, request: Any, context: Any) -> Any:
         """One round of gossip."""
         return await self._handle(request, context)
 
-    async def RequestVote(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def RequestVote(self, request: Any, context: Any) -> Any:
         """A vote, or the promise of one."""
         return await self._handle(request, context)
 
-    async def TimeoutNow(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def TimeoutNow(self, request: Any, context: Any) -> Any:
         """Campaign at once."""
         return await self._handle(request, context)
 
-    async def ReadIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ReadIndex(self, request: Any, context: Any) -> Any:
         """An index for a linearizable read."""
         return await self._handle(request, context)
 
-    async def ReplicateEventual(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def ReplicateEventual(self, request: Any, context: Any) -> Any:
         """Eventual writes to hold."""
         return await self._handle(request, context)
 
-    async def InstallSnapshot(self, requests: AsyncIterator[Any], context: Any) -> Any:  # noqa: N802
+    async def InstallSnapshot(self, requests: AsyncIterator[Any], context: Any) -> Any:
         """A snapshot in parts."""
         try:
             return await self._endpoint.install_snapshot(requests)

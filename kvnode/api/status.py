@@ -55,7 +55,7 @@ def to_operation_error(error: KvnodeError) -> kv_pb2.OperationError:
 
 def from_rpc_error(error: grpc.RpcError) -> KvnodeError | None:
     """The error that another node of this cluster answered; None where it is the transport's own."""
-    metadata = error.trailing_metadata() or ()  # type: ignore[attr-defined]
+    metadata: Any = error.trailing_metadata() or ()
     raw = next((value for key, value in metadata if key == DETAILS_KEY), None)
     if raw is None:
         return None

@@ -44,7 +44,7 @@ class Reply(NamedTuple):
 class DurableMark(NamedTuple):
     """What the core learns when a `Ready` is on disk."""
 
-    index: Index
+    index: Index  # type: ignore[assignment]
     term: Term
     """Of the last entry written, or zeros."""
     hard_term: Term

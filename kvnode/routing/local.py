@@ -55,7 +55,12 @@ class LocalShards:
     """The replicas of this node, as the router uses them."""
 
     def __init__(
-        self, driver: Driver, replicas: Mapping[Shard, Replica], envelopes: Envelopes, transport: Transport, clock: Callable[[], Hlc]
+        self,
+        driver: Driver,
+        replicas: Mapping[Shard, Replica],
+        envelopes: Envelopes,
+        transport: Transport,
+        clock: Callable[[], Hlc],
     ) -> None:
         self.driver, self.replicas = driver, replicas
         self._envelopes, self._transport, self._clock = envelopes, transport, clock
@@ -90,7 +95,9 @@ class LocalShards:
         self._check_deadline(context)
         self._check_writable()
         if len(replica.waiting) >= limits.PROPOSALS_PER_SHARD_MAX:
-            raise Overloaded(f"shard {replica.shard}: {limits.PROPOSALS_PER_SHARD_MAX} writes are waiting already", shard=replica.shard)
+            raise Overloaded(
+                f"shard {replica.shard}: {limits.PROPOSALS_PER_SHARD_MAX} writes are waiting already", shard=replica.shard
+            )
         command.hlc = self._clock()
         data = command.SerializeToString()
         if self._proposed_size_bytes + len(data) > limits.PROPOSED_SIZE_BYTES_MAX:
@@ -135,7 +142,9 @@ class LocalShards:
         return index
 
     def _late_read(self, shard: Shard) -> KvnodeError:
-        return DeadlineExpired(f"shard {shard}: the deadline passed before a majority confirmed the leader of the read", shard=shard)
+        return DeadlineExpired(
+            f"shard {shard}: the deadline passed before a majority confirmed the leader of the read", shard=shard
+        )
 
     # ---- eventual ---------------------------------------------------------------------------------------------------
 
@@ -234,7 +243,7 @@ class LocalShards:
         """The keys of [start, end) in order; valid while only synchronous code runs."""
         rows: Iterator[tuple[bytes, Version | None]] = replica.machine.scan(start, end)
         if tentative and replica.holder.size:
-            held = sorted(key for key in replica.holder.keys() if start <= key and (end is None or key < end))
+            held = sorted(key for key in replica.holder.keys_held() if start <= key and (end is None or key < end))
             rows = _merge(rows, iter([(key, None) for key in held]))
         for key, version in rows:
             shown = self._overlay(replica, key, version) if tentative else None

@@ -35,7 +35,9 @@ SESSION_WAIT_SHARE = 0.5
 class Router:
     """The operations of `KV`, on validated requests."""
 
-    def __init__(self, me: NodeName, shard_map: ShardMap, local: LocalShards, transport: Transport, healthy: Callable[[NodeName], bool]) -> None:
+    def __init__(
+        self, me: NodeName, shard_map: ShardMap, local: LocalShards, transport: Transport, healthy: Callable[[NodeName], bool]
+    ) -> None:
         self.me, self.map, self.local = me, shard_map, local
         self._transport, self._healthy = transport, healthy
         self._loop = local.driver.loop
@@ -64,8 +66,8 @@ class Router:
         while not replica.raft.leader or (replica.is_leader and replica.raft.transfer is not None):
             if self._loop.time() >= until:
                 raise NoLeader(
-                    f"shard {shard} has no leader: fewer than a majority of {', '.join(self.map.replicas[shard])} can be reached "
-                    f"from {self.me}, or an election is under way; try again",
+                    f"shard {shard} has no leader: fewer than a majority of {', '.join(self.map.replicas[shard])} "
+                    f"can be reached from {self.me}, or an election is under way; try again",
                     shard=shard,
                 )
             await replica_leader_change(replica, self._loop, until)
@@ -74,7 +76,8 @@ class Router:
     async def _forward(self, to: NodeName, request: Any, context: RequestContext, is_write: bool) -> Any:
         if not context.may_forward:
             raise NotLeader(
-                f"{self.me} cannot serve the request, and it was forwarded {context.hops} times already", leader=self.map.address(to)
+                f"{self.me} cannot serve the request, and it was forwarded {context.hops} times already",
+                leader=self.map.address(to),
             )
         remaining = context.deadline - self._loop.time()
         if remaining <= 0:
@@ -84,9 +87,13 @@ class Router:
         except PeerUnreachable as error:
             if is_write and not error.refused:
                 raise OutcomeUnknown(
-                    f"{to} got the write from {self.me} and was lost: it may take effect or not: read the key before you write again", node=to
+                    f"{to} got the write from {self.me} and was lost: it may take effect or not: "
+                    "read the key before you write again",
+                    node=to,
                 ) from error
-            raise NoLeader(f"{to}, where {self.me} forwarded the request, cannot be reached: {error}; try again", node=to) from error
+            raise NoLeader(
+                f"{to}, where {self.me} forwarded the request, cannot be reached: {error}; try again", node=to
+            ) from error
 
     # ---- writes -----------------------------------------------------------------------------------------------------
 
@@ -169,7 +176,13 @@ class Router:
         )
 
     async def _prepare_read(
-        self, shard: Shard, replica: Replica | None, level: kv_pb2.Consistency, token: bytes, max_staleness_ms: int, context: RequestContext
+        self,
+        shard: Shard,
+        replica: Replica | None,
+        level: kv_pb2.Consistency,
+        token: bytes,
+        max_staleness_ms: int,
+        context: RequestContext,
     ) -> NodeName:
         """Waits until this node's replica may serve the read; or names the node to forward it to."""
         if replica is None:
@@ -191,7 +204,9 @@ class Router:
         else:
             return ""
         if not context.may_forward:
-            raise Unavailable(f"shard {shard}: {self.me} is behind what was asked for, and so was the node that forwarded to it", shard=shard)
+            raise Unavailable(
+                f"shard {shard}: {self.me} is behind what was asked for, and so was the node that forwarded to it", shard=shard
+            )
         leader = await self._leader(shard, context)
         if leader != self.me:
             return leader
@@ -221,7 +236,9 @@ class Router:
             return response
         rows: list[Iterator[tuple[bytes, Any]]] = [self.local.scan(replica, start, end, tentative) for _, replica in local]
         rows.extend(iter([(item.key, item) for item in part.items]) for part in remote)
-        self._fill_page(response, request, heapq.merge(*rows, key=lambda row: row[0]), [part for part in remote if part.next_page_token])
+        self._fill_page(
+            response, request, heapq.merge(*rows, key=lambda row: row[0]), [part for part in remote if part.next_page_token]
+        )
         return response
 
     def _shards_of(self, request: kv_pb2.RangeRequest) -> list[Shard]:
@@ -231,7 +248,9 @@ class Router:
             return [self.map.shard_of(request.prefix)]
         return list(range(self.map.shards))
 
-    async def _prepare_part(self, shard: Shard, request: kv_pb2.RangeRequest, context: RequestContext) -> kv_pb2.RangeResponse | None:
+    async def _prepare_part(
+        self, shard: Shard, request: kv_pb2.RangeRequest, context: RequestContext
+    ) -> kv_pb2.RangeResponse | None:
         replica = self.local.replicas.get(shard)
         forward_to = await self._prepare_read(
             shard, replica, request.consistency, request.session, request.max_staleness_ms, context
@@ -270,7 +289,11 @@ class Router:
         known_to = min((part.items[-1].key for part in cut if part.items), default=None)
         size = 0
         for key, row in rows:
-            if len(response.items) == limit or size > limits.RANGE_RESPONSE_SIZE_BYTES_MAX or (known_to is not None and key > known_to):
+            if (
+                len(response.items) == limit
+                or size > limits.RANGE_RESPONSE_SIZE_BYTES_MAX
+                or (known_to is not None and key > known_to)
+            ):
                 response.next_page_token = response.items[-1].key
                 break
             item = row if isinstance(row, kv_pb2.KeyValue) else _key_value(key, row, request.keys_only)
@@ -288,7 +311,9 @@ class Router:
         try:
             shard, origin, sequence = parse_operation_id(request.operation_id)
         except ValueError as error:
-            raise InvalidRequest("operation_id", f"{request.operation_id!r} is none: it looks like SHARD.NODE.INCARNATION.SEQUENCE") from error
+            raise InvalidRequest(
+                "operation_id", f"{request.operation_id!r} is none: it looks like SHARD.NODE.INCARNATION.SEQUENCE"
+            ) from error
         if not 0 <= shard < self.map.shards:
             raise InvalidRequest("operation_id", f"there is no shard {shard}, the cluster has {self.map.shards}")
         replica = self.local.replicas.get(shard)
@@ -361,4 +386,3 @@ def _key_value(key: bytes, seen: Seen, keys_only: bool) -> kv_pb2.KeyValue:
         hlc=version.hlc,
         tentative=seen.tentative is not None,
     )
-

@@ -18,7 +18,9 @@ from kvnode.types import Index, Origin, Shard
 def decode(token: bytes) -> kv_pb2.SessionToken:
     """Raises `InvalidRequest` for bytes that are no token."""
     if len(token) > limits.SESSION_TOKEN_SIZE_BYTES_MAX:
-        raise InvalidRequest("session", f"the token has {len(token)} bytes, at most {limits.SESSION_TOKEN_SIZE_BYTES_MAX} are taken")
+        raise InvalidRequest(
+            "session", f"the token has {len(token)} bytes, at most {limits.SESSION_TOKEN_SIZE_BYTES_MAX} are taken"
+        )
     try:
         return kv_pb2.SessionToken.FromString(token)
     except DecodeError as error:

@@ -213,7 +213,9 @@ class Driver:
             self._complete(batch)
 
     def _submit(self, batch: _Batch) -> None:
-        self._log_worker.submit(self._log.write, batch.records).add_done_callback(lambda future: self._on_written(batch, future))
+        self._log_worker.submit(self._log.write, batch.records).add_done_callback(
+            lambda future: self._on_written(batch, future)
+        )
 
     def _on_written(self, batch: _Batch, future: asyncio.Future[None]) -> None:
         if self._stopped or future.cancelled():
@@ -269,5 +271,3 @@ class Driver:
         """Stops for good: nothing is acknowledged after this."""
         self.stop()
         self._on_fatal(error)
-
-

@@ -79,7 +79,9 @@ class Envelopes:
                 f"{PROTOCOL_VERSION}: run the same release on all nodes"
             )
         if envelope.to_node != self.me:
-            raise WrongCluster(f"this is {self.me}, the message is for {envelope.to_node!r}: check the addresses in cluster.members")
+            raise WrongCluster(
+                f"this is {self.me}, the message is for {envelope.to_node!r}: check the addresses in cluster.members"
+            )
         if sender not in self.members or sender == self.me:
             raise WrongCluster(f"{sender!r} is no peer of {self.me}: its members are {', '.join(self.members)}")
         known = self.peer_uids.get(sender)

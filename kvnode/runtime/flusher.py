@@ -100,7 +100,7 @@ class Flusher:
             self.flushes += 1
             self._flush_out_of_space = False
             cut = await self._log_worker.submit(self._log.cut, flushed, segment)
-            logger.debug("flushed", rows=sum(map(len, rows.values())), segments_cut=cut)
+            logger.debug("flushed", rows=sum(len(part) for part in rows.values()), segments_cut=cut)
             return True
 
     # ---- a full disk ------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class Flusher:
     async def _make_room(self) -> None:
         """Gives the ballast back, so that a flush can finish and the log be cut."""
         self._disk.release_ballast()
-        if not self.lock.locked() and sum(table.size_bytes for table in self._tables.values()):
+        if not self.lock.locked() and any(table.size_bytes for table in self._tables.values()):
             await self.flush()
 
     async def _maybe_leave_full_disk(self) -> None:

@@ -110,15 +110,17 @@ def translate(peer: NodeName, error: grpc.RpcError, was_open: bool = False) -> E
     answered = from_rpc_error(error)
     if answered is not None:
         return answered
-    details = error.details() or ""  # type: ignore[attr-defined]
+    details = error.details() or ""
     refused = "failed to connect" in details.lower() or "connection refused" in details.lower()
-    return PeerUnreachable(f"{peer}: {error.code().name}: {details}", refused=refused, lost=was_open and not refused)  # type: ignore[attr-defined]
+    return PeerUnreachable(f"{peer}: {error.code().name}: {details}", refused=refused, lost=was_open and not refused)
 
 
 class _Peer:
     """The two connections to one peer."""
 
-    def __init__(self, name: NodeName, address: str, interceptors: Sequence[grpc.aio.ClientInterceptor], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, name: NodeName, address: str, interceptors: Sequence[grpc.aio.ClientInterceptor], loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.name, self._loop = name, loop
         self.quick = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
         self.bulk = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS, interceptors=interceptors)
@@ -185,7 +187,9 @@ class GrpcTransport:
 
     async def _call_stream(self, stream: _Stream, request: Any, timeout: Seconds) -> Any:
         answer = stream.send(request)
-        timer = self._loop.call_later(timeout, stream.fail, PeerUnreachable(f"{stream.peer} did not answer within {timeout:.1f} s"))
+        timer = self._loop.call_later(
+            timeout, stream.fail, PeerUnreachable(f"{stream.peer} did not answer within {timeout:.1f} s")
+        )
         try:
             return await answer
         finally:
@@ -203,7 +207,9 @@ class GrpcTransport:
     ) -> replication_pb2.InstallSnapshotResponse:
         """See `Transport.install_snapshot`."""
         try:
-            response: replication_pb2.InstallSnapshotResponse = await self._peers[to].install_snapshot(_drip(requests), timeout=timeout)
+            response: replication_pb2.InstallSnapshotResponse = await self._peers[to].install_snapshot(
+                _drip(requests), timeout=timeout
+            )
             return response
         except grpc.RpcError as error:
             raise translate(to, error) from None
@@ -217,5 +223,3 @@ async def _drip(requests: Iterable[Any]) -> Any:
     for request in requests:
         yield request
         await asyncio.sleep(0)
-
-

@@ -115,7 +115,11 @@ class Heartbeats:
 
     async def _beat_once(self, peer: NodeName) -> None:
         loop, now = self._loop, self._loop.time()
-        leads = [self._lead(replica, peer, now) for replica in self._replicas.values() if replica.is_leader and peer in replica.raft.progress]
+        leads = [
+            self._lead(replica, peer, now)
+            for replica in self._replicas.values()
+            if replica.is_leader and peer in replica.raft.progress
+        ]
         self._sent_round[peer] = self._round
         request = failure_detection_pb2.HeartbeatRequest(
             round=self._round, leads=leads, echo=self._echoes.get(peer, 0), progress=self._progress(), state=self._own_state()

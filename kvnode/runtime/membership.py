@@ -125,7 +125,7 @@ class Membership:
             at_ms=self._wall_ms(),
             why=transition.why,
             incarnation=transition.incarnation,
-            **{"from": transition.from_state},  # type: ignore[arg-type]
+            **{"from": transition.from_state},
         )
         self.events.append(event)
         self._event_number += 1
@@ -142,7 +142,9 @@ class Membership:
         """The store's rows of events that are in no flush yet, and deletions of the oldest: for the next flush."""
         rows: list[tuple[bytes, bytes | None]] = []
         news = self._event_number - self._flushed_number
-        for number, event in zip(range(self._flushed_number, self._event_number), list(self.events)[-news:] if news else [], strict=False):
+        for number, event in zip(
+            range(self._flushed_number, self._event_number), list(self.events)[-news:] if news else [], strict=False
+        ):
             rows.append((EVENT_ROW + number.to_bytes(8, "big"), event.SerializeToString()))
             if number >= limits.EVENTS_KEPT:
                 rows.append((EVENT_ROW + (number - limits.EVENTS_KEPT).to_bytes(8, "big"), None))

@@ -76,8 +76,9 @@ class PeerLink:
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
-        if not task.cancelled() and task.exception() is not None:
-            self._driver.fatal(task.exception())
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._driver.fatal(error)
 
     # ---- appends ----------------------------------------------------------------------------------------------------
 

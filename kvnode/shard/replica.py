@@ -37,7 +37,7 @@ class Waiting(NamedTuple):
 class Freshness(NamedTuple):
     """The state at applied index `index` was the leader's, or newer, at local time `at`."""
 
-    index: Index
+    index: Index  # type: ignore[assignment]
     at: Seconds
 
 

@@ -47,7 +47,7 @@ class Table(Protocol):
 class Position(NamedTuple):
     """A place in the log."""
 
-    index: Index
+    index: Index  # type: ignore[assignment]
     term: Term
 
 
@@ -86,7 +86,15 @@ class StateMachine:
         row = self.table.get(META)
         if row is not None:
             fields = _META.unpack_from(row)
-            self.applied, self.applied_term, self.state_hash, self.horizon, self.superseded_total, self.keys, self.tombstones = fields
+            (
+                self.applied,
+                self.applied_term,
+                self.state_hash,
+                self.horizon,
+                self.superseded_total,
+                self.keys,
+                self.tombstones,
+            ) = fields
             position = _META.size
             while position < len(row):
                 sequence, incarnation, size = _ORIGIN.unpack_from(row, position)
@@ -154,7 +162,9 @@ class StateMachine:
         self._mix(_U64.pack(entry.index))
         return result
 
-    def _strong(self, index: Index, hlc: Hlc, key: bytes, value: bytes | None, expected: Index | None) -> WriteResult | KvnodeError:
+    def _strong(
+        self, index: Index, hlc: Hlc, key: bytes, value: bytes | None, expected: Index | None
+    ) -> WriteResult | KvnodeError:
         old = self.version(key)
         existed = old is not None and old.value is not None
         actual = old.revision if old is not None and existed else 0
@@ -189,7 +199,15 @@ class StateMachine:
         return origin, write.sequence
 
     def _write(
-        self, index: Index, key: bytes, value: bytes | None, old: Version | None, hlc: Hlc, strong: Index, node: str, incarnation: int
+        self,
+        index: Index,
+        key: bytes,
+        value: bytes | None,
+        old: Version | None,
+        hlc: Hlc,
+        strong: Index,
+        node: str,
+        incarnation: int,
     ) -> None:
         existed = old is not None and old.value is not None
         create = old.create_revision if old is not None and existed and value is not None else index
@@ -255,7 +273,9 @@ def _after(space: bytes) -> bytes:
 def _encode_superseded(record: SupersededRecord) -> bytes:
     node = record.origin.node.encode()
     outcome = record.outcome
-    fields = _SUPERSEDED.pack(record.sequence, outcome.reason, outcome.by, record.revision, record.hlc, record.origin.incarnation)
+    fields = _SUPERSEDED.pack(
+        record.sequence, outcome.reason, outcome.by, record.revision, record.hlc, record.origin.incarnation
+    )
     return fields + bytes([len(node)]) + node + record.key
 
 
@@ -264,5 +284,5 @@ def _decode_superseded(row: bytes) -> SupersededRecord:
     size = row[_SUPERSEDED.size]
     begin = _SUPERSEDED.size + 1
     origin = Origin(row[begin : begin + size].decode(), incarnation)
-    outcome = Superseded(reason, by)  # type: ignore[arg-type]
+    outcome = Superseded(reason, by)
     return SupersededRecord(origin, sequence, row[begin + size :], revision, outcome, hlc)

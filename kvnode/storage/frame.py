@@ -45,6 +45,7 @@ HEADER_SIZE_BYTES: Final = _HEADER.size
 PAYLOAD_SIZE_BYTES_MAX: Final = 2**31
 
 _ZERO_SECTOR = bytes(SECTOR_SIZE_BYTES)
+_ZERO_BLOCK = bytes(256 * 1024)
 _PADDING = b"\xff" * SECTOR_SIZE_BYTES
 
 
@@ -99,10 +100,21 @@ def payload_is_intact(data: bytes, offset: int, header: Header) -> bool:
     return end <= len(data) and google_crc32c.value(data[offset + HEADER_SIZE_BYTES : end]) == header.payload_crc
 
 
-def judge(data: bytes, offset: int, written_end: int, sequence: int, log_id: int, previous_crc: int) -> str | None:
+def written_end(data: bytes) -> int:
+    """Return the end of what is not zeros. The last segment is mostly zeros: they are passed over by the block."""
+    end = len(data)
+    while end > 0:
+        block = data[max(0, end - len(_ZERO_BLOCK)) : end]
+        if block != _ZERO_BLOCK[: len(block)]:
+            return end - len(block) + len(block.rstrip(b"\0"))
+        end -= len(block)
+    return 0
+
+
+def judge(data: bytes, offset: int, end_of_data: int, sequence: int, log_id: int, previous_crc: int) -> str | None:
     """Judge the bytes at `offset` where frame `sequence` should be and cannot be read, in the last segment.
 
-    `written_end` is the end of what is not zeros, beyond `offset`. Returns None if they are a torn tail, which may be cut, or
+    `end_of_data` is the end of what is not zeros, beyond `offset`. Returns None if they are a torn tail, which may be cut, or
     the proof that something durable is damaged.
     """
     header = read_header(data, offset)
@@ -112,16 +124,16 @@ def judge(data: bytes, offset: int, written_end: int, sequence: int, log_id: int
         end = offset + header.frame_size_bytes
         if end > len(data):
             return f"frame {sequence} reaches beyond the end of the file"
-        if written_end > end:
+        if end_of_data > end:
             return f"frame {sequence} is damaged, and more was written behind it"
         missing = data[end - 1] == 0 or _zero_sectors(data[offset:end], 0) > header.zero_sectors
         return None if missing else f"frame {sequence} is complete, but its checksum is wrong"
-    for later in range(offset + SECTOR_SIZE_BYTES, written_end, SECTOR_SIZE_BYTES):
+    for later in range(offset + SECTOR_SIZE_BYTES, end_of_data, SECTOR_SIZE_BYTES):
         if data[later : later + 4] == MAGIC:
             found = read_header(data, later)
             if found is not None and found.log_id == log_id and found.sequence > sequence:
                 return f"frame {sequence} is damaged, and frame {found.sequence} follows at byte {later}"
-    if written_end - offset <= HEADER_SIZE_BYTES or data[offset : offset + SECTOR_SIZE_BYTES] == _ZERO_SECTOR:
+    if end_of_data - offset <= HEADER_SIZE_BYTES or data[offset : offset + SECTOR_SIZE_BYTES] == _ZERO_SECTOR:
         return None
     return f"the header of frame {sequence} is damaged"
 

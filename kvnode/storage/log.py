@@ -76,7 +76,7 @@ class Log:
     @property
     def size_bytes(self) -> int:
         """The bytes written to the segments that are left; their files are larger by the unused rest of the active one."""
-        return sum(segment.used_bytes for segment in self._segments.values())
+        return sum(segment.used_bytes for segment in list(self._segments.values()))
 
     # Recovery.
 
@@ -92,7 +92,7 @@ class Log:
         for number in numbers:
             segment = _Segment(number, 0)
             data = self._disk.read(segment.name)
-            written_end = len(data.rstrip(b"\0"))
+            written_end = frame.written_end(data)
             yield from self._recover_first_frame(segment, data)
             while True:
                 header = frame.read_header(data, segment.used_bytes)

@@ -205,9 +205,10 @@ class LmdbStore:
     def _is_full(self, error: lmdb.Error) -> bool:
         """Say whether a transaction failed for want of space.
 
-        A write that a full disk cuts short is reported by LMDB as an input/output error, not as ENOSPC (`mdb_page_flush`). Taking
-        a real one for it, on a disk that is also full, is harmless: the meta page still names the old tree, whose pages no failed
-        transaction touches, and the next one writes all its pages again. If the meta page itself fails, LMDB panics.
+        A write that a full disk cuts short is reported by LMDB as an input/output error, not as ENOSPC (`mdb_page_flush`).
+        Taking a real one for it, on a disk that is also full, is harmless: the meta page still names the old tree, whose pages
+        no failed transaction touches, and the next one writes all its pages again. If the meta page itself fails, LMDB
+        panics.
         """
         if isinstance(error, lmdb.MapFullError | lmdb.DiskError | lmdb.TxnFullError):
             return True

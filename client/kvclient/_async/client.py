@@ -5,7 +5,7 @@ in `_routing`, how it is sent in `connection`.
 
 Invariants:
 - All attempts of an operation together keep its deadline.
-- At most one refresh of the map runs at a time, and no operation waits for it but the first of all.
+- At most one refresh of the map runs at a time, and no operation waits for one; only the first of all waits for the first map.
 - Cancelling any operation, at any point, leaves the client as usable as before.
 """
 
@@ -21,12 +21,12 @@ from opentelemetry.trace import TracerProvider
 from kvapi.v1 import cluster_pb2
 from kvclient import _requests as requests
 from kvclient import _retry, _tracing, types
-from kvclient._async.connection import Connection
+from kvclient._async.connection import Connection, NotSentInTime
 from kvclient._async.operations import AsyncOperations
 from kvclient._async.session import AsyncSession
 from kvclient._backend import async_ as _backend
 from kvclient._lane import Ticket
-from kvclient._requests import LOCATE, OPERATION, RANGE, TOPOLOGY, Call, invalid
+from kvclient._requests import LOCATE, OPERATION, RANGE, Call, invalid
 from kvclient._routing import Router
 from kvclient._tracing import Tracing
 from kvclient.errors import ClientClosed, DeadlineExceeded, KvError, Unavailable
@@ -59,6 +59,7 @@ class AsyncClient(AsyncOperations):
         self._opening = _backend.Gate(1)
         self._background = _backend.Background()
         self._refreshed_at = 0.0
+        self._refreshing = False
         self._closed = False
 
     async def __aenter__(self) -> AsyncClient:
@@ -129,6 +130,7 @@ class AsyncClient(AsyncOperations):
         if self._router.map is None:
             await self._open(call.deadline)
         attempt, not_this = 1, None
+        last: KvError | None = None
         while True:
             now = time.monotonic()
             node = self._router.node_for(call, now, not_this)
@@ -137,6 +139,9 @@ class AsyncClient(AsyncOperations):
                 response = await self._connection_to(node).run(call)
             except KvError as error:
                 error.attempts = attempt
+                if last is not None and isinstance(error, NotSentInTime):
+                    raise last from None  # What kept it from succeeding says more than that the time is over.
+                last = error
                 pause = self._on_failure(call, node, error, attempt, now)
                 if pause is None:
                     raise
@@ -254,41 +259,40 @@ class AsyncClient(AsyncOperations):
             self._opening.leave()
 
     def _refresh_soon(self) -> None:
-        if time.monotonic() - self._refreshed_at >= REFRESH_S_MIN and not self._closed:
-            self._background.once(self._refresh)
+        """Have a newer map fetched, while operations go on; nobody waits for it."""
+        with self._mutex:
+            too_soon = time.monotonic() - self._refreshed_at < REFRESH_S_MIN
+            if self._refreshing or self._closed or too_soon:
+                return
+            self._refreshing = True
+        self._ask(1, None)
 
-    async def _refresh(self) -> None:
-        """Ask for a newer map: a healthy node first. Failing is no error: the old map still works, by one hop more."""
-        asked = None
-        for _ in range(REFRESH_NODES_MAX):
+    def _ask(self, attempt: int, not_this: str | None) -> None:
+        """Ask a healthy node for its map, then another. Failing is no error: the old map still works, by one hop more."""
+        node = self._router.health.nearest(self._router.nodes, time.monotonic(), not_this)
+
+        def on_topology(topology: cluster_pb2.TopologyResponse | None, error: KvError | None) -> None:
             now = time.monotonic()
-            self._refreshed_at = now
-            asked = self._router.health.nearest(self._router.nodes, now, asked)
-            try:
-                if await self._fetch(asked, now + REFRESH_TIMEOUT_S):
-                    break
-            except KvError as error:
-                if isinstance(error, ClientClosed):
-                    return
-                self._router.health.on_failure(asked, time.monotonic())
-        await self._close_unknown()
+            if error is not None and not isinstance(error, ClientClosed):
+                self._router.health.on_failure(node, now)
+            is_taken = topology is not None and self._router.load(topology, now)
+            if is_taken or attempt == REFRESH_NODES_MAX or self._closed:
+                self._refreshed_at = now
+                self._refreshing = False
+            else:
+                self._ask(attempt + 1, node)
+
+        try:
+            self._connection_to(node).ask_topology(REFRESH_TIMEOUT_S, on_topology)
+        except ClientClosed:
+            self._refreshing = False
 
     async def _fetch(self, node: str, deadline: float) -> bool:
         """Ask one node for its map; True: it was taken."""
-        call = Call(TOPOLOGY, cluster_pb2.TopologyRequest(), None, False)
+        call = requests.topology_call()
         call.deadline = call.attempt_deadline = deadline
         topology = await self._connection_to(node).run(call)
         return self._router.load(topology, time.monotonic())
-
-    async def _close_unknown(self) -> None:
-        """Close connections to nodes that have left the cluster."""
-        with self._mutex:
-            known = (*self._router.nodes, *self._router.endpoints)
-            gone = [one for address, one in self._connections.items() if address not in known and one.is_idle]
-            for connection in gone:
-                del self._connections[connection.address]
-        for connection in gone:
-            await connection.close()
 
     def _connection_to(self, node: str) -> Connection:
         connection = self._connections.get(node)

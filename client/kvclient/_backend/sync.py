@@ -22,12 +22,18 @@ OnDone = Callable[[Any, Exception | None], None]
 Mutex = threading.Lock
 
 
+class Alarm:
+    """Threads wait with a time-out of their own."""
+
+    __slots__ = ()
+
+
 class Outcome:
     """What one caller waits for, once. A bare lock: a third of the cost of `threading.Event`."""
 
     __slots__ = ("_lock",)
 
-    def __init__(self) -> None:
+    def __init__(self, alarm: Alarm) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
 
@@ -63,10 +69,7 @@ class Gate:
 
 
 class Background:
-    """Work that outlives its caller; here, whoever asks for work that is not a call does it."""
-
-    def __init__(self) -> None:
-        self._once = threading.Lock()
+    """Calls that nobody waits for."""
 
     def call(self, method: Any, request: Any, timeout: float | None, metadata: Metadata | None, on_done: OnDone) -> None:
         """Make a call; `on_done(response, error)` follows, exactly once, as a rule on a thread of gRPC's."""
@@ -77,16 +80,8 @@ class Background:
             return
         future.add_done_callback(lambda done: on_done(*_result_of(done)))
 
-    def once(self, work: Callable[[], None]) -> None:
-        """Do `work` unless another thread is doing it."""
-        if self._once.acquire(blocking=False):
-            try:
-                work()
-            finally:
-                self._once.release()
-
     def close(self) -> None:
-        """Nothing to stop: calls end with their channels."""
+        """Nothing to wait for: calls end with their channels."""
 
 
 def open_channel(target: str) -> Channel:

@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -23,10 +23,14 @@ from kvclient._backend import sync as _backend
 from kvclient._backend.channels import ChannelClosed
 from kvclient._health import NodeHealth
 from kvclient._lane import DONE, QUEUED_MAX, Lane, Ticket
-from kvclient._requests import BATCH, GET, Call
+from kvclient._requests import BATCH, GET, Call, topology_call
 from kvclient._status import error_from, failure_of_call, failure_of_operation, unknown
 from kvclient._tracing import Tracing
 from kvclient.errors import ClientClosed, DeadlineExceeded, InternalError, KvError, Overloaded
+
+
+class NotSentInTime(DeadlineExceeded):
+    """The deadline passed in this client; the node heard nothing."""
 
 
 class Connection:
@@ -40,6 +44,7 @@ class Connection:
         self._tracing = tracing
         self._background = background
         self._mutex = _backend.Mutex()
+        self._alarm = _backend.Alarm()
         self._lane = Lane(pipeline)
         self._closed = False
         self._channel = _backend.open_channel(address)
@@ -50,11 +55,6 @@ class Connection:
         self._stubs = stubs
         self._batch = stubs[BATCH.service].Batch
 
-    @property
-    def is_idle(self) -> bool:
-        """Nothing coalesced is queued or under way."""
-        return not self._lane.in_flight and not self._lane.queued
-
     def run(self, call: Call) -> Any:
         """Carry one operation; returns its response message. Raises `KvError`."""
         if not call.method.batched:
@@ -63,7 +63,7 @@ class Connection:
         with self._mutex:
             batches = self._lane.offer((ticket,))
             if not batches:
-                ticket.outcome = _backend.Outcome()
+                ticket.outcome = _backend.Outcome(self._alarm)
         if batches:  # A slot was free, so nothing was queued: it goes out by itself, at once.
             try:
                 return self._send_alone(call)
@@ -75,7 +75,7 @@ class Connection:
 
     def start(self, calls: Sequence[Call]) -> list[Ticket]:
         """Begin to carry many; `wait` for each ticket, or `abandon` it. Those that cannot be queued fail at once."""
-        tickets = [Ticket(call, _backend.Outcome()) for call in calls]
+        tickets = [Ticket(call, _backend.Outcome(self._alarm)) for call in calls]
         with self._mutex:
             batches = None if self._closed else self._lane.offer(tickets)
         if batches is None:
@@ -94,12 +94,11 @@ class Connection:
         finally:
             withdrawn = self.abandon(ticket)
         if ticket.state != DONE:
-            error = DeadlineExceeded(
-                "time ran out before the operation was sent" if withdrawn else "no answer in time",
-                key=ticket.call.key,
-                node=self.address,
-            )
-            raise unknown(error) if ticket.call.method.is_write and not withdrawn else error
+            call = ticket.call
+            if withdrawn:
+                raise NotSentInTime("time ran out before the operation was sent", key=call.key, node=self.address)
+            late = DeadlineExceeded("no answer in time", key=call.key, node=self.address)
+            raise unknown(late) if call.method.is_write else late
         if ticket.error is not None:
             raise ticket.error
         return ticket.response
@@ -108,6 +107,15 @@ class Connection:
         """Nobody waits for it any more. True: it was not sent and will not be."""
         with self._mutex:
             return self._lane.withdraw(ticket)
+
+    def ask_topology(self, timeout: float, on_topology: Callable[[Any, KvError | None], None]) -> None:
+        """Ask for the cluster's map without waiting; `on_topology(topology, error)` follows, with one of them None."""
+        call = topology_call()
+
+        def on_done(response: Any, error: Exception | None) -> None:
+            on_topology(response, None if error is None else self._error_of_any(call, error))
+
+        self._background.call(self._stubs[call.method.service].Topology, call.request, timeout, None, on_done)
 
     def close(self) -> None:
         """Fail what waits, cancel what is under way."""
@@ -123,7 +131,7 @@ class Connection:
         started = time.monotonic()
         timeout = call.attempt_deadline - started
         if timeout <= 0:
-            raise DeadlineExceeded("time ran out before the operation was sent", key=call.key, node=self.address)
+            raise NotSentInTime("time ran out before the operation was sent", key=call.key, node=self.address)
         if call.span is not None:
             _tracing.set_node(call.span, self.address)
         method = getattr(self._stubs[call.method.service], call.method.name)
@@ -150,7 +158,7 @@ class Connection:
         """Send queued operations in one call, whose slot is taken; `_on_done` follows."""
         timeout = max(ticket.call.attempt_deadline for ticket in batch) - time.monotonic()
         if timeout <= 0:
-            self._fail(batch, DeadlineExceeded("time ran out before the operation was sent", node=self.address))
+            self._fail(batch, NotSentInTime("time ran out before the operation was sent", node=self.address))
             return
         if len(batch) == 1:
             call = batch[0].call

@@ -137,7 +137,7 @@ class Holder:
         """Held writes to one key."""
         return self._by_key.get(key, [])
 
-    def keys(self) -> Iterator[bytes]:
+    def keys_held(self) -> Iterator[bytes]:
         """Keys that have held writes, in no useful order."""
         return iter(self._by_key)
 

@@ -18,6 +18,7 @@ from kvnode.types import Seconds
 if TYPE_CHECKING:
     from kvnode.protocol.raft.core import Raft
 
+
 def become_pre_candidate(r: Raft, now: Seconds) -> None:
     """Asks whether an election could be won; term and vote stay."""
     r.role, r.leader = Role.PRE_CANDIDATE, ""

@@ -228,7 +228,9 @@ class Raft:
         follower.on_commit(self, min(lead.commit, lead.match))
         return self.term_durable
 
-    def on_lead_ack(self, sender: NodeName, ack: failure_detection_pb2.ShardAck, round_: int, sent_at: Seconds, now: Seconds) -> None:
+    def on_lead_ack(
+        self, sender: NodeName, ack: failure_detection_pb2.ShardAck, round_: int, sent_at: Seconds, now: Seconds
+    ) -> None:
         """A follower's answer to a heartbeat that was sent at `sent_at`."""
         if ack.term > self.term:
             self.become_follower(ack.term, "", now)
@@ -250,7 +252,10 @@ class Raft:
 
     def truncate(self, first_removed: Index) -> None:
         """Removes entries that a leader's log contradicts; never a committed one."""
-        invariant(first_removed > self.commit, f"shard {self.shard}: entry {first_removed} is committed (up to {self.commit}) and contradicted")
+        invariant(
+            first_removed > self.commit,
+            f"shard {self.shard}: entry {first_removed} is committed (up to {self.commit}) and contradicted",
+        )
         self.log.truncate(first_removed)
         self._entries_saved = min(self._entries_saved, self.log.last_index)
 

@@ -28,7 +28,7 @@ class ReadReady(NamedTuple):
     """A read that may be served once `index` is applied; index None: leadership was lost first."""
 
     token: object
-    index: Index | None
+    index: Index | None  # type: ignore[assignment]
 
 
 @dataclass(slots=True)
@@ -86,7 +86,11 @@ def propose(r: Raft, commands: Sequence[bytes], now: Seconds) -> Index:
 def next_append(r: Raft, peer: NodeName, now: Seconds) -> replication_pb2.ShardAppend | None:
     """The next append for a peer whose pipeline has room; None when there is nothing to say now."""
     progress = r.progress.get(peer)
-    if progress is None or progress.mode is Mode.SNAPSHOT or (progress.mode is Mode.PROBE and progress.waiting and now < progress.retry_at):
+    if (
+        progress is None
+        or progress.mode is Mode.SNAPSHOT
+        or (progress.mode is Mode.PROBE and progress.waiting and now < progress.retry_at)
+    ):
         return None
     if progress.next <= r.log.offset:
         # What the follower needs next is cut (section 5): only a snapshot helps.
@@ -103,7 +107,7 @@ def next_append(r: Raft, peer: NodeName, now: Seconds) -> replication_pb2.ShardA
         shard=r.shard, term=r.term, previous_index=previous, previous_term=r.log.term(previous) or 0, commit=r.commit
     )
     for entry in entries:
-        append.entries.add(term=entry.term, kind=entry.kind, data=entry.data)  # type: ignore[arg-type]
+        append.entries.add(term=entry.term, kind=entry.kind, data=entry.data)
     progress.commit_sent = r.commit
     if progress.mode is Mode.PROBE:
         progress.waiting, progress.retry_at = True, now + r.settings.probe_retry
@@ -139,11 +143,17 @@ def on_append_result(r: Raft, peer: NodeName, result: replication_pb2.ShardAppen
         progress.probe(progress.match + 1)
         progress.waiting, progress.retry_at = True, now + r.settings.probe_retry
         r.deadline = min(r.deadline, progress.retry_at)
-    elif progress.mode is not Mode.SNAPSHOT and result.index > progress.match and (
-        progress.mode is Mode.REPLICATE or result.index == progress.next - 1
+    elif (
+        progress.mode is not Mode.SNAPSHOT
+        and result.index > progress.match
+        and (progress.mode is Mode.REPLICATE or result.index == progress.next - 1)
     ):
         # Section 3.5: go back, a whole term at a time. Answers to older probes (another index) are void.
-        index, _ = r.log.conflict_hint(result.hint_index, result.hint_term) if result.hint_index > r.log.offset else (result.hint_index, 0)
+        index, _ = (
+            r.log.conflict_hint(result.hint_index, result.hint_term)
+            if result.hint_index > r.log.offset
+            else (result.hint_index, 0)
+        )
         progress.probe(min(index, result.index - 1) + 1 if result.index else 1)
         r.append_wanted[peer] = None
 

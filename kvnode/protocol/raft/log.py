@@ -22,7 +22,9 @@ class RaftLog:
         self._entries = list(entries)
         self.stable = self.last_index
         """Last index known to be on this node's disk. What a log is recovered with is on disk."""
-        invariant(not entries or entries[0].index == offset + 1, f"log begins at {entries and entries[0].index}, not behind {offset}")
+        invariant(
+            not entries or entries[0].index == offset + 1, f"log begins at {entries and entries[0].index}, not behind {offset}"
+        )
 
     @property
     def first_index(self) -> Index:

@@ -42,7 +42,7 @@ OPERATIONS: list[Callable[[Any], Coroutine[Any, Any, object]]] = [
 async def test_cancel_after_any_number_of_steps_leaves_the_client_usable(
     cluster: FakeCluster, operation: Callable[[Any], Coroutine[Any, Any, object]]
 ) -> None:
-    """One victim, cancelled a step later each time until it ends before, on a client that is connected and on one that is not."""
+    """One victim, cancelled a step later each time until it ends first, on a connected client and on a new one."""
     for is_connected in (True, False):
         steps, is_done = 0, False
         kv = kvclient.connect(cluster.uri)

@@ -249,4 +249,4 @@ async def test_client_nobody_there_says_so_within_its_timeout() -> None:
     with pytest.raises(errors.Unavailable) as caught:
         await kvclient.connect(uri + "?timeout=0.1").open()
     assert "Connection refused" in str(caught.value)
-    assert caught.value.node in uri
+    assert f"kv://{caught.value.node}" == uri

@@ -195,3 +195,13 @@ async def test_close_with_operations_under_way_fails_them_and_does_not_hang(
     results = await asyncio.gather(*tasks, return_exceptions=True)
     kinds = [type(result) for result in results]
     assert kinds == [errors.OutcomeUnknown] * 2 + [errors.ClientClosed] * 2
+
+
+async def test_refresh_after_a_failure_is_one_and_nobody_waits_for_it(cluster: FakeCluster, kv: kvclient.AsyncClient) -> None:
+    """Many operations fail at once: one node is asked for its map, once; a map that never comes holds nobody up."""
+    before = cluster.calls("Topology")
+    for node in cluster.nodes.values():
+        node.refusals.extend((lambda kind, key: True, NO_LEADER) for _ in range(10))
+    await asyncio.gather(*(kv.put(f"k{number}", "v") for number in range(30)))
+    assert 1 <= cluster.calls("Topology") - before <= 3
+    assert kv._router.map is not None

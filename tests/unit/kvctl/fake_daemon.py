@@ -26,7 +26,11 @@ class FakeDaemon(cluster_pb2_grpc.ClusterServicer):
 
     def Topology(self, request: cluster_pb2.TopologyRequest, context: grpc.ServicerContext) -> cluster_pb2.TopologyResponse:
         """All shards, led by n1."""
-        shards = [cluster_pb2.ShardPlacement(shard=shard, leader="n1", term=1) for shard in range(self.cluster["shards"])]
+        replicas = list(self.cluster["members"])
+        shards = [
+            cluster_pb2.ShardPlacement(shard=shard, leader="n1", term=1, replicas=replicas)
+            for shard in range(self.cluster["shards"])
+        ]
         return cluster_pb2.TopologyResponse(cluster_id=self.cluster["id"], shards=shards)
 
     def Status(self, request: cluster_pb2.StatusRequest, context: grpc.ServicerContext) -> cluster_pb2.StatusResponse:

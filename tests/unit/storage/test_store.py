@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -148,7 +149,7 @@ def test_store_replace_deletes_all_but_the_kept_prefix(store: Store, keep: bytes
     start=st.binary(max_size=2),
     end=st.none() | st.binary(max_size=2),
 )
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_store_lmdb_and_memory_agree(
     tmp_path: Path,
     commits: list[dict[int, list[tuple[bytes, bytes | None]]]],
@@ -207,8 +208,9 @@ class _FailingEnvironment:
 @pytest.mark.parametrize(
     ("error", "raised"),
     [
-        (lmdb.DiskError("full"), OutOfSpace),
-        (lmdb.Error("Input/output error"), DiskFailed),
+        (lmdb.DiskError("No space left on device"), OutOfSpace),
+        (lmdb.Error("mdb_txn_commit: Disk quota exceeded"), OutOfSpace),
+        (lmdb.Error("mdb_txn_commit: Input/output error"), DiskFailed),
         (lmdb.PanicError("meta"), DiskFailed),
     ],
 )
@@ -225,6 +227,21 @@ def test_store_lmdb_errors_become_ours(tmp_path: Path, error: lmdb.Error, raised
             store.commit({1: [(b"a", b"1")]})
     else:
         store.commit({1: [(b"a", b"1")]})
+    store.close()
+
+
+def test_store_lmdb_write_cut_short_by_a_full_disk_is_out_of_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LMDB calls it an input/output error; that the disk is full tells it from one."""
+    store = LmdbStore(tmp_path, MIB)
+    environment = store._env
+    store._env = _FailingEnvironment(lmdb.Error("mdb_txn_commit: Input/output error"))
+    full = os.statvfs_result([4096, 4096, 100, 7, 7, 100, 7, 7, 0, 255])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "statvfs", lambda _: full)
+        with pytest.raises(OutOfSpace):
+            store.commit({1: [(b"a", b"1")]})
+    store._env = environment
+    store.commit({1: [(b"a", b"1")]})
     store.close()
 
 
