@@ -11,7 +11,7 @@ import json
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -19,6 +19,7 @@ from kvapi.v1 import cluster_pb2, failure_detection_pb2, gossip_pb2, message_pb2
 from kvnode.api.kv_service import KvService
 from kvnode.config import Config
 from kvnode.errors import WrongCluster
+from kvnode.observe.replication_tracing import ReplicationTracing
 from kvnode.protocol.clock import HybridLogicalClock
 from kvnode.protocol.failure_detection import FailureDetectionSettings, FailureDetector
 from kvnode.protocol.gossip import Gossip, GossipSettings
@@ -74,7 +75,7 @@ class Ports:
     rng: random.Random
     new_uid: Callable[[], str]
     on_fatal: Callable[[BaseException], None]
-    trace_parent: Callable[[], str] = lambda: ""
+    tracing: ReplicationTracing = field(default_factory=ReplicationTracing)
 
 
 class Node:
@@ -189,7 +190,6 @@ class Node:
             observe=lambda stamp: self.clock.observe(stamp, ports.wall_ms()),
             peer_uids=recovered.peer_uids,
             on_new_uid=self._save_peer_uids,
-            trace_parent=ports.trace_parent,
         )
         self.driver = Driver(self.replicas, self.log, ports.log_worker, self.loop, ports.on_fatal)
         detection = config.failure_detection
@@ -253,15 +253,20 @@ class Node:
             ports.transport,
         )
         interval = config.eventual.replicate_interval_ms / 1000
-        links = {name: PeerLink(name, self.driver, self.replicas, self.envelopes, ports.transport, interval) for name in peers}
+        links = {
+            name: PeerLink(name, self.driver, self.replicas, self.envelopes, ports.transport, interval, ports.tracing)
+            for name in peers
+        }
         self.outbox = PeerOutbox(links, self.heartbeats, self.snapshots)
         self.driver.outbox = self.outbox
-        self.local = LocalShards(self.driver, self.replicas, self.envelopes, ports.transport, self.stamp)
+        self.local = LocalShards(self.driver, self.replicas, self.envelopes, ports.transport, self.stamp, ports.tracing)
         for link in links.values():
             link.on_held = self.local.on_held
         self.router = Router(self.me.node, self.shard_map, self.local, ports.transport, detector.routable)
         self.kv = KvService(self.router)
-        self.endpoint = Endpoint(self.driver, self.replicas, self.envelopes, self.heartbeats, self.membership, self.snapshots)
+        self.endpoint = Endpoint(
+            self.driver, self.replicas, self.envelopes, self.heartbeats, self.membership, self.snapshots, ports.tracing
+        )
 
     def _stored_events(self, recovered: Recovered) -> tuple[list[cluster_pb2.NodeEvent], int]:
         """Events of the store and, behind them, of the log; and the number of the next one."""

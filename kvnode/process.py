@@ -27,7 +27,8 @@ from kvnode.config import Config
 from kvnode.errors import KvnodeError
 from kvnode.node import Node, Ports
 from kvnode.observe.logging import configure_logging
-from kvnode.observe.rpc_tracing import ClientTracing, ServerTracing
+from kvnode.observe.replication_tracing import ReplicationTracing
+from kvnode.observe.rpc_tracing import ServerTracing
 from kvnode.observe.tracing import Tracing
 from kvnode.runtime.grpc_transport import GrpcTransport
 from kvnode.runtime.worker import ThreadWorker
@@ -78,11 +79,12 @@ async def _serve(config: Config) -> int:
             store=LmdbStore(directory / "store", config.storage.store_size_bytes_max),
             log_worker=ThreadWorker("log", loop),
             store_worker=ThreadWorker("store", loop),
-            transport=GrpcTransport(peers, loop, lambda address: (ClientTracing(tracing, address),)),
+            transport=GrpcTransport(peers, loop),
             wall_ms=lambda: time.time_ns() // 1_000_000,
             rng=random.Random(),
             new_uid=lambda: uuid.uuid4().hex,
             on_fatal=on_fatal,
+            tracing=ReplicationTracing(tracing.tracer),
         )
         node = Node(config, ports)
         server = Server(

@@ -67,6 +67,8 @@ def check_batch(request: kv_pb2.BatchRequest) -> None:
         raise InvalidRequest(
             "operations", f"{len(request.operations)}, at most {limits.BATCH_OPERATIONS_MAX} go into one batch"
         )
+    if request.ByteSize() > limits.REQUEST_SIZE_BYTES_MAX:
+        raise InvalidRequest("operations", f"{request.ByteSize()} bytes, a request has at most {limits.REQUEST_SIZE_BYTES_MAX}")
 
 
 def show_text(response: kv_pb2.GetResponse | kv_pb2.KeyValue, key: bytes) -> None:

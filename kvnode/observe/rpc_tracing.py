@@ -1,11 +1,11 @@
-"""Spans of RPCs: interceptors for `grpc.aio` servers and channels, with OpenTelemetry's current `rpc.*` attributes.
+"""Spans of RPCs: an interceptor for `grpc.aio` servers, with OpenTelemetry's current `rpc.*` attributes.
 
-Owns the server span of each sampled call and the client span of each call to a peer. Never looks into requests, and never
+Owns the server span of each sampled call. Never looks into requests, and never
 starts a trace for what nodes say to each other by themselves. Invariant: an RPC that is not sampled costs a few
 microseconds: its handler is returned as it is, with the trace id in the task's context.
 
 The semantic conventions (https://opentelemetry.io/docs/specs/semconv/rpc/grpc/): a server's span is an error only where the
-server is to blame, a client's with every status but OK.
+server is to blame.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
-from kvnode.observe.tracing import Tracing, metadata_of, remote_span_context
+from kvnode.observe.tracing import Tracing, remote_span_context
 
 PUBLIC_SERVICES = frozenset({"kvapi.v1.KV", "kvapi.v1.Cluster"})
 """Only their calls may begin a trace."""
@@ -147,42 +147,3 @@ def _peer(peer: str) -> tuple[str, int]:
     """Address and port of grpc's "ipv4:127.0.0.1:1234" or "ipv6:%5B::1%5D:1234"; port 0 where there is none."""
     host, _, port = peer.partition(":")[2].rpartition(":")
     return (host.replace("%5B", "").replace("%5D", ""), int(port)) if port.isdigit() else (peer, 0)
-
-
-class ClientTracing(grpc.aio.UnaryUnaryClientInterceptor):
-    """Carries the current trace to a peer; a sampled one with a client span around the call."""
-
-    def __init__(self, tracing: Tracing, target: str) -> None:
-        """`target` is the peer's "host:port"."""
-        self._tracing = tracing
-        host, _, port = target.rpartition(":")
-        self._there: dict[str, AttributeValue] = {"rpc.system.name": "grpc", "server.address": host, "server.port": int(port)}
-
-    async def intercept_unary_unary(
-        self,
-        continuation: Callable[[grpc.aio.ClientCallDetails, Any], Awaitable[Any]],
-        client_call_details: grpc.aio.ClientCallDetails,
-        request: Any,
-    ) -> Any:
-        """Called by grpc for each RPC; returns the call, of a sampled one once it is done."""
-        current = trace.get_current_span().get_span_context()
-        if not current.is_valid:
-            return await continuation(client_call_details, request)
-        if not (current.trace_flags.sampled and self._tracing.enabled):
-            return await continuation(_with_metadata(client_call_details, metadata_of(current)), request)
-        raw: Any = client_call_details.method
-        method = (raw.decode() if isinstance(raw, bytes) else raw).lstrip("/")
-        attributes = self._there | {"rpc.method": method}
-        span = self._tracing.tracer.start_span(method, kind=SpanKind.CLIENT, attributes=attributes)
-        try:
-            call = await continuation(_with_metadata(client_call_details, metadata_of(span.get_span_context())), request)
-            _end(span, (await call.code()).name, None)
-        except BaseException as error:
-            _end(span, "CANCELLED" if isinstance(error, asyncio.CancelledError) else "UNKNOWN", None)
-            raise
-        return call
-
-
-def _with_metadata(details: grpc.aio.ClientCallDetails, more: list[tuple[str, str]]) -> grpc.aio.ClientCallDetails:
-    metadata = grpc.aio.Metadata(*(details.metadata or ()), *more)
-    return grpc.aio.ClientCallDetails(details.method, details.timeout, metadata, details.credentials, details.wait_for_ready)

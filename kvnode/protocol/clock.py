@@ -4,7 +4,7 @@ Owns the node's last stamp and the durable upper bound of its stamps. Never read
 
 A stamp is 64 bits: Unix milliseconds << 16 | counter. The physical part is the largest wall time seen here or received;
 the counter orders events within it, and a counter that is full spills into the milliseconds (Kulkarni et al., "Logical
-Physical Clocks", OPODIS 2014, section 3, with the bounded divergence of section 3.2 enforced by refusing far stamps).
+Physical Clocks", OPODIS 2014). Their bound on the distance from wall time is kept here by refusing stamps far ahead.
 
 Invariants:
 - Stamps of a node strictly increase, whatever its wall clock does, and also over restarts.
@@ -64,7 +64,7 @@ class HybridLogicalClock:
     def now(self, wall_ms: int) -> Hlc:
         """A stamp greater than every one before, as near to `wall_ms` (Unix milliseconds) as the bound permits.
 
-        Kulkarni et al. 2014, figure 5, "send or local event": physical = max(last, wall), the counter grows on a tie.
+        Kulkarni et al. 2014, "send or local event": physical = max(last, wall), the counter grows on a tie.
         Breaks an invariant when the bound is used up: the driver must not take stamps before the first bound is durable,
         and 65 million stamps without a successful write of the bound means a disk that no longer writes.
         """

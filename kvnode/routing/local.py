@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from kvapi.v1 import kv_pb2, replication_pb2
 from kvnode import limits
 from kvnode.errors import DeadlineExpired, KvnodeError, NoLeader, NoSpace, OutcomeUnknown, Overloaded, Unavailable
+from kvnode.observe.replication_tracing import ReplicationTracing
 from kvnode.protocol.eventual.verdict import Current, Stamp, verdict
 from kvnode.protocol.raft.role import Role
 from kvnode.routing import session
@@ -61,9 +62,10 @@ class LocalShards:
         envelopes: Envelopes,
         transport: Transport,
         clock: Callable[[], Hlc],
+        tracing: ReplicationTracing,
     ) -> None:
         self.driver, self.replicas = driver, replicas
-        self._envelopes, self._transport, self._clock = envelopes, transport, clock
+        self._envelopes, self._transport, self._clock, self._tracing = envelopes, transport, clock, tracing
         self._loop = driver.loop
         self._proposed_size_bytes = 0
         self._ack_waiters: dict[Shard, list[tuple[int, int, asyncio.Future[None]]]] = {}
@@ -103,6 +105,7 @@ class LocalShards:
         if self._proposed_size_bytes + len(data) > limits.PROPOSED_SIZE_BYTES_MAX:
             raise Overloaded(f"{self._envelopes.me}: {limits.PROPOSED_SIZE_BYTES_MAX} bytes of writes are waiting already")
         future = self._loop.create_future()
+        span = self._tracing.start_proposal(replica.shard, replica.raft.term, replica.raft.log.last_index + 1)
         self._proposed_size_bytes += len(data)
         try:
             replica.propose([(future, data)], self._loop.time())
@@ -111,6 +114,8 @@ class LocalShards:
             return result
         finally:
             self._proposed_size_bytes -= len(data)
+            if span is not None:
+                span.end()
 
     def _late_write(self, shard: Shard) -> KvnodeError:
         return OutcomeUnknown(

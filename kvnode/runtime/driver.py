@@ -17,6 +17,7 @@ from typing import Protocol
 import structlog
 
 from kvnode.invariant import InvariantViolated
+from kvnode.protocol.raft.role import Role
 from kvnode.protocol.ready import Answer, DurableMark, Ready, Reply
 from kvnode.runtime.tokens import deliver
 from kvnode.runtime.worker import Worker
@@ -24,7 +25,7 @@ from kvnode.shard.replica import Replica
 from kvnode.storage.disk import OutOfSpace
 from kvnode.storage.log import Log
 from kvnode.storage.records import EntryRecord, EventualRecord, HardStateRecord, NodeRecord, Record
-from kvnode.types import NodeName, Seconds, Shard
+from kvnode.types import NodeName, Seconds, Shard, Term
 
 logger = structlog.get_logger(__name__)
 
@@ -76,6 +77,7 @@ class Driver:
         self._writing: _Batch | None = None
         self._writing_since: Seconds = 0.0
         self._deadlines: dict[Shard, Seconds] = {}
+        self._roles: dict[Shard, tuple[Role, Term, NodeName]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._stalled = False
         self.writing_blocked = False
@@ -159,6 +161,7 @@ class Driver:
     def _collect(self, shard: Shard, replica: Replica, ready: Ready) -> None:
         outbox, batch = self.outbox, self._next
         assert outbox is not None
+        self._log_role(shard, replica)
         for send in ready.send:
             outbox.send(shard, send.to, send.message)
         for peer in ready.append_to:
@@ -179,6 +182,15 @@ class Driver:
         batch.accepted.extend(ready.accepted)
         for reply in ready.replies:
             deliver(reply.token, reply.result)
+
+    def _log_role(self, shard: Shard, replica: Replica) -> None:
+        raft = replica.raft
+        role = (raft.role, raft.term, raft.leader)
+        if role != self._roles.get(shard):
+            self._roles[shard] = role
+            logger.info(
+                "role", shard=shard, term=raft.term, role=raft.role.value, leader=raft.leader, last_index=raft.log.last_index
+            )
 
     def _arm(self, now: Seconds) -> None:
         due = min(self._deadlines.values())

@@ -11,6 +11,7 @@ from typing import Any
 from kvapi.v1 import election_pb2, failure_detection_pb2, gossip_pb2, replication_pb2
 from kvnode.errors import NotLeader, StaleShardMap
 from kvnode.invariant import InvariantViolated, invariant
+from kvnode.observe.replication_tracing import ReplicationTracing
 from kvnode.runtime.driver import Driver
 from kvnode.runtime.envelope import Envelopes
 from kvnode.runtime.heartbeats import Heartbeats
@@ -32,9 +33,11 @@ class Endpoint:
         heartbeats: Heartbeats,
         membership: Membership,
         snapshots: Snapshots,
+        tracing: ReplicationTracing,
     ) -> None:
         self._driver, self._replicas, self._envelopes = driver, replicas, envelopes
         self._heartbeats, self._membership, self._snapshots = heartbeats, membership, snapshots
+        self._tracing = tracing
         self._handlers = {
             failure_detection_pb2.HeartbeatRequest: self._heartbeat,
             failure_detection_pb2.ProbeRequest: membership.on_probe,
@@ -104,7 +107,13 @@ class Endpoint:
         for append in request.appends:
             self._replica(append.shard).on_append(sender, append, collector, now)
             self._driver.wake(append.shard)
-        return replication_pb2.AppendResponse(results=await collector.future)
+        traceparent = request.message.trace.traceparent
+        entries = sum(len(append.entries) for append in request.appends) if traceparent else 0
+        span = self._tracing.start_append(traceparent, sender, entries)
+        results = await collector.future
+        if span is not None:
+            span.end()
+        return replication_pb2.AppendResponse(results=results)
 
     async def _read_index(self, request: replication_pb2.ReadIndexRequest) -> replication_pb2.ReadIndexResponse:
         replica = self._replica(request.shard)

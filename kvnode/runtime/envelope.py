@@ -47,7 +47,6 @@ class Envelopes:
     peer_uids: dict[NodeName, str] = field(default_factory=dict)
     """Data directory of each peer as first seen: another one under the same name is another node."""
     on_new_uid: Callable[[], None] = lambda: None
-    trace_parent: Callable[[], str] = lambda: ""
     _next_id: int = 0
 
     def seal(self, to: NodeName, message: Any) -> Any:
@@ -60,9 +59,6 @@ class Envelopes:
         envelope.sent_at = self.clock()
         envelope.cluster_id, envelope.protocol_version = self.cluster_id, PROTOCOL_VERSION
         envelope.from_incarnation, envelope.from_uid = self.incarnation, self.uid
-        traceparent = self.trace_parent()
-        if traceparent:
-            envelope.trace.traceparent = traceparent
         return message
 
     def check(self, envelope: message_pb2.Message) -> None:

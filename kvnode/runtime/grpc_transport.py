@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -28,6 +28,7 @@ from kvapi.v1 import (
 from kvnode import limits
 from kvnode.api.kv_service import HOPS_KEY
 from kvnode.api.status import from_rpc_error
+from kvnode.observe.tracing import inject
 from kvnode.runtime.transport import PeerUnreachable
 from kvnode.types import NodeName, Seconds
 
@@ -118,12 +119,10 @@ def translate(peer: NodeName, error: grpc.RpcError, was_open: bool = False) -> E
 class _Peer:
     """The two connections to one peer."""
 
-    def __init__(
-        self, name: NodeName, address: str, interceptors: Sequence[grpc.aio.ClientInterceptor], loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, name: NodeName, address: str, loop: asyncio.AbstractEventLoop) -> None:
         self.name, self._loop = name, loop
         self.quick = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
-        self.bulk = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS, interceptors=interceptors)
+        self.bulk = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
         detection = failure_detection_pb2_grpc.FailureDetectionStub(self.quick)
         election = election_pb2_grpc.ElectionStub(self.quick)
         replication = replication_pb2_grpc.ReplicationStub(self.bulk)
@@ -166,13 +165,8 @@ class _Peer:
 class GrpcTransport:
     """`Transport` over grpcio."""
 
-    def __init__(
-        self,
-        peers: Mapping[NodeName, str],
-        loop: asyncio.AbstractEventLoop,
-        interceptors: Callable[[str], Sequence[grpc.aio.ClientInterceptor]] = lambda address: (),
-    ) -> None:
-        self._peers = {name: _Peer(name, address, interceptors(address), loop) for name, address in peers.items()}
+    def __init__(self, peers: Mapping[NodeName, str], loop: asyncio.AbstractEventLoop) -> None:
+        self._peers = {name: _Peer(name, address, loop) for name, address in peers.items()}
         self._loop = loop
 
     async def call(self, to: NodeName, request: Any, timeout: Seconds) -> Any:
@@ -198,7 +192,9 @@ class GrpcTransport:
     async def forward(self, to: NodeName, request: Any, timeout: Seconds, hops: int) -> Any:
         """See `Transport.forward`."""
         try:
-            return await self._peers[to].calls[type(request)](request, timeout=timeout, metadata=((HOPS_KEY, str(hops)),))
+            return await self._peers[to].calls[type(request)](
+                request, timeout=timeout, metadata=[(HOPS_KEY, str(hops)), *inject()]
+            )
         except grpc.RpcError as error:
             raise translate(to, error) from None
 

@@ -124,7 +124,7 @@ class Membership:
             to=transition.to_state,
             at_ms=self._wall_ms(),
             why=transition.why,
-            incarnation=transition.incarnation,
+            incarnation=transition.incarnation or self._envelopes.incarnation,
             **{"from": transition.from_state},
         )
         self.events.append(event)

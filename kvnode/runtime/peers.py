@@ -15,6 +15,7 @@ import structlog
 from kvapi.v1 import election_pb2, replication_pb2
 from kvnode import limits
 from kvnode.errors import KvnodeError
+from kvnode.observe.replication_tracing import ReplicationTracing
 from kvnode.protocol.raft import leader
 from kvnode.runtime.driver import Driver
 from kvnode.runtime.envelope import Envelopes
@@ -41,10 +42,11 @@ class PeerLink:
         envelopes: Envelopes,
         transport: Transport,
         replicate_interval: Seconds,
+        tracing: ReplicationTracing,
     ) -> None:
         self.peer = peer
         self._driver, self._replicas, self._envelopes, self._transport = driver, replicas, envelopes, transport
-        self._replicate_interval = replicate_interval
+        self._replicate_interval, self._tracing = replicate_interval, tracing
         self._loop = driver.loop
         self._wanted: dict[Shard, None] = {}
         self._in_flight = 0
@@ -113,7 +115,13 @@ class PeerLink:
             if append is not None:
                 request.appends.append(append)
                 size += append.ByteSize()
-        return self._envelopes.seal(self.peer, request) if request.appends else None
+        if not request.appends:
+            return None
+        self._envelopes.seal(self.peer, request)
+        traceparent = self._tracing.carried_by(request)
+        if traceparent:
+            request.message.trace.traceparent = traceparent
+        return request
 
     async def _append(self, request: replication_pb2.AppendRequest) -> None:
         try:

@@ -32,6 +32,8 @@ from .trace import Trace
 
 Handler = Callable[[Any], Awaitable[Any]]
 SnapshotHandler = Callable[[AsyncIterator[InstallSnapshotRequest]], Awaitable[InstallSnapshotResponse]]
+ForwardHandler = Callable[[Any, float, int], Awaitable[Any]]
+"""Takes a client's request, the seconds that its caller still waits, and how often the request was forwarded."""
 
 STREAMED = ("AppendRequest", "HeartbeatRequest")
 """Requests that travel on long-lived streams: between two nodes those of one type arrive in the order of the calls, unless
@@ -92,6 +94,7 @@ class _Node:
     life: int = 0
     handler: Handler | None = None
     install_snapshot: SnapshotHandler | None = None
+    forward: ForwardHandler | None = None
     context: contextvars.Context | None = None
 
 
@@ -132,14 +135,22 @@ class Network:
 
     # --- nodes ---------------------------------------------------------------------------------------------------------
 
-    def register(self, name: str, handler: Handler, install_snapshot: SnapshotHandler | None = None) -> None:
+    def register(
+        self,
+        name: str,
+        handler: Handler,
+        install_snapshot: SnapshotHandler | None = None,
+        forward: ForwardHandler | None = None,
+    ) -> None:
         """A node takes messages from now on. Call it within the node's group: handlers run there."""
         node = self._node(name)
-        node.handler, node.install_snapshot, node.context = handler, install_snapshot, contextvars.copy_context()
+        node.handler, node.install_snapshot, node.forward = handler, install_snapshot, forward
+        node.context = contextvars.copy_context()
 
     def unregister(self, name: str) -> None:
         """A node stops taking messages, in good order: handlers that run go on and answer."""
-        self._node(name).handler = self._node(name).install_snapshot = None
+        node = self._node(name)
+        node.handler = node.install_snapshot = node.forward = None
 
     def endpoint(self, name: str) -> Endpoint:
         """The transport of a node's present life."""
@@ -152,7 +163,7 @@ class Network:
         """
         node = self._node(name)
         node.life += 1
-        node.handler = node.install_snapshot = node.context = None
+        node.handler = node.install_snapshot = node.forward = node.context = None
         self.faults["crash"] += 1
         for call in list(self._calls.values()):
             if call.target == name:
@@ -400,6 +411,31 @@ class Network:
             copy.__dict__.update(error.__dict__, metadata=dict(error.metadata))
             call.future.set_exception(copy)
 
+    # --- clients' requests ---------------------------------------------------------------------------------------------
+
+    async def _forward(self, endpoint: Endpoint, target: str, request: Message, timeout: float, hops: int) -> Message:
+        """A unary call that is never doubled: whoever is told "refused" may trust that the request was not handled."""
+        call = self._open(endpoint, target, timeout)
+        data = request.SerializeToString()
+        self._send(call.source, target, len(data), self._deliver_forward, call, type(request), data, timeout, hops)
+        response: Message = await self._wait(call, endpoint)
+        return response
+
+    def _deliver_forward(self, call: _Call, request_type: type[Message], data: bytes, timeout: float, hops: int) -> None:
+        node = self._node(call.target)
+        forward = node.forward
+        if forward is None or node.context is None:
+            self._refuse(call)
+            return
+
+        async def serve(request: Message) -> Message:
+            # As gRPC does it: the server counts the caller's remaining time from the arrival.
+            return await forward(request, timeout, hops)
+
+        coro = self._serve(call, node, node.life, serve, request_type.FromString(data))
+        name = f"{call.target}:{request_type.__name__}#{call.number}"
+        call.handlers.append(self._loop.create_task(coro, name=name, context=node.context.copy()))
+
     # --- snapshots -----------------------------------------------------------------------------------------------------
 
     async def _install_snapshot(
@@ -494,6 +530,10 @@ class Endpoint:
     ) -> InstallSnapshotResponse:
         """Stream a snapshot. Raises PeerUnreachable, within `timeout` seconds."""
         return await self._network._install_snapshot(self, to, requests, timeout)
+
+    async def forward(self, to: str, request: Any, timeout: float, hops: int) -> Any:
+        """Pass a client's request on. Raises PeerUnreachable, or the KvnodeError that the node answered."""
+        return await self._network._forward(self, to, request, timeout, hops)
 
     async def close(self) -> None:
         """Close: calls that wait fail, and no others begin."""

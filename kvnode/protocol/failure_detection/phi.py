@@ -3,7 +3,7 @@
 Owns the formula, its inverse, and the window of intervals. Never decides anything: detector.py compares and acts.
 
 phi(t) = -log10(P(the next heartbeat comes later than t after the last one)), with normally distributed intervals
-(Hayashibara, Défago, Yared, Katayama: "The phi accrual failure detector", SRDS 2004, sections 4.1 and 4.2). Suspecting at
+(Hayashibara, Défago, Yared, Katayama: "The phi accrual failure detector", SRDS 2004). Suspecting at
 phi = 5 is wrong about once in 10^5 intervals, as far as the normal model is true. For a process that sometimes stalls it
 is not: its tail is heavier. Hence the least standard deviation here and the floor and confirmations in the detector.
 """
@@ -27,7 +27,7 @@ _MICROSECONDS: Final = 1_000_000
 def phi(elapsed: Seconds, mean: Seconds, std: Seconds) -> float:
     """Suspicion after `elapsed` seconds of silence; 0 <= phi <= PHI_MAX, never NaN, growing with `elapsed`.
 
-    Hayashibara et al. 2004, section 4.2: -log10(1 - F(elapsed)), F the normal distribution with `mean` and `std` > 0.
+    Hayashibara et al. 2004: -log10(1 - F(elapsed)), F the normal distribution with `mean` and `std` > 0.
     """
     invariant(std > 0.0, f"the standard deviation {std} of heartbeat intervals must be positive")
     return _phi_of_z((elapsed - mean) / std)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
 import kvclient
+from kvclient.uri import parse_uri
 from tests.unit.kvclient.fake_cluster import FakeCluster
 
 
@@ -17,8 +19,16 @@ async def cluster() -> AsyncIterator[FakeCluster]:
         yield running
 
 
+class Unadventurous(random.Random):
+    """Never explores, always pauses the same."""
+
+    def random(self) -> float:
+        """Always the same."""
+        return 0.9
+
+
 @pytest_asyncio.fixture
 async def kv(cluster: FakeCluster) -> AsyncIterator[kvclient.AsyncClient]:
-    """A client of `cluster` that has its map already."""
-    async with kvclient.connect(cluster.uri) as client:
+    """A client of `cluster` that has its map already, and always takes the nearest node."""
+    async with kvclient.AsyncClient(parse_uri(cluster.uri), rng=Unadventurous()) as client:
         yield client

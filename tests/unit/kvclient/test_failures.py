@@ -12,6 +12,12 @@ from kvclient import errors
 from tests.unit.kvclient.fake_cluster import NO_LEADER, OUTCOME_UNKNOWN, OVERLOADED, FakeCluster, Fault, Refusal
 
 
+async def noticed(kv: kvclient.AsyncClient, node: str) -> None:
+    """Wait until the client's end of the connection to a stopped node is down too: before that, a write may get lost in it."""
+    while kv._connections[node]._channel.get_state() is grpc.ChannelConnectivity.READY:
+        await asyncio.sleep(0)
+
+
 async def test_put_after_an_election_follows_the_answer_to_the_new_leader(
     cluster: FakeCluster, kv: kvclient.AsyncClient
 ) -> None:
@@ -119,9 +125,10 @@ async def test_put_leader_down_is_retried_and_succeeds_with_the_next_leader(
     await kv.put("k", "1")
     shard, old = cluster.shard_of("k"), cluster.leader_of("k")
     await old.stop()
+    await noticed(kv, old.address)
     write = asyncio.create_task(kv.put("k", "2"))
     others = [node for node in cluster.nodes.values() if node is not old]
-    while not any(node.calls["Put"] for node in others):
+    while not any(node.calls["Put"] for node in others) and not write.done():
         await asyncio.sleep(0)
     cluster.elect(shard, others[0].name)
     result = await write
@@ -148,6 +155,7 @@ async def test_client_restarted_node_is_used_again(cluster: FakeCluster, kv: kvc
     await kv.put("k", "1")
     leader = cluster.leader_of("k")
     await leader.stop()
+    await noticed(kv, leader.address)
     with pytest.raises(errors.NoLeader) as caught:
         await kv.put("k", "2", timeout=0.1)
     assert caught.value.attempts > 1

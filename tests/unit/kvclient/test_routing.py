@@ -13,6 +13,7 @@ from kvclient._routing import Router
 from kvclient._status import CONNECTION_LOST, unknown
 from kvclient.hashing import KEY_HASH
 from kvclient.types import Consistency
+from tests.unit.kvclient.conftest import Unadventurous
 
 STRONG = get_call("k", Consistency.STRONG, None)
 EVENTUAL = get_call("k", Consistency.EVENTUAL, None)
@@ -32,11 +33,7 @@ def topology(leader: str = "n1", epoch: int = 1, term: int = 1, key_hash: str = 
 def router() -> Router:
     """A router with a map, whose random choices never explore."""
 
-    class Unadventurous(random.Random):
-        def random(self) -> float:
-            return 0.9
-
-    made = Router(("h:1", "h:9"), Unadventurous(1))
+    made = Router(("h:1", "h:9"), Unadventurous())
     made.load(topology(), 0.0)
     return made
 

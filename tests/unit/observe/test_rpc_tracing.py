@@ -11,14 +11,13 @@ import grpc
 import grpc.aio
 import pytest
 from opentelemetry import trace
-from opentelemetry.context import attach, detach
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from kvnode.config import Config
-from kvnode.observe.rpc_tracing import ClientTracing, ServerTracing
-from kvnode.observe.tracing import Tracing, extract
+from kvnode.observe.rpc_tracing import ServerTracing
+from kvnode.observe.tracing import Tracing
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = (("traceparent", f"00-{TRACE}-{SPAN}-01"),)
@@ -59,7 +58,7 @@ class Service:
 class World:
     """A server, its tracing, and a channel to it."""
 
-    def __init__(self, ratio: float, *, traced_client: bool) -> None:
+    def __init__(self, ratio: float) -> None:
         flags = {"tracing.sample_ratio": str(ratio), "node.listen": "127.0.0.1:7401"}
         self.memory = InMemorySpanExporter()
         self.tracing = Tracing(Config.load(None, flags, {}, "local"), [self.memory])
@@ -67,8 +66,7 @@ class World:
         self.server = grpc.aio.server(interceptors=[ServerTracing(self.tracing)])
         self.server.add_generic_rpc_handlers([self.service.handler("kvapi.v1.KV"), self.service.handler("kvapi.v1.Gossip")])
         target = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
-        interceptors = [ClientTracing(self.tracing, target)] if traced_client else []
-        self.channel = grpc.aio.insecure_channel(target, interceptors=interceptors)
+        self.channel = grpc.aio.insecure_channel(target)
 
     async def echo(self, request: bytes = b"", metadata: Any = None, service: str = "KV", timeout: float = 10) -> bytes:
         call: Any = self.channel.unary_unary(f"/kvapi.v1.{service}/Echo")
@@ -82,8 +80,8 @@ class World:
 
 
 @asynccontextmanager
-async def world(ratio: float = 0.0, *, traced_client: bool = False) -> AsyncIterator[World]:
-    made = World(ratio, traced_client=traced_client)
+async def world(ratio: float = 0.0) -> AsyncIterator[World]:
+    made = World(ratio)
     await made.server.start()
     try:
         yield made
@@ -172,66 +170,3 @@ async def test_server_asked_for_an_unknown_method_records_nothing() -> None:
             await nothing(b"", metadata=SAMPLED)
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert it.spans() == ()
-
-
-async def test_client_within_a_sampled_trace_is_the_servers_parent() -> None:
-    """Client span and server span of one call are parent and child, over the wire."""
-    async with world(traced_client=True) as it:
-        token = attach(extract(SAMPLED) or pytest.fail("no context"))
-        try:
-            assert await it.echo(b"x") == b"x"
-        finally:
-            detach(token)
-        spans = {span.kind: span for span in it.spans()}
-        client, server = spans[SpanKind.CLIENT], spans[SpanKind.SERVER]
-        assert server.parent is not None
-        assert client.context is not None
-        assert server.parent.span_id == client.context.span_id
-        assert client.attributes is not None
-        assert (client.attributes["rpc.method"], client.attributes["rpc.response.status_code"]) == ("kvapi.v1.KV/Echo", "OK")
-
-
-async def test_client_within_an_unsampled_trace_only_hands_it_on() -> None:
-    """The peer does not draw again: the trace is known, and not sampled."""
-    async with world(ratio=1.0, traced_client=True) as it:
-        token = attach(extract(NOT_SAMPLED) or pytest.fail("no context"))
-        try:
-            await it.echo()
-        finally:
-            detach(token)
-        assert it.spans() == ()
-        assert f"{it.service.seen[0].trace_id:032x}" == TRACE
-
-
-async def test_client_whose_call_fails_records_the_status() -> None:
-    """Every status but OK is an error for the caller; the exception reaches it as ever."""
-    async with world(traced_client=True) as it:
-        token = attach(extract(SAMPLED) or pytest.fail("no context"))
-        try:
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await it.echo(b"not found")
-            with pytest.raises(grpc.aio.AioRpcError) as late:
-                await it.echo(b"hang", timeout=0.05)
-        finally:
-            detach(token)
-        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        clients = [span for span in it.spans() if span.kind is SpanKind.CLIENT]
-        assert [(span.attributes or {})["error.type"] for span in clients] == ["NOT_FOUND", "DEADLINE_EXCEEDED"]
-
-
-async def test_client_that_is_cancelled_ends_its_span() -> None:
-    """A caller that goes away leaves no open span behind."""
-    async with world(traced_client=True) as it:
-        token = attach(extract(SAMPLED) or pytest.fail("no context"))
-        try:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.05):
-                    await it.echo(b"hang")
-        finally:
-            detach(token)
-        async with asyncio.timeout(5):
-            while not [span for span in it.spans() if span.kind is SpanKind.CLIENT]:
-                await asyncio.sleep(0)
-        (client,) = [span for span in it.spans() if span.kind is SpanKind.CLIENT]
-        assert (client.attributes or {})["error.type"] == "CANCELLED"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import count
 
 import pytest
 from hypothesis import given, settings
@@ -38,6 +39,11 @@ def new_log(disk: SimulatedDisk, batches: Sequence[Sequence[Record]]) -> Log:
     for batch in batches:
         log.write(batch)
     return log
+
+
+def write_until_it_fails(log: Log) -> None:
+    for index in count(2):
+        log.write([entry(index)])
 
 
 def unsynced(disk: SimulatedDisk, log: Log, batch: Sequence[Record]) -> tuple[int, bytes]:
@@ -244,6 +250,30 @@ def test_log_with_a_forged_frame_within_a_torn_tail_is_still_torn() -> None:
         disk.sync(FIRST)
         log = Log(disk, SEGMENT_SIZE_BYTES)
         assert list(log.recover()) == [entry(1)]
+
+
+def test_log_killed_while_it_begins_a_segment_keeps_what_the_next_process_writes_there() -> None:
+    """The new segment's name is seen by the next process but is not durable yet: recovery makes it so before anything is
+    acknowledged in it."""
+    for seed in range(10):
+        disk = SimulatedDisk(random.Random(seed))
+        log = new_log(disk, [[entry(1)]])
+
+        def kill(name: str) -> None:
+            if name == "":
+                raise PowerFailure
+
+        disk.on_sync = kill
+        with pytest.raises(PowerFailure):
+            write_until_it_fails(log)
+        disk.on_sync = None
+        disk.restart()
+        log = Log(disk, SEGMENT_SIZE_BYTES)
+        found = list(log.recover())
+        assert log.active_segment == 2
+        log.write([entry(1000)])
+        disk.crash()
+        assert recover(disk) == [*found, entry(1000)]
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -189,7 +189,7 @@ def pause(world: World, victim: Node) -> None:
 @pytest.mark.parametrize("nodes", [2, 3, 5])
 def test_busy_processes_for_minutes_are_never_failed(nodes: int) -> None:
     """Delays of up to 300 ms on 1 % of all messages and timers: no FAILED at all, and nobody stays suspected."""
-    for seed in range(3):
+    for seed in range(2):
         world = World(nodes, seed)
         world.run(60.0)
         assert world.failed() == []
