@@ -56,6 +56,8 @@ logger = structlog.get_logger(__name__)
 TICK: Seconds = 0.05
 """Interval of the housekeeping: failure detection, flushes, the clock's bound."""
 HANDOVER_MAX: Seconds = 2.0
+FULL_DISK_TRANSFER_TICKS = 100
+"""A leader without disk space offers its leadership to a follower every so many ticks: every 5 s."""
 
 ACTIVE, INACTIVE = message_pb2.NODE_STATE_ACTIVE, message_pb2.NODE_STATE_INACTIVE
 RECOVERING = message_pb2.NODE_STATE_RECOVERING
@@ -362,22 +364,28 @@ class Node:
                 well = preferred != self.me.node and detector.healthy(preferred) and detector.state(preferred) == ACTIVE
                 leader.maybe_rebalance(replica.raft, well, now)
                 replica.maybe_collect(live, now)
+                if self.driver.out_of_space and self._ticks % FULL_DISK_TRANSFER_TICKS == 0:
+                    self._hand_over(replica, now)
                 self.driver.wake(shard)
         self.membership.gossip.update_self(state=self.state, leads=leads, in_flight=self.kv.in_flight)
 
     # ---- stopping ---------------------------------------------------------------------------------------------------
+
+    def _hand_over(self, replica: Replica, now: Seconds) -> None:
+        """Begins to give a leadership to the healthy follower that is closest behind."""
+        healthy = [peer for peer in replica.raft.progress if self.membership.detector.healthy(peer)]
+        successor = leader.most_advanced_follower(replica.raft, healthy)
+        if successor and leader.start_transfer(replica.raft, successor, now):
+            self.driver.wake(replica.shard)
 
     async def hand_over(self) -> None:
         """Says that it stops, and gives its leaderships to healthy followers, within `HANDOVER_MAX`."""
         self.stopping = True
         self.membership.detector.set_own_state(INACTIVE)
         until = self.loop.time() + HANDOVER_MAX
-        healthy = [name for name in self.shard_map.members if name != self.me.node and self.membership.detector.healthy(name)]
-        for shard, replica in self.replicas.items():
+        for replica in self.replicas.values():
             if replica.is_leader:
-                successor = leader.most_advanced_follower(replica.raft, healthy)
-                if successor and leader.start_transfer(replica.raft, successor, self.loop.time()):
-                    self.driver.wake(shard)
+                self._hand_over(replica, self.loop.time())
         while any(r.is_leader and r.raft.transfer for r in self.replicas.values()) and self.loop.time() < until:
             future: asyncio.Future[None] = self.loop.create_future()
             for replica in self.replicas.values():

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from rich.markup import escape
 
 import kvclient
 from kvapi.v1 import kv_pb2, kv_pb2_grpc
@@ -28,7 +29,7 @@ from kvctl.demo_checks import CONVERGENCE_TIMEOUT_S, NODE_TIMEOUT_S, Checks
 from kvctl.demo_load import BUSY_TAG, Load, longest_gap_s
 from kvctl.demo_story import Story, span
 from kvctl.failures import ExitCode, Failure
-from kvctl.playground import Playground, free_base_port
+from kvctl.playground import Playground, PlaygroundError, free_base_port
 
 NODES = 3
 SHARDS = 8
@@ -240,7 +241,7 @@ class Demo:
         story, figures, playground = self.story, self.figures, self.playground
         island, *others = playground.names
         story.chapter("An eventual write that comes too late is superseded, and says so")
-        await client.put(b"contested", b"before")
+        await self.checks.patiently(lambda: client.put(b"contested", b"before", timeout=NODE_TIMEOUT_S))
         for name in others:
             playground.kill(name)
         story.fact(f"kill -9 {' and '.join(others)}")
@@ -251,7 +252,7 @@ class Demo:
             began = time.monotonic()
             with story.waiting(f"starting {' and '.join(others)} …"):
                 await asyncio.gather(*(asyncio.to_thread(playground.start, name) for name in others))
-                strong = await self.checks.patiently(lambda: client.put(b"contested", b"strong", timeout=CONVERGENCE_TIMEOUT_S))
+                strong = await self.checks.patiently(lambda: client.put(b"contested", b"strong", timeout=NODE_TIMEOUT_S))
             majority_s = time.monotonic() - began
             figures.values["majority_back_s"] = round(majority_s, 4)
             story.fact(
@@ -341,9 +342,12 @@ def run_demo(*, json_path: Path | None = None, transport: str = "grpcio", direct
     demo = Demo(playground, story)
     try:
         asyncio.run(demo.run())
-    except (kvclient.KvError, grpc.RpcError) as error:
-        story.claim(False, f"the run broke off: {error}")
+    except (kvclient.KvError, grpc.RpcError, PlaygroundError) as error:
+        story.claim(False, f"the run broke off: {escape(str(error))}")
     finally:
+        for node in playground.nodes:
+            if node.state == "died":
+                story.claim(False, f"{node.name} kept running; its last words:\n{escape(playground.log_tail(node.name, 1))}")
         playground.down()
         if json_path is not None:
             claims = [{"held": ok, "claim": text} for ok, text in story.claims]

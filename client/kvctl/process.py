@@ -66,6 +66,27 @@ def _reap(pid: int) -> None:
         pass  # started by another process, which (or init) collects it
 
 
+def _ended(pid: int) -> bool:
+    """Whether a zombie has really ended. A process whose first thread is dead shows as one while its other threads still run,
+    with its files and ports open; its pidfd tells the difference.
+    """
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return _readable(fd, 0.0)
+    finally:
+        os.close(fd)
+
+
+def _readable(pidfd: int, timeout_s: float) -> bool:
+    """Wait for the process's end, which makes its pidfd readable (pidfd_open(2))."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(0.0, timeout_s) * 1000))
+
+
 def spawn(command: Sequence[str], *, cwd: Path, log_path: Path, env: Mapping[str, str] | None = None) -> ProcessId:
     """Start a detached process: own session, no input, output appended to `log_path`. It outlives its starter.
 
@@ -93,7 +114,9 @@ def state_of(process: ProcessId) -> ProcessState:
         return ProcessState.GONE
     _reap(process.pid)
     fields = _stat(process.pid)
-    if fields is None or int(fields[_START_TIME_FIELD]) != process.start_ticks or fields[_STATE_FIELD] in "ZXx":
+    if fields is None or int(fields[_START_TIME_FIELD]) != process.start_ticks:
+        return ProcessState.GONE
+    if fields[_STATE_FIELD] in "ZXx" and _ended(process.pid):
         return ProcessState.GONE
     return ProcessState.PAUSED if fields[_STATE_FIELD] in "Tt" else ProcessState.RUNNING
 
@@ -136,9 +159,7 @@ def wait_gone(process: ProcessId, timeout_s: float) -> bool:
     """Wait for the process's end. Returns False if it still is there after `timeout_s` seconds."""
     with _handle(process) as fd:
         if fd is not None:
-            poll = select.poll()
-            poll.register(fd, select.POLLIN)  # readable from the exit on, pidfd_open(2)
-            poll.poll(max(0.0, timeout_s) * 1000)
+            _readable(fd, timeout_s)
     return state_of(process) is ProcessState.GONE
 
 

@@ -57,13 +57,16 @@ class Router:
             raise Unavailable(f"shard {shard} has no other replica", shard=shard)
         return (healthy or others)[0]
 
-    async def _leader(self, shard: Shard, context: RequestContext) -> NodeName:
-        """The shard's leader, or a replica that may know it; waits for an election within bounds."""
+    async def _leader(self, shard: Shard, context: RequestContext, for_write: bool) -> NodeName:
+        """The shard's leader, or a replica that may know it; waits for an election within bounds.
+
+        A write waits for the end of a handing-over too; a read need not, the old leader serves it until it is deposed.
+        """
         replica = self.local.replicas.get(shard)
         if replica is None:
             return self._nearest(shard)
         until = min(context.deadline, self._loop.time() + LEADER_WAIT_MAX)
-        while not replica.raft.leader or (replica.is_leader and replica.raft.transfer is not None):
+        while not replica.raft.leader or (for_write and replica.is_leader and replica.raft.transfer is not None):
             if self._loop.time() >= until:
                 raise NoLeader(
                     f"shard {shard} has no leader: fewer than a majority of {', '.join(self.map.replicas[shard])} "
@@ -108,7 +111,7 @@ class Router:
             write, acks = await self.local.accept(replica, request.key, request.value, request.acks, context)
             served = self._served_eventual(replica, request.session, write.sequence)
             return kv_pb2.PutResponse(operation_id=operation_id(shard, replica.me, write.sequence), acks=acks, served=served)
-        leader = await self._leader(shard, context)
+        leader = await self._leader(shard, context, for_write=True)
         if leader != self.me:
             response: kv_pb2.PutResponse = await self._forward(leader, request, context, is_write=True)
             return response
@@ -132,7 +135,7 @@ class Router:
             write, acks = await self.local.accept(replica, request.key, None, request.acks, context)
             served = self._served_eventual(replica, request.session, write.sequence)
             return kv_pb2.DeleteResponse(operation_id=operation_id(shard, replica.me, write.sequence), acks=acks, served=served)
-        leader = await self._leader(shard, context)
+        leader = await self._leader(shard, context, for_write=True)
         if leader != self.me:
             response: kv_pb2.DeleteResponse = await self._forward(leader, request, context, is_write=True)
             return response
@@ -188,7 +191,7 @@ class Router:
         if replica is None:
             return self._nearest(shard)
         if level == STRONG:
-            leader = await self._leader(shard, context)
+            leader = await self._leader(shard, context, for_write=False)
             await self.local.read_barrier(replica, leader, context)
             return ""
         now = self._loop.time()
@@ -207,7 +210,7 @@ class Router:
             raise Unavailable(
                 f"shard {shard}: {self.me} is behind what was asked for, and so was the node that forwarded to it", shard=shard
             )
-        leader = await self._leader(shard, context)
+        leader = await self._leader(shard, context, for_write=False)
         if leader != self.me:
             return leader
         # A leader that is behind the bound has not heard a majority for so long: it must ask.

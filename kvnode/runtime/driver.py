@@ -5,7 +5,7 @@ log thread, and while that batch is being synced the next one gathers (group com
 when their batch is synced, in order.
 
 A failed write is final: the driver stops everything through `on_fatal` and nothing more is answered (DESIGN section 12.8).
-A full disk is not: the batch waits, the shards' leaders step down, and it is tried again when there is space.
+A full disk is not: the batch waits and is tried again until there is space, while reads go on.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Driver:
 
     def watch_disk(self, stall_after: Seconds) -> None:
         """To be called regularly: a leader whose disk hangs steps down (DESIGN section 12.6)."""
-        stalled = self.disk_wait > stall_after
+        stalled = self.disk_wait > stall_after and not self.writing_blocked
         if stalled != self._stalled:
             self._stalled = stalled
             logger.warning("disk stalled" if stalled else "disk moves again", waited_ms=round(self.disk_wait * 1000))
@@ -268,12 +268,22 @@ class Driver:
                 deliver(waiter, None)
 
     def _on_out_of_space(self, batch: _Batch, error: OutOfSpace) -> None:
-        if not self.out_of_space:
-            self.out_of_space = True
-            logger.error("out of space: writes are refused, reads go on", error=str(error))
+        self.set_out_of_space(True, str(error))
         self.writing_blocked = True
         self.on_space_wanted()
         self.loop.call_later(SPACE_RETRY_INTERVAL, self._retry, batch)
+
+    def set_out_of_space(self, full: bool, why: str = "") -> None:
+        """Refuses writes, or takes them again; see `Raft.on_disk_full`."""
+        if full == self.out_of_space:
+            return
+        self.out_of_space = full
+        for replica in self.replicas.values():
+            replica.raft.on_disk_full(full)
+        if full:
+            logger.error("out of space: writes are refused, reads go on", error=why)
+        else:
+            logger.info("there is space again: writes are taken")
 
     def _retry(self, batch: _Batch) -> None:
         if not self._stopped:

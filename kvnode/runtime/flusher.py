@@ -107,9 +107,7 @@ class Flusher:
 
     def _on_full(self, error: OutOfSpace) -> None:
         self._flush_out_of_space = True
-        if not self._driver.out_of_space:
-            self._driver.out_of_space = True
-            logger.error("out of space: writes are refused, reads go on", error=str(error))
+        self._driver.set_out_of_space(True, str(error))
 
     def _on_space_wanted(self) -> None:
         if self._space_task is None or self._space_task.done():
@@ -128,8 +126,7 @@ class Flusher:
                 return
         if self._driver.writing_blocked or not self._disk.restore_ballast():
             return
-        self._driver.out_of_space = False
-        logger.info("there is space again: writes are taken")
+        self._driver.set_out_of_space(False)
 
     async def stop(self) -> None:
         """Waits for what runs."""

@@ -23,7 +23,9 @@ from google.rpc import error_details_pb2, status_pb2
 
 import kvclient
 from kvapi.v1 import cluster_pb2, cluster_pb2_grpc, kv_pb2_grpc
-from kvctl.playground import Playground, PlaygroundError, free_base_port
+from kvclient.hashing import shard_of
+from kvctl.playground import Playground, free_base_port
+from kvctl.probe import ClusterProbe
 
 Answer = TypeVar("Answer")
 
@@ -59,7 +61,8 @@ def playground(
 def print_logs(cluster: Playground, lines_max: int = 25) -> None:
     """The end of every node's log, for the report of a failure."""
     for name in cluster.names:
-        print(f"---- {name}\n{cluster.log_tail(name, lines_max)}")
+        lines = [line for line in cluster.log_tail(name, 1000).splitlines() if '"level":"debug"' not in line]
+        print(f"---- {name}", *lines[-lines_max:], sep="\n")
 
 
 def heal(cluster: Playground) -> None:
@@ -141,9 +144,10 @@ def leader_name(cluster: Playground, key: bytes) -> str:
     """The node that leads the key's shard, as most nodes see it; waits for one."""
 
     def ask() -> str:
-        with cluster._probe() as probe:
-            views = probe.topology([node.name for node in cluster.nodes if node.state == "running"])
-        shard = kvclient.hashing.shard_of(key, cluster.shards)
+        running = {node.name: node.address for node in cluster.nodes if node.state == "running"}
+        with ClusterProbe(running) as probe:
+            views = probe.topology(running)
+        shard = shard_of(key, cluster.shards)
         named = [view.shards[shard].leader for view in views.values() if view.shards[shard].leader]
         return max(named, key=named.count) if named else ""
 

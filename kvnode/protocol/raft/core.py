@@ -72,6 +72,7 @@ class Raft:
         self.leader_heard_at: Seconds = now if hard_state.term else float("-inf")
         self.leader_node_failed = False
         self.disk_stalled = False
+        self.disk_full = False
         self.votes: dict[NodeName, bool] = {}
         self.progress: dict[NodeName, Progress] = {}
         self.reads: list[leader.PendingRead] = []
@@ -171,13 +172,23 @@ class Raft:
         if self.role is Role.LEADER:
             leader.on_time(self, now)
         elif now >= self.deadline:
-            if self.disk_stalled or self.me not in self.voters:
+            if not self.may_campaign:
                 self.reset_election_deadline(now)
             else:
                 candidate.become_pre_candidate(self, now)
 
+    @property
+    def may_campaign(self) -> bool:
+        """Whether this replica could lead: it votes, and its disk takes entries."""
+        return self.me in self.voters and not self.disk_stalled and not self.disk_full
+
+    def on_disk_full(self, full: bool) -> None:
+        """The disk takes no entries now (or does again). A leader stays one, since reads need no disk; the driver hands its
+        leadership to a follower that has space."""
+        self.disk_full = full
+
     def on_disk_stalled(self, stalled: bool, now: Seconds) -> None:
-        """Writes hang, or the disk is full (or no longer): such a node must not lead (DESIGN section 12.6)."""
+        """Writes hang, or no longer: such a node must not lead (DESIGN section 12.6)."""
         self.disk_stalled = stalled
         if stalled and self.role is Role.LEADER:
             self.step_down(now)
@@ -201,7 +212,7 @@ class Raft:
 
     def on_timeout_now(self, request: election_pb2.TimeoutNowRequest, now: Seconds) -> None:
         """The leader wants this replica to lead (section 3.10)."""
-        if request.term == self.term and self.role is Role.FOLLOWER and not self.disk_stalled:
+        if request.term == self.term and self.role is Role.FOLLOWER and self.may_campaign:
             candidate.become_candidate(self, now, transfer=True)
 
     def on_append(self, sender: NodeName, append: replication_pb2.ShardAppend, token: object, now: Seconds) -> None:

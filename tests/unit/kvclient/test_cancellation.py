@@ -60,7 +60,7 @@ async def test_cancel_after_any_number_of_steps_leaves_the_client_usable(
                 kv = kvclient.connect(cluster.uri)
             steps += 1 if steps < 20 else 5
         await kv.close()
-        assert steps > 10
+        assert steps > 3
 
 
 async def test_cancel_one_of_many_that_coalesce_takes_nobody_along() -> None:

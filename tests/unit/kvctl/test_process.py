@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -79,6 +80,19 @@ def test_pid_from_before_a_reboot_is_never_signalled(spawn: Spawn) -> None:
     stranger = spawn("exec sleep 60")
     assert not process.send_signal(replace(stranger, boot_id="another boot"), signal.SIGKILL)
     assert process.state_of(stranger) is ProcessState.RUNNING
+
+
+def test_process_whose_first_thread_is_dead_is_not_gone(spawn: Spawn, tmp_path: Path) -> None:
+    """It looks like a zombie, but its other threads still hold its files and ports: a restart would find them taken."""
+    started = spawn(f"exec {sys.executable} -S {Path(__file__).with_name('headless.py')}")
+    deadline = time.monotonic() + 5.0
+    while process._stat(started.pid)[:1] != ["Z"]:  # type: ignore[index]
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert process.state_of(started) is ProcessState.RUNNING
+    assert not process.wait_gone(started, 0.02)
+    assert process.send_signal(started, signal.SIGKILL)
+    assert process.wait_gone(started, 5.0)
 
 
 def test_wait_gone_returns_false_when_the_time_is_up(spawn: Spawn) -> None:

@@ -1,0 +1,490 @@
+"""A cluster of whole nodes in a simulated world: `kvnode.node.Node` with every port simulated, and the eyes of the checker.
+
+Owns: the nodes' lives (start, kill, power loss, graceful stop), their disks, stores, threads, wall clocks and network, and the
+checks that look inside while the cluster runs. Never: decides when what fails (`faults` does), or what clients ask
+(`workload` does).
+
+Checked all the time (numbers of DESIGN section 12): answers leave only behind their records (1); an entry is applied only
+when a majority holds it durably (2); one leader a term; equal state at equal applied index (13); after a failed sync nothing
+is acknowledged (8); a start finds everything that was durable (14).
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from kvapi.v1 import election_pb2, replication_pb2
+from kvnode.config import Cluster, Config, Node as NodeConfig
+from kvnode.errors import Corrupt, KvnodeError, WrongCluster
+from kvnode.invariant import InvariantViolated
+from kvnode.node import Node, Ports
+from kvnode.protocol.raft.quorum import majority
+from kvnode.protocol.raft.role import Role
+from kvnode.routing.context import RequestContext
+from kvnode.shard.replica import Replica
+from kvnode.storage.disk import DiskFailed
+from kvnode.storage.memory_store import MemoryStore
+from kvnode.types import Entry, Index, NodeName, Origin, Shard, Term
+
+from .disk import SimulatedDisk
+from .durable import DurableNode
+from .history import AppliedWrite, Violation
+from .loop import Group, SimulatedLoop, SimulatedWorker, current_group
+from .network import Network
+from .trace import Trace
+
+EPOCH_MS = 1_700_000_000_000
+KIB = 1024
+
+
+class PowerCut(BaseException):
+    """Ends the disk operation during which a node died."""
+
+
+class SimNode:
+    """One machine: what survives its processes, and the process that runs now."""
+
+    def __init__(self, world: World, name: NodeName) -> None:
+        self.world, self.name = world, name
+        self.life = 0
+        self.group: Group | None = None
+        self.node: Node | None = None
+        self.log_worker: SimulatedWorker | None = None
+        self.store_worker: SimulatedWorker | None = None
+        self.lost = False
+        """Its disk was lost: its peers refuse it from then on."""
+        self.stopping = False
+        self.failed = False
+        """A fatal error was reported; the process is about to end."""
+        self.disks = 0
+        self.clock_offset_ms = 0.0
+        self.clock_rate = 1.0
+        self._clock_at = 0.0
+        self._clock_ms = 0.0
+        self.acknowledged_after_failure = 0
+        self.new_disk()
+
+    def new_disk(self) -> None:
+        """An empty disk."""
+        self.disks += 1
+        rng = self.world.loop.random(f"disk {self.name} {self.disks}")
+        self.disk = SimulatedDisk(rng, ballast_size_bytes=self.world.config.storage.ballast_size_bytes)
+        self.store = MemoryStore(rng)
+        self.durable = DurableNode(self.store)
+        self._watch_store()
+
+    def _watch_store(self) -> None:
+        original = self.store.replace
+
+        def replace(shard: Shard, keep: bytes, rows: Any) -> None:
+            original(shard, keep, rows)
+            self.durable.on_replaced(shard)
+
+        self.store.replace = replace  # type: ignore[method-assign]
+
+    @property
+    def up(self) -> bool:
+        """Whether a process runs (perhaps paused)."""
+        return self.node is not None
+
+    # ---- the wall clock ---------------------------------------------------------------------------------------------
+
+    def wall_ms(self) -> int:
+        """The machine's wall clock: drifting, and moved by `clock_offset_ms`."""
+        now = self.world.loop.time()
+        self._clock_ms += (now - self._clock_at) * 1000 * self.clock_rate
+        self._clock_at = now
+        return EPOCH_MS + int(self._clock_ms + self.clock_offset_ms)
+
+    # ---- lives ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """A new process on the same disk."""
+        if self.up:
+            return
+        self.life += 1
+        self.failed = self.stopping = False
+        self.group = self.world.loop.group(self.name)
+        self.group.run(self._start)
+
+    def _start(self) -> None:
+        world, loop = self.world, self.world.loop
+        self.log_worker, self.store_worker = loop.worker(), loop.worker()
+        ports = Ports(
+            loop=loop,
+            disk=self.disk,
+            store=self.store,
+            log_worker=self.log_worker,
+            store_worker=self.store_worker,
+            transport=world.network.endpoint(self.name),
+            wall_ms=self.wall_ms,
+            rng=loop.random(f"node {self.name} {self.life}"),
+            new_uid=lambda: f"{self.name}-disk{self.disks}",
+            on_fatal=self._on_fatal,
+        )
+        try:
+            node = Node(world.config_of(self.name), ports)
+        except (PowerCut, DiskFailed, WrongCluster, Corrupt, InvariantViolated) as error:
+            if not isinstance(error, (PowerCut, DiskFailed)):
+                world.violate("a node starts", f"{self.name}: {error!r}")
+            world.note(self.name, f"start failed: {error!r}")
+            if self.group is not None and not self.group.killed:
+                self.group.kill()
+            self.group = None
+            return
+        self.node = node
+        world.watch(self, node)
+        node.start()
+        world.network.register(self.name, self._handle, node.endpoint.install_snapshot, self._forward)
+        world.note(self.name, f"started, life {self.life}")
+
+    async def _handle(self, request: Any) -> Any:
+        assert self.node is not None
+        response = await self.node.endpoint.handle(request)
+        self.world.check_answer(self, request, response)
+        return response
+
+    async def _forward(self, request: Any, timeout: float, hops: int) -> Any:
+        node, failed_before = self.node, self.failed
+        assert node is not None
+        response = await node.kv.dispatch(request, RequestContext(self.world.loop.time() + timeout, hops))
+        if self.failed and failed_before and request.DESCRIPTOR.name in ("PutRequest", "DeleteRequest"):
+            self.world.violate("nothing is acknowledged after a fatal error", f"{self.name} answered {response}")
+        return response
+
+    def _on_fatal(self, error: BaseException) -> None:
+        if self.failed:
+            return
+        self.failed = True
+        if isinstance(error, (DiskFailed, PowerCut)):
+            self.world.faults["node stopped by its disk"] += 1
+        else:
+            self.world.violate("a node does not stop by itself", f"{self.name}: {error!r}", error)
+        # The process ends a moment later; what still runs meanwhile must not acknowledge anything.
+        delay = self.world.rng.random() * 0.005
+        self.world.outside(delay, self._end_failed, self.life)
+
+    def _end_failed(self, life: int) -> None:
+        if self.life == life and self.up:
+            self.kill("stopped by a fatal error")
+            self.disk.restart()
+            self.store.crash()
+            self.world.outside(self.world.rng.uniform(0.05, 1.0), self.start)
+
+    def kill(self, why: str = "kill -9") -> None:
+        """SIGKILL: the page cache survives."""
+        if not self.up:
+            return
+        assert self.group is not None
+        self.world.note(self.name, why)
+        self.group.kill()
+        self.world.network.crash(self.name)
+        self.world.forget_leader(self.name)
+        self.group = self.node = self.log_worker = self.store_worker = None
+        self.disk.on_sync = None
+
+    def lose_power(self) -> None:
+        """What was not synced is lost, wholly or in parts."""
+        self.kill("power loss")
+        self.disk.crash()
+        self.store.crash()
+
+    def lose_disk(self) -> None:
+        """A new, empty disk under the old name: a new node, which its peers must not let vote."""
+        self.kill("disk lost")
+        self.lost = True
+        self.new_disk()
+
+    def die_at_sync(self, count: int, power: bool) -> None:
+        """Dies in the middle of the `count`-th sync from now."""
+
+        def on_sync(_: str) -> None:
+            nonlocal count
+            count -= 1
+            if count <= 0 and self.disk.on_sync is not None:
+                self.disk.on_sync = None
+                self.kill("died within a sync")
+                if power:
+                    # After the interrupted call has left the disk.
+                    self.world.outside(0.0, self._crash_disk, self.life)
+                self.world.outside(self.world.rng.uniform(0.01, 2.0), self.start)
+                raise PowerCut
+
+        self.disk.on_sync = on_sync
+
+    def _crash_disk(self, life: int) -> None:
+        if self.life == life and not self.up:
+            self.disk.crash()
+            self.store.crash()
+
+    async def stop(self) -> None:
+        """SIGTERM."""
+        node, group, life = self.node, self.group, self.life
+        if node is None or group is None or self.stopping:
+            return
+        self.stopping = True
+        self.world.note(self.name, "SIGTERM")
+        task = group.create_task(self._stop(node), name=f"stop {self.name}")
+        waited = 0.0
+        while not task.done() and self.life == life and self.up and waited < 30.0:
+            await self.world.sleep(0.05)
+            waited += 0.05
+        if self.life == life and self.up:
+            if not self.failed and not task.done() and not group.paused:
+                self.world.note(self.name, f"SIGTERM took more than {waited} s")
+            self.kill("ended after SIGTERM" if task.done() else "kill -9 after SIGTERM")
+
+    async def _stop(self, node: Node) -> None:
+        await node.hand_over()
+        self.world.network.unregister(self.name)
+        await node.stop()
+
+
+class World:
+    """Nodes, network, clocks, and everything that is known about the run."""
+
+    def __init__(self, loop: SimulatedLoop, trace: Trace, *, nodes: int, shards: int, replication_factor: int) -> None:
+        self.loop, self.trace = loop, trace
+        self.rng = loop.random("world")
+        self.faults: Counter[str] = Counter()
+        self.violations: list[Violation] = []
+        self.network = Network(loop, loop.random("network"), trace=trace)
+        self.config = self._random_config(nodes, shards, replication_factor)
+        self.nodes = {name: SimNode(self, name) for name in self.config.cluster.members}
+        self.hashes: dict[tuple[Shard, Index], tuple[int, NodeName]] = {}
+        self.applied: dict[Shard, dict[Index, list[AppliedWrite]]] = {}
+        self.placed_values: dict[bytes, Index] = {}
+        """The place of every eventual put that took effect, by its (unique) value."""
+        self.superseded: dict[str, tuple[Index, int]] = {}
+        self.leaders: dict[tuple[Shard, Term], tuple[NodeName, int]] = {}
+        self.leading: dict[Shard, tuple[NodeName, Term]] = {}
+        self.counts: Counter[str] = Counter()
+
+    def _random_config(self, nodes: int, shards: int, replication_factor: int) -> Config:
+        rng = self.loop.random("config")
+        members = {f"n{i + 1}": f"127.0.0.1:{7401 + i}" for i in range(nodes)}
+        config = Config.randomized(
+            rng,
+            node=NodeConfig(name="n1", listen=members["n1"], data_dir="simulated"),  # type: ignore[arg-type]
+            cluster=Cluster(id="sim", shards=shards, replication_factor=replication_factor, members=members),
+        )
+        # Far below what the configuration permits, so that segments roll, tables are flushed and logs are cut all the time.
+        storage = config.storage.model_copy(
+            update={
+                "segment_size_bytes": rng.choice((8, 16, 64)) * KIB,
+                "memtable_size_bytes": rng.choice((8, 16, 64, 256)) * KIB,
+                "flush_interval_s": rng.choice((0.5, 2.0, 5.0)),
+            }
+        )
+        replication = config.replication.model_copy(update={"entries_retained": rng.choice((1, 16, 64))})
+        return config.model_copy(update={"storage": storage, "replication": replication})
+
+    @functools.cache  # noqa: B019
+    def config_of(self, name: NodeName) -> Config:
+        """A node's own configuration."""
+        node = NodeConfig(name=name, listen=self.config.cluster.members[name], data_dir="simulated")  # type: ignore[arg-type]
+        return self.config.model_copy(update={"node": node})
+
+    # ---- the world's own time ---------------------------------------------------------------------------------------
+
+    def outside(self, delay: float, callback: Callable[..., Any], *args: Any) -> None:
+        """Calls back later, outside of all nodes."""
+        self.loop.call_later(delay, callback, *args, context=self.network._context)
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits in virtual time."""
+        future = self.loop.create_future()
+        self.loop.call_later(seconds, lambda: None if future.done() else future.set_result(None))
+        await future
+
+    def note(self, node: str, text: str) -> None:
+        """An event for the trace."""
+        self.trace.event(node, text)
+
+    def violate(self, rule: str, message: str, error: BaseException | None = None) -> None:
+        """A promise is broken."""
+        violation = Violation(rule, f"at {self.loop.time():.6f} s: {message}")
+        self.violations.append(violation)
+        self.note("", f"VIOLATION {violation}")
+        if error is not None and error.__traceback__ is not None:
+            import traceback
+
+            self.note("", "".join(traceback.format_exception(error)[-12:]))
+
+    def live(self) -> list[SimNode]:
+        """Nodes that run and have their own disk."""
+        return [node for node in self.nodes.values() if node.up and not node.lost]
+
+    # ---- looking inside ---------------------------------------------------------------------------------------------
+
+    def watch(self, sim: SimNode, node: Node) -> None:
+        """Hangs the checks into a node that was just built."""
+        write = node.log.write
+
+        def write_and_note(records: Any) -> None:
+            write(records)
+            sim.durable.on_written(records)
+
+        node.log.write = write_and_note  # type: ignore[method-assign]
+        for replica in node.replicas.values():
+            for missing in sim.durable.check_start(replica):
+                self.violate("a start finds everything durable", f"{sim.name}, shard {replica.shard}: {missing}")
+            self._check_hash(sim, replica)
+            self._watch_replica(sim, replica)
+
+    def _watch_replica(self, sim: SimNode, replica: Replica) -> None:
+        machine, ready, installed = replica.machine, replica.ready, replica.on_snapshot_installed
+        apply = machine.apply
+
+        def apply_and_check(entry: Entry) -> Any:
+            self._check_committed(sim, replica, entry)
+            result = apply(entry)
+            self.counts["applied"] += 1
+            if self._check_hash(sim, replica):
+                self._note_applied(sim, replica, entry, result)
+            return result
+
+        def ready_and_check(now: float) -> Any:
+            due = ready(now)
+            self._check_role(sim, replica)
+            return due
+
+        def on_snapshot_installed(index: Index, term: Term) -> None:
+            installed(index, term)
+            self.counts["snapshots installed"] += 1
+            self._check_hash(sim, replica)
+
+        machine.apply = apply_and_check  # type: ignore[method-assign]
+        replica.ready = ready_and_check  # type: ignore[method-assign]
+        replica.on_snapshot_installed = on_snapshot_installed  # type: ignore[method-assign]
+
+    def _check_committed(self, sim: SimNode, replica: Replica, entry: Entry) -> None:
+        shard = replica.shard
+        if not sim.durable.holds(shard, entry.index, entry.term):
+            self.violate("applied only what is durable here", f"{sim.name}, shard {shard}, entry {entry.index}")
+        if (shard, entry.index) in self.hashes:
+            return
+        voters = replica.raft.voters
+        holders = [name for name in voters if self.nodes[name].durable.holds(shard, entry.index, entry.term)]
+        if len(holders) < majority(len(voters)):
+            message = f"{sim.name} applies entry {entry.index} of shard {shard}, term {entry.term}; durable only on {holders}"
+            self.violate("committed means durable on a majority", message)
+
+    def _check_hash(self, sim: SimNode, replica: Replica) -> bool:
+        """True if this is the first replica at its applied index."""
+        machine = replica.machine
+        key = (replica.shard, machine.applied)
+        known = self.hashes.get(key)
+        if known is None:
+            self.hashes[key] = (machine.state_hash, sim.name)
+            self.note(sim.name, f"shard {replica.shard} applied {machine.applied} hash {machine.state_hash:016x}")
+            return True
+        if known[0] != machine.state_hash:
+            message = f"shard {replica.shard} at {machine.applied}: {known[1]} has {known[0]:016x}, "
+            self.violate("equal state at equal applied index", f"{message}{sim.name} has {machine.state_hash:016x}")
+        return False
+
+    def _note_applied(self, sim: SimNode, replica: Replica, entry: Entry, result: Any) -> None:
+        command = replication_pb2.Command.FromString(entry.data)
+        operation = command.WhichOneof("operation")
+        writes = self.applied.setdefault(replica.shard, {}).setdefault(entry.index, [])
+        machine = replica.machine
+        if operation in ("put", "delete") and not isinstance(result, KvnodeError):
+            key = command.put.key if operation == "put" else command.delete.key
+            version = machine.version(key)
+            assert version is not None
+            writes.append(AppliedWrite(key, entry.index, version.hlc, True))
+        elif operation == "sequence":
+            for write in command.sequence.writes:
+                self._note_sequenced(replica, entry, write, writes)
+
+    def _note_sequenced(self, replica: Replica, entry: Entry, write: Any, writes: list[AppliedWrite]) -> None:
+        machine, origin = replica.machine, Origin(write.node, write.incarnation)
+        name = f"{replica.shard}.{write.node}.{write.incarnation}.{write.sequence}"
+        superseded = machine.superseded.get((origin, write.sequence))
+        version = machine.version(write.key)
+        if superseded is not None and superseded.revision == entry.index:
+            self.superseded[name] = (entry.index, superseded.outcome.by)
+            self.counts["superseded"] += 1
+        elif version is not None and version.revision == entry.index:
+            tie = f"{write.node}\0{write.incarnation:020d}"
+            applied = AppliedWrite(write.key, entry.index, version.hlc, False, write.base, tie, name)
+            writes.append(applied)
+            self.counts["eventual applied"] += 1
+            if not write.deletion:
+                self.placed_values[write.value] = entry.index
+
+    def _check_role(self, sim: SimNode, replica: Replica) -> None:
+        raft = replica.raft
+        if raft.role is not Role.LEADER:
+            if self.leading.get(raft.shard, ("", 0))[0] == sim.name:
+                del self.leading[raft.shard]
+            return
+        key, me = (raft.shard, raft.term), (sim.name, sim.life)
+        known = self.leaders.setdefault(key, me)
+        if known != me:
+            self.violate("one leader a term", f"shard {raft.shard}, term {raft.term}: {known[0]} and {sim.name}")
+        if self.leading.get(raft.shard) != (sim.name, raft.term):
+            self.leading[raft.shard] = (sim.name, raft.term)
+            self.counts["elections"] += 1
+            self.note(sim.name, f"leads shard {raft.shard} in term {raft.term}")
+
+    def forget_leader(self, name: NodeName) -> None:
+        """A node died."""
+        for shard in [shard for shard, (leader, _) in self.leading.items() if leader == name]:
+            del self.leading[shard]
+
+    def check_answer(self, sim: SimNode, request: Any, response: Any) -> None:
+        """An answer to a peer leaves: what it promises must be on the disk."""
+        durable = sim.durable
+        if sim.failed:
+            return
+        if isinstance(response, election_pb2.RequestVoteResponse):
+            model = durable.shard(response.shard)
+            if response.granted and not response.pre_vote:
+                vote = request.message.from_node
+                if (model.term, model.vote) != (response.term, vote) and model.term <= response.term:
+                    self.violate("a vote leaves behind its record", f"{sim.name} -> {vote}: {response}, durable {model.term}")
+        elif isinstance(response, replication_pb2.AppendResponse):
+            for result, append in zip(response.results, sorted(request.appends, key=lambda a: a.shard), strict=False):
+                del append
+                if result.success and result.index and not durable.holds(result.shard, result.index, None):
+                    self.violate("an append's answer leaves behind its entries", f"{sim.name}: {result}")
+                if durable.shard(result.shard).term < result.term and result.success:
+                    self.violate("an append's answer leaves behind its term", f"{sim.name}: {result}")
+        elif isinstance(response, replication_pb2.ReplicateEventualResponse) and sim.node is not None:
+            for held in response.held:
+                origin = Origin(held.node, held.incarnation)
+                placed = sim.node.replicas[held.shard].machine.sequenced.get(origin, 0)
+                known = durable.shard(held.shard).eventual.get(origin, {})
+                if any(sequence not in known for sequence in range(placed + 1, held.held + 1)):
+                    self.violate("held means durable", f"{sim.name}: {held}, durable {list(known)[-3:]}, placed {placed}")
+
+
+# ---- what nodes log -----------------------------------------------------------------------------------------------------
+
+
+def log_to(world: World) -> None:
+    """What nodes log becomes part of the trace."""
+
+    def into_trace(_: Any, method: str, fields: Any) -> Any:
+        group = current_group()
+        error = fields.pop("exc_info", None)
+        text = " ".join(f"{name}={value}" for name, value in fields.items() if name != "event")
+        world.note(group.name if group else "", f"{method}: {fields.get('event')} {text}")
+        if isinstance(error, BaseException) and not isinstance(error, (DiskFailed, PowerCut)):
+            world.note("", repr(error))
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[into_trace])
+
+
+def random_of(seed: int | str) -> random.Random:
+    """A generator for what is decided before the loop exists."""
+    return random.Random(f"{seed}/scenario")
