@@ -16,6 +16,9 @@ RANGE_LIMIT_MAX = 1_000
 RANGE_RESPONSE_SIZE_BYTES_MAX = 3 * 1024 * 1024
 """A page ends early before its answer outgrows what clients receive by default (4 MiB)."""
 
+BATCH_RESPONSE_SIZE_BYTES_MAX = 8 * 1024 * 1024
+"""Reads of a batch whose values do not fit any more fail with OVERLOADED, and are asked again."""
+
 ACKS_MAX = 7
 """`acks` of an eventual write: at most the replicas of a shard."""
 SESSION_TOKEN_SIZE_BYTES_MAX = 64 * 1024

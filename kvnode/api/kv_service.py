@@ -12,7 +12,7 @@ from kvapi.v1 import kv_pb2, kv_pb2_grpc
 from kvnode import limits
 from kvnode.api import convert
 from kvnode.api.status import abort, to_operation_error
-from kvnode.errors import InvalidRequest, KvnodeError
+from kvnode.errors import InvalidRequest, KvnodeError, Overloaded
 from kvnode.routing.context import RequestContext
 from kvnode.routing.router import Router
 from kvnode.types import Seconds
@@ -20,6 +20,13 @@ from kvnode.types import Seconds
 HOPS_KEY = "kvnode-hops"
 """Metadata of a forwarded request."""
 DEADLINE_S_MAX: Seconds = 3600.0
+_DOES_NOT_FIT = kv_pb2.BatchResult(
+    error=to_operation_error(
+        Overloaded(
+            f"the batch's answer has more than {limits.BATCH_RESPONSE_SIZE_BYTES_MAX} bytes; read this again in another one"
+        )
+    )
+)
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -112,7 +119,13 @@ class KvService(kv_pb2_grpc.KVServicer):
         """Serves independent operations at once; each has its own outcome."""
         convert.check_batch(request)
         results = await asyncio.gather(*(self._one(operation, context) for operation in request.operations))
-        return kv_pb2.BatchResponse(results=results)
+        response = kv_pb2.BatchResponse()
+        size = 0
+        for result in results:
+            size += result.ByteSize()
+            fits = size <= limits.BATCH_RESPONSE_SIZE_BYTES_MAX or result.WhichOneof("result") not in ("get", "range")
+            response.results.append(result if fits else _DOES_NOT_FIT)
+        return response
 
     async def _one(self, operation: kv_pb2.BatchOperation, context: RequestContext) -> kv_pb2.BatchResult:
         which = operation.WhichOneof("operation")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from kvapi.v1 import kv_pb2, replication_pb2
 from kvnode import limits
-from kvnode.errors import DeadlineExpired, KvnodeError, NoLeader, NoSpace, OutcomeUnknown, Overloaded, Unavailable
+from kvnode.errors import DeadlineExpired, KvnodeError, NoLeader, NoSpace, NotLeader, OutcomeUnknown, Overloaded, Unavailable
 from kvnode.observe.replication_tracing import ReplicationTracing
 from kvnode.protocol.eventual.verdict import Current, Stamp, verdict
 from kvnode.protocol.raft.role import Role
@@ -141,6 +141,8 @@ class LocalShards:
         request = self._envelopes.seal(leader_name, replication_pb2.ReadIndexRequest(shard=shard))
         try:
             response = await self._transport.call(leader_name, request, context.deadline - self._loop.time())
+        except NotLeader as error:
+            raise NoLeader(f"shard {shard}: {leader_name} does not lead it any more; try again", shard=shard) from error
         except PeerUnreachable as error:
             raise NoLeader(f"shard {shard}: its leader {leader_name} does not answer: {error}", shard=shard) from error
         index: Index = response.index

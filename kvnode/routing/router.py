@@ -323,7 +323,13 @@ class Router:
         if replica is None:
             response: kv_pb2.OperationResponse = await self._forward(self._nearest(shard), request, context, is_write=False)
             return response
-        return self._operation(replica, origin, sequence)
+        known = self._operation(replica, origin, sequence)
+        elsewhere = origin.node != self.me and self.map.address(origin.node) and self._healthy(origin.node)
+        if known.state == kv_pb2.OPERATION_STATE_UNKNOWN and elsewhere and context.may_forward:
+            # Not here yet, maybe: who accepted it knows for certain.
+            asked: kv_pb2.OperationResponse = await self._forward(origin.node, request, context, is_write=False)
+            return asked
+        return known
 
     def _operation(self, replica: Replica, origin: Origin, sequence: int) -> kv_pb2.OperationResponse:
         machine = replica.machine

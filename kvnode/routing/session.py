@@ -16,7 +16,10 @@ from kvnode.types import Index, Origin, Shard
 
 
 def decode(token: bytes) -> kv_pb2.SessionToken:
-    """Raises `InvalidRequest` for bytes that are no token."""
+    """Raises `InvalidRequest` for bytes that are no token.
+
+    Clients join the tokens of overlapping operations by concatenation: a shard may come more than once.
+    """
     if len(token) > limits.SESSION_TOKEN_SIZE_BYTES_MAX:
         raise InvalidRequest(
             "session", f"the token has {len(token)} bytes, at most {limits.SESSION_TOKEN_SIZE_BYTES_MAX} are taken"
@@ -28,8 +31,18 @@ def decode(token: bytes) -> kv_pb2.SessionToken:
 
 
 def position(token: kv_pb2.SessionToken, shard: Shard) -> kv_pb2.SessionPosition | None:
-    """What the session has seen of the shard."""
-    return next((p for p in token.positions if p.shard == shard), None)
+    """What the session has seen of the shard: the most of everything that the token says about it."""
+    said = [p for p in token.positions if p.shard == shard]
+    if len(said) < 2:
+        return said[0] if said else None
+    merged = kv_pb2.SessionPosition(shard=shard, revision=max(p.revision for p in said))
+    needed: dict[Origin, int] = {}
+    for origin in (o for p in said for o in p.origins):
+        known = Origin(origin.node, origin.incarnation)
+        needed[known] = max(needed.get(known, 0), origin.sequence)
+    for known, sequence in needed.items():
+        merged.origins.add(node=known.node, incarnation=known.incarnation, sequence=sequence)
+    return merged
 
 
 def is_served_by(replica: Replica, seen: kv_pb2.SessionPosition | None) -> bool:
@@ -49,10 +62,11 @@ def advance(token: bytes, replica: Replica, revision: Index, writes: dict[Origin
     """The token after an operation on the replica's shard that saw `revision` and eventual `writes` without a place yet."""
     if not token and not writes:
         return _plain(replica.shard, revision)
-    merged = decode(token) if token else kv_pb2.SessionToken()
-    seen = position(merged, replica.shard)
-    if seen is None:
-        seen = merged.positions.add(shard=replica.shard)
+    before = decode(token) if token else kv_pb2.SessionToken()
+    merged = kv_pb2.SessionToken()
+    for shard in dict.fromkeys([*(p.shard for p in before.positions), replica.shard]):
+        merged.positions.append(position(before, shard) or kv_pb2.SessionPosition(shard=shard))
+    seen = next(p for p in merged.positions if p.shard == replica.shard)
     seen.revision = max(seen.revision, revision)
     needed = {Origin(o.node, o.incarnation): o.sequence for o in seen.origins}
     for origin, sequence in writes.items():

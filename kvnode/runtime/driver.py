@@ -79,6 +79,7 @@ class Driver:
         self._deadlines: dict[Shard, Seconds] = {}
         self._roles: dict[Shard, tuple[Role, Term, NodeName]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due: Seconds = 0.0
         self._stalled = False
         self.writing_blocked = False
         """A batch waits for space."""
@@ -188,16 +189,15 @@ class Driver:
         role = (raft.role, raft.term, raft.leader)
         if role != self._roles.get(shard):
             self._roles[shard] = role
-            logger.info(
-                "role", shard=shard, term=raft.term, role=raft.role.value, leader=raft.leader, last_index=raft.log.last_index
-            )
+            logger.info("role", shard=shard, term=raft.term, role=raft.role.value, leader=raft.leader)
 
     def _arm(self, now: Seconds) -> None:
-        due = min(self._deadlines.values())
-        if self._timer is None or self._timer.cancelled() or due < self._timer.when() or self._timer.when() <= now:
-            if self._timer:
+        # A timer that is due too early is harmless, and re-arming at each heartbeat would cost more than its wake-up.
+        due = max(min(self._deadlines.values()), now)
+        if self._timer is None or due < self._timer_due:
+            if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self.loop.call_at(max(due, now), self._on_timer)
+            self._timer, self._timer_due = self.loop.call_at(due, self._on_timer), due
 
     def _on_timer(self) -> None:
         now = self.loop.time()

@@ -225,10 +225,10 @@ def test_grpcurl_with_nothing_but_an_address_lists_describes_puts_and_gets(clust
     put = '{"key_text": "greeting", "value_text": "hello, wörld"}'
     assert int(json.loads(_grpcurl(grpcurl, "-d", put, address, "kvapi.v1.KV/Put"))["revision"]) > 0
     got = json.loads(_grpcurl(grpcurl, "-d", '{"key_text": "greeting", "text": true}', address, "kvapi.v1.KV/Get"))
-    assert (got["found"], got["keyText"], got["valueText"]) == (True, "greeting", "hello, wörld")
+    assert (got["found"], got["key_text"], got["value_text"]) == (True, "greeting", "hello, wörld")
     page = '{"prefix_text": "greet", "text": true}'
     items = json.loads(_grpcurl(grpcurl, "-d", page, address, "kvapi.v1.KV/Range"))["items"]
-    assert [item["keyText"] for item in items] == ["greeting"]
+    assert [item["key_text"] for item in items] == ["greeting"]
     health = json.loads(_grpcurl(grpcurl, "-d", '{"service": "kvapi.v1.KV"}', address, "grpc.health.v1.Health/Check"))
     assert health == {"status": "SERVING"}
 

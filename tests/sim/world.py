@@ -110,6 +110,8 @@ class SimNode:
             return
         self.life += 1
         self.failed = self.stopping = False
+        self.disk.restart()
+        self.store.crash()
         self.group = self.world.loop.group(self.name)
         self.group.run(self._start)
 

@@ -1,0 +1,288 @@
+"""One run: a seed and a scenario in, a verdict out. Two phases, as in TigerBeetle's VOPR: safety under faults, then a majority
+is healed and must make progress; at the end everything is healed and must agree.
+
+Owns: the order of the phases, the demands of the second, the checks at the end. Never: takes anything but seed and scenario into
+account, so that both replay a run exactly.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TextIO
+
+import structlog
+
+from kvapi.v1 import kv_pb2
+from kvclient.hashing import shard_of
+from kvnode.errors import KvnodeError
+from kvnode.runtime.transport import PeerUnreachable
+
+from .faults import Faults
+from .history import EventualState, Kind, Violation, check_acknowledged_applied, check_eventual_contract, check_revision_order
+from .linearizability import check_linearizability
+from .loop import SimulatedLoop, SimulationError, run
+from .trace import Trace
+from .workload import STRONG, Workload, kind_of
+from .world import World, log_to
+
+STEPS_MAX = 6_000_000
+
+
+@dataclass
+class Result:
+    """How a run ended."""
+
+    seed: str
+    scenario: str
+    trace_hash: str = ""
+    simulated_s: float = 0.0
+    real_s: float = 0.0
+    steps: int = 0
+    operations: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    violations: list[Violation] = field(default_factory=list)
+    tail: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check passed."""
+        return not self.violations
+
+
+class Simulation:
+    """The phases of one run."""
+
+    def __init__(self, loop: SimulatedLoop, trace: Trace, scenario: str) -> None:
+        rng = loop.random("shape")
+        nodes, factor = rng.choice(((3, 3), (3, 3), (4, 3), (5, 3), (5, 5)))
+        self.world = World(loop, trace, nodes=nodes, shards=rng.choice((1, 2, 4)), replication_factor=factor)
+        self.rng, self.loop = rng, loop
+        self.faults = Faults(self.world, scenario, interval_s_mean=rng.choice((0.3, 1.0, 3.0)))
+        self.workload = Workload(self.world, clients=rng.randint(2, 8), pause_s_mean=rng.choice((0.01, 0.05, 0.2)))
+        self.fault_time = rng.uniform(5.0, 20.0)
+        election_s = self.world.config.election.timeout_ms_max / 1000
+        detection_s = self.world.config.failure_detection.silence_ms_max / 1000
+        self.progress_bound = 10.0 + 4 * election_s + detection_s
+
+    async def run(self) -> None:
+        """All phases."""
+        world = self.world
+        log_to(world)
+        for node in world.nodes.values():
+            world.outside(self.rng.uniform(0.0, 0.2), node.start)
+        await world.sleep(self.rng.uniform(0.0, 3.0))
+        self.workload.start()
+        faults = self.loop.create_task(self.faults.run(), name="faults")
+        await world.sleep(self.fault_time)
+        self.faults.running = False
+        await faults
+        if world.violations:
+            return
+        dead = self._dead()
+        world.note("", f"a majority is healed; dead: {dead}")
+        self.faults.heal(dead)
+        await self._demand_progress("with a majority healed", dead)
+        world.note("", "all are healed")
+        self.faults.heal()
+        await self._demand_progress("with all healed", [])
+        await self.workload.stop()
+        await self._converge()
+        self._check_end()
+
+    def _dead(self) -> list[str]:
+        """A minority of every shard's replicas, lost disks counted."""
+        count = (self.world.config.cluster.replication_factor - 1) // 2
+        lost = [node.name for node in self.world.nodes.values() if node.lost]
+        others = [name for name in self.world.nodes if name not in lost]
+        return self.rng.sample(others, max(0, self.rng.randint(0, count) - len(lost)))
+
+    # ---- progress ---------------------------------------------------------------------------------------------------
+
+    async def _demand_progress(self, when: str, dead: list[str]) -> None:
+        """Every shard takes a strong write, through every live node, within the bound."""
+        world = self.world
+        start = self.loop.time()
+        cluster = world.config.cluster
+        endpoint = world.network.endpoint("progress")
+        for shard in range(cluster.shards):
+            key = next(key for n in range(10_000) if shard_of(key := b"progress%d" % n, cluster.shards) == shard)
+            for name, node in world.nodes.items():
+                if name in dead or node.lost:
+                    continue
+                last = ""
+                while True:
+                    if world.violations:
+                        return
+                    if self.loop.time() - start > self.progress_bound:
+                        world.violate("progress", f"{when}: no strong write of shard {shard} through {name}: {last}")
+                        return
+                    try:
+                        await endpoint.forward(name, kv_pb2.PutRequest(key=key, value=b"x", consistency=STRONG), 2.0, 0)
+                        break
+                    except (KvnodeError, PeerUnreachable) as error:
+                        last = f"{type(error).__name__}: {error}"
+                        await world.sleep(0.05)
+        world.note("", f"progress {when} after {self.loop.time() - start:.3f} s")
+
+    # ---- agreement --------------------------------------------------------------------------------------------------
+
+    def _disagreement(self) -> str:
+        """What is not settled yet; empty when all agree."""
+        world = self.world
+        for shard in range(world.config.cluster.shards):
+            states = {}
+            for name, sim in world.nodes.items():
+                if sim.lost:
+                    continue
+                if sim.node is None:
+                    return f"{name} does not run"
+                replica = sim.node.replicas.get(shard)
+                if replica is None:
+                    continue
+                if replica.holder.size:
+                    return f"shard {shard}: {name} still holds {replica.holder.size} eventual writes: {_held(replica.holder)}"
+                raft = replica.raft
+                if raft.log.last_index != raft.commit or replica.applied != raft.commit:
+                    return f"shard {shard}: {name} applied {replica.applied}, committed {raft.commit} of {raft.log.last_index}"
+                if replica.waiting:
+                    return f"shard {shard}: {name} has proposals waiting at {list(replica.waiting)}"
+                states[name] = (replica.applied, replica.machine.state_hash)
+            if len(set(states.values())) > 1:
+                return f"shard {shard}: {states}"
+        return ""
+
+    async def _converge(self) -> None:
+        world = self.world
+        start = self.loop.time()
+        while (different := self._disagreement()) and not world.violations:
+            if self.loop.time() - start > 2 * self.progress_bound:
+                world.violate("agreement once all are healed", different)
+                return
+            await world.sleep(0.1)
+        world.note("", f"agreed after {self.loop.time() - start:.3f} s")
+        # Longer than any interval of flushes: the logs must have been cut behind them.
+        await world.sleep(world.config.storage.flush_interval_s + 3.0)
+        retained = world.config.replication.entries_retained
+        for sim in world.live():
+            assert sim.node is not None
+            for shard, replica in sim.node.replicas.items():
+                log = replica.raft.log
+                if log.last_index - log.offset > retained + 50:
+                    world.violate("the log is bounded", f"{sim.name}, shard {shard}: {log.last_index - log.offset} entries")
+            sim.node.log.size_bytes  # noqa: B018
+
+    # ---- the checks -------------------------------------------------------------------------------------------------
+
+    def _check_end(self) -> None:
+        world, workload = self.world, self.workload
+        if world.violations:
+            return
+        found: list[Violation] = []
+        lost = [node.name for node in world.nodes.values() if node.lost]
+        outcomes: dict[int, list] = {}
+        for write in workload.eventual:
+            outcome = workload.outcome_of(write)
+            operation = write.operation
+            acknowledged_elsewhere = write.acks > 1 or write.operation_id.split(".")[1:2] != lost
+            if outcome.acknowledged and not acknowledged_elsewhere and outcome.state is EventualState.UNKNOWN:
+                continue
+            outcomes.setdefault(operation.shard, []).append(outcome)
+            if operation.outcome == "pending":
+                revision = outcome.revision if outcome.state is EventualState.APPLIED else None
+                if revision is None and operation.value is not None:
+                    revision = world.placed_values.get(operation.value)
+                if revision is None and write.operation_id and outcome.state is EventualState.SUPERSEDED:
+                    workload.history.fail(operation, "superseded")
+                elif revision is None and operation.value is not None:
+                    workload.history.fail(operation, "without a place at the end")
+                else:
+                    workload.history.unknown(operation, "eventual", revision=revision)
+            elif operation.value is not None and operation.value in world.placed_values:
+                found.append(Violation("definite means definite", f"{kind_of(operation)} took effect: {operation.note}"))
+        for shard in range(world.config.cluster.shards):
+            applied = [w for _, writes in sorted(world.applied.get(shard, {}).items()) for w in writes]
+            found += check_eventual_contract(outcomes.get(shard, []), applied)
+            found += check_acknowledged_applied(
+                (o for o in workload.history.operations if o.shard == shard and o.outcome == "ok"), applied
+            )
+        found += self._check_sessions()
+        found += check_revision_order(workload.history.operations)
+        if not found:
+            report = check_linearizability(workload.history)
+            found += [Violation("linearizability", str(failure)) for failure in report.failures]
+        for violation in found:
+            world.violate(violation.rule, violation.message)
+
+    def _check_sessions(self) -> list[Violation]:
+        """Read your writes: a session's own key shows its last acknowledged write, or a later one."""
+        found = []
+        by_key: dict[bytes, list] = {}
+        for write in self.workload.eventual:
+            if write.number:
+                by_key.setdefault(write.operation.key, []).append(write)
+        for read in self.workload.session_reads:
+            if read.seen >= read.expected:
+                continue
+            missed = by_key[read.key][read.expected - 1]
+            outcome = self.workload.outcome_of(missed)
+            if outcome.state is not EventualState.SUPERSEDED:
+                found.append(Violation("read your writes", f"{read}; the missed write is {outcome}"))
+        return found
+
+
+def _held(holder: object) -> list[tuple[str, int, int]]:
+    return [(w.node, w.incarnation, w.sequence) for w in holder.writes()][:5]  # type: ignore[attr-defined]
+
+
+def simulate(seed: int | str, scenario: str = "mixed", *, sink: TextIO | None = None, tail: int = 200) -> Result:
+    """Runs one seed. Never raises for what the cluster did; everything is in the result."""
+    result = Result(str(seed), scenario)
+    started = time.perf_counter()
+    kept: list[tuple[Simulation, Trace]] = []
+
+    async def main(loop: SimulatedLoop) -> None:
+        trace = Trace(loop.time, sink=sink)
+        simulation = Simulation(loop, trace, scenario)
+        kept.append((simulation, trace))
+        try:
+            await simulation.run()
+        finally:
+            result.trace_hash, result.simulated_s, result.steps = trace.hash(), loop.time(), loop.steps
+            unhandled = [line for line in loop.unhandled if "PowerCut" not in line]
+            for line in unhandled[:5]:
+                simulation.world.violate("no error goes unnoticed", line)
+            loop.unhandled.clear()
+
+    try:
+        run(lambda loop: main(loop), seed=f"{scenario}/{seed}", until=600.0, steps_max=STEPS_MAX, strict=False, fuzz=_fuzz(seed))
+    except SimulationError as error:
+        result.violations.append(Violation("the run ends", str(error)[:3000]))
+    except Exception as error:
+        import traceback
+
+        result.violations.append(Violation("the harness works", "".join(traceback.format_exception(error))))
+    finally:
+        structlog.reset_defaults()
+    if kept:
+        simulation, trace = kept[0]
+        world = simulation.world
+        result.violations += world.violations
+        result.faults = world.faults + world.network.faults
+        result.counts = world.counts
+        for operation in simulation.workload.history.operations:
+            result.operations[str(operation.outcome)] += 1
+        if result.violations:
+            result.tail = trace.tail(tail)
+    result.real_s = time.perf_counter() - started
+    return result
+
+
+def _fuzz(seed: int | str) -> bool:
+    return random.Random(f"{seed}/fuzz").random() < 0.3
+
+
+__all__ = ["Kind", "Result", "simulate"]

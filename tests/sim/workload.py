@@ -1,0 +1,299 @@
+"""Clients: what they ask, what they are told, and what they may conclude from it.
+
+Owns: the clients' tasks and the record of what they saw. Never: looks into a node; a client is outside, behind the network.
+
+Three kinds of keys: `s…` get strong operations only (register and compare-and-set); `m…` get strong and eventual ones;
+`p<client>…` belong to one session, which writes eventually and reads at session level.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from kvapi.v1 import kv_pb2
+from kvclient.hashing import shard_of
+from kvnode.errors import CompareFailed, KvnodeError
+from kvnode.runtime.transport import PeerUnreachable
+
+from .history import EventualState, EventualWrite, History, Kind, Operation
+from .world import World
+
+STRONG, EVENTUAL = kv_pb2.CONSISTENCY_STRONG, kv_pb2.CONSISTENCY_EVENTUAL
+SESSION, BOUNDED = kv_pb2.CONSISTENCY_SESSION, kv_pb2.CONSISTENCY_BOUNDED
+
+
+@dataclass
+class Eventual:
+    """An eventual write, from its client's side."""
+
+    operation: Operation
+    client: str
+    deletion: bool
+    operation_id: str = ""
+    acks: int = 0
+    number: int = 0
+    """Of a session's own key: its place among the session's writes to the key, from 1."""
+
+
+@dataclass
+class SessionRead:
+    """A session's read of its own key: which write it saw (0: none), and which it had to see at least."""
+
+    key: bytes
+    at: float
+    expected: int
+    seen: int
+    tentative: bool
+    node: str
+    revision: int
+
+
+@dataclass
+class Session:
+    """One session's memory."""
+
+    token: bytes = b""
+    writes: dict[bytes, list[Eventual]] = field(default_factory=dict)
+    acknowledged: dict[bytes, int] = field(default_factory=dict)
+    revisions: dict[bytes, int] = field(default_factory=dict)
+
+
+class Workload:
+    """All clients of a run."""
+
+    def __init__(self, world: World, *, clients: int, pause_s_mean: float) -> None:
+        self.world = world
+        self.history = History(world.loop.time, lambda key: shard_of(key, world.config.cluster.shards))
+        self.eventual: list[Eventual] = []
+        self.session_reads: list[SessionRead] = []
+        self.running = True
+        self.finished = 0
+        self.clients = clients
+        self._pause_s_mean = pause_s_mean
+        self._number = 0
+        rng = world.loop.random("keys")
+        self.strong_keys = [b"s%d" % i for i in range(rng.choice((2, 4, 8)))]
+        self.mixed_keys = [b"m%d" % i for i in range(rng.choice((2, 4, 8)))]
+        self.value_sizes = rng.choice(((8, 16), (16, 400), (300, 2000)))
+        self.eventual_share = rng.choice((0.0, 0.3, 0.3, 0.6, 0.9))
+
+    def start(self) -> None:
+        """Begins to ask."""
+        for number in range(self.clients):
+            name = f"c{number + 1}"
+            self.world.loop.create_task(self._run(name), name=name)
+
+    async def stop(self) -> None:
+        """Asks nothing new, and waits for the last answers."""
+        self.running = False
+        while self.finished < self.clients:
+            await self.world.sleep(0.1)
+
+    # ---- one client -------------------------------------------------------------------------------------------------
+
+    async def _run(self, name: str) -> None:
+        rng = self.world.loop.random(f"client {name}")
+        endpoint = self.world.network.endpoint(name)
+        session = Session()
+        home = rng.choice(list(self.world.nodes))
+        try:
+            while self.running:
+                await self.world.sleep(rng.expovariate(1 / self._pause_s_mean))
+                if rng.random() < 0.3:
+                    home = rng.choice(list(self.world.nodes))
+                timeout = rng.choice((0.05, 0.5, 2.0, 5.0))
+                if rng.random() >= self.eventual_share:
+                    await self._strong(name, endpoint, home, rng, timeout)
+                elif rng.random() < 0.5:
+                    await self._mixed(name, endpoint, home, rng, timeout)
+                else:
+                    await self._session(name, endpoint, home, rng, timeout, session)
+        finally:
+            self.finished += 1
+
+    def _value(self, rng: random.Random) -> bytes:
+        self._number += 1
+        return b"%d." % self._number + b"x" * rng.randint(*self.value_sizes)
+
+    async def _strong(self, name: str, endpoint: Any, node: str, rng: random.Random, timeout: float) -> None:
+        key = rng.choice(self.strong_keys if rng.random() < 0.7 or not self.eventual_share else self.mixed_keys)
+        what = rng.random()
+        if what < 0.4:
+            await self._get(name, endpoint, node, key, timeout)
+        elif what < 0.7:
+            operation = self.history.invoke(name, Kind.PUT, key, value := self._value(rng))
+            await self._write(operation, endpoint, node, kv_pb2.PutRequest(key=key, value=value), timeout)
+        elif what < 0.8:
+            operation = self.history.invoke(name, Kind.DELETE, key)
+            await self._write(operation, endpoint, node, kv_pb2.DeleteRequest(key=key), timeout)
+        else:
+            read = await self._get(name, endpoint, node, key, timeout)
+            if read is None:
+                return
+            expected = (read.revision or 0) if read.found else 0
+            operation = self.history.invoke(name, Kind.PUT, key, value := self._value(rng), expected=expected)
+            request = kv_pb2.PutRequest(key=key, value=value, if_revision=expected)
+            await self._write(operation, endpoint, node, request, timeout)
+
+    async def _get(self, name: str, endpoint: Any, node: str, key: bytes, timeout: float) -> Operation | None:
+        operation = self.history.invoke(name, Kind.GET, key)
+        try:
+            response = await endpoint.forward(node, kv_pb2.GetRequest(key=key, consistency=STRONG), timeout, 0)
+        except (KvnodeError, PeerUnreachable) as error:
+            self.history.fail(operation, type(error).__name__)
+            self._note(operation)
+            return None
+        if response.tentative:
+            self.world.violate("a strong read shows nothing tentative", f"{operation.describe()} -> {response}")
+        self.history.ok(operation, found=response.found, value=response.value, revision=response.revision)
+        self._note(operation)
+        return operation
+
+    async def _write(self, operation: Operation, endpoint: Any, node: str, request: Any, timeout: float) -> None:
+        try:
+            response = await endpoint.forward(node, request, timeout, 0)
+        except CompareFailed as error:
+            self.history.compare_failed(operation, int(error.metadata["revision"]))
+        except KvnodeError as error:
+            note = f"{type(error).__name__}: {error.message}"
+            if error.definite:
+                self.history.fail(operation, note)
+            else:
+                self.history.unknown(operation, note)
+        except PeerUnreachable as error:
+            if error.refused:
+                self.history.fail(operation, str(error))
+            else:
+                self.history.unknown(operation, str(error))
+        else:
+            found = response.found if operation.kind is Kind.DELETE else None
+            self.history.ok(operation, revision=response.revision, found=found)
+        self._note(operation)
+
+    # ---- eventual ---------------------------------------------------------------------------------------------------
+
+    async def _mixed(self, name: str, endpoint: Any, node: str, rng: random.Random, timeout: float) -> None:
+        key = rng.choice(self.mixed_keys)
+        if rng.random() < 0.3:
+            level = rng.choice((EVENTUAL, BOUNDED))
+            request = kv_pb2.GetRequest(key=key, consistency=level)
+            if level == BOUNDED:
+                request.max_staleness_ms = rng.choice((1, 50, 1000))
+            try:
+                response = await endpoint.forward(node, request, timeout, 0)
+            except (KvnodeError, PeerUnreachable):
+                return
+            if level == BOUNDED and response.tentative:
+                self.world.violate("a bounded read shows nothing tentative", str(response))
+            return
+        await self._put_eventually(name, endpoint, node, key, rng, timeout, rng.random() < 0.15, b"")
+
+    async def _put_eventually(
+        self, name: str, endpoint: Any, node: str, key: bytes, rng: random.Random, timeout: float, deletion: bool, token: bytes
+    ) -> tuple[Eventual, bytes | None]:
+        acks = rng.choice((0, 0, 1, 2, 3))
+        acks = min(acks, self.world.config.cluster.replication_factor)
+        value = None if deletion else self._value(rng)
+        operation = self.history.invoke(name, Kind.DELETE if deletion else Kind.PUT, key, value)
+        write = Eventual(operation, name, deletion)
+        self.eventual.append(write)
+        request: Any
+        if deletion:
+            request = kv_pb2.DeleteRequest(key=key, consistency=EVENTUAL, acks=acks, session=token)
+        else:
+            request = kv_pb2.PutRequest(key=key, value=value, consistency=EVENTUAL, acks=acks, session=token)
+        served = None
+        try:
+            response = await endpoint.forward(node, request, timeout, 0)
+        except KvnodeError as error:
+            operation.note = f"{type(error).__name__}: {error.message}"
+            if error.definite:
+                self.history.fail(operation, operation.note)
+            write.operation_id = error.metadata.get("operation_id", "")
+            if write.operation_id:
+                write.acks = 1
+        except PeerUnreachable as error:
+            operation.note = str(error)
+            if error.refused:
+                self.history.fail(operation, operation.note)
+        else:
+            write.operation_id, write.acks, served = response.operation_id, response.acks, response.served.session
+            if response.acks < max(acks, 1):
+                self.world.violate("as many replicas hold it as asked", f"{operation.describe()}: {response.acks} of {acks}")
+        shown = kind_of(operation) + f" eventual acks={write.acks} {write.operation_id} {operation.note}"
+        self.world.note("", f"{name} -> {node}: {shown}")
+        return write, served
+
+    async def _session(
+        self, name: str, endpoint: Any, node: str, rng: random.Random, timeout: float, session: Session
+    ) -> None:
+        key = b"p%s.%d" % (name.encode(), rng.randrange(3))
+        own = session.writes.setdefault(key, [])
+        if rng.random() < 0.5:
+            place = len(self.eventual)
+            future = self._put_eventually(name, endpoint, node, key, rng, timeout, False, session.token)
+            # Numbered when it begins: a write without an answer may still be seen.
+            write, served = await future
+            assert self.eventual[place].client
+            own.append(write)
+            write.number = len(own)
+            if served is not None:
+                session.token = served
+                session.acknowledged[key] = write.number
+            return
+        request = kv_pb2.GetRequest(key=key, consistency=SESSION, session=session.token)
+        try:
+            response = await endpoint.forward(node, request, timeout, 0)
+        except (KvnodeError, PeerUnreachable):
+            return
+        session.token = response.served.session
+        seen = next((w.number for w in own if w.operation.value == response.value), -1) if response.found else 0
+        read = SessionRead(
+            key,
+            self.world.loop.time(),
+            session.acknowledged.get(key, 0),
+            seen,
+            response.tentative,
+            response.served.node,
+            response.revision,
+        )
+        self.session_reads.append(read)
+        self.world.note("", f"{name} -> {node}: session {read}")
+        if seen < 0:
+            self.world.violate("a session's own key has its own values", f"{read}: {response.value[:20]!r}")
+        if response.found and not response.tentative:
+            before = session.revisions.get(key, 0)
+            if response.revision < before:
+                self.world.violate("session reads are monotonic", f"{read} after revision {before}")
+            session.revisions[key] = response.revision
+
+    def _note(self, operation: Operation) -> None:
+        self.world.note("", f"{operation.client}: {operation.key!r} {kind_of(operation)} -> {operation.answer()[:120]}")
+
+    # ---- the end ----------------------------------------------------------------------------------------------------
+
+    def outcome_of(self, write: Eventual) -> EventualWrite:
+        """What became of an eventual write, as the log says."""
+        world, operation = self.world, write.operation
+        acknowledged = write.acks > 0
+        if write.operation_id in world.superseded:
+            place, by = world.superseded[write.operation_id]
+            return EventualWrite(write.operation_id, operation.key, acknowledged, EventualState.SUPERSEDED, place, by)
+        revision = 0
+        if write.operation_id:
+            shard = operation.shard
+            for index, applied in world.applied.get(shard, {}).items():
+                if any(a.operation_id == write.operation_id for a in applied):
+                    revision = index
+        if revision:
+            return EventualWrite(write.operation_id, operation.key, acknowledged, EventualState.APPLIED, revision)
+        return EventualWrite(write.operation_id, operation.key, acknowledged, EventualState.UNKNOWN)
+
+
+def kind_of(operation: Operation) -> str:
+    """The request in words, short."""
+    value = b"" if operation.value is None or operation.kind is Kind.GET else operation.value[:8]
+    expected = "" if operation.expected is None else f" if {operation.expected}"
+    return f"{operation.kind} {value!r}{expected}"
