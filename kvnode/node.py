@@ -39,7 +39,7 @@ from kvnode.runtime.peers import PeerLink
 from kvnode.runtime.recovery import CLOCK_RECORD, FORMAT_VERSION, IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, replay
 from kvnode.runtime.snapshots import Snapshots
 from kvnode.runtime.tokens import deliver
-from kvnode.runtime.transport import Transport
+from kvnode.runtime.transport import CheckedTransport, Transport
 from kvnode.runtime.worker import Worker
 from kvnode.shard.replica import Replica
 from kvnode.shard.state_machine import LOCAL, META, StateMachine
@@ -56,6 +56,8 @@ logger = structlog.get_logger(__name__)
 TICK: Seconds = 0.05
 """Interval of the housekeeping: failure detection, flushes, the clock's bound."""
 HANDOVER_MAX: Seconds = 2.0
+DRAIN_MAX: Seconds = 2.0
+"""How long a stopping node waits for its log; a full or hanging disk must not keep it from ending."""
 FULL_DISK_TRANSFER_TICKS = 100
 """A leader without disk space offers its leadership to a follower every so many ticks: every 5 s."""
 
@@ -193,6 +195,7 @@ class Node:
             peer_uids=recovered.peer_uids,
             on_new_uid=self._save_peer_uids,
         )
+        self.transport = CheckedTransport(ports.transport, self.envelopes.check)
         self.driver = Driver(self.replicas, self.log, ports.log_worker, self.loop, ports.on_fatal)
         detection = config.failure_detection
         detector = FailureDetector(self.me.node, list(peers), FailureDetectionSettings(**detection.model_dump()), ports.rng)
@@ -209,7 +212,7 @@ class Node:
             self.driver,
             self.replicas,
             self.envelopes,
-            ports.transport,
+            self.transport,
             detector,
             gossip,
             detection.probe_timeout_ms / 1000,
@@ -222,7 +225,7 @@ class Node:
             self.replicas,
             peers,
             self.envelopes,
-            ports.transport,
+            self.transport,
             detector,
             detection.heartbeat_interval_ms / 1000,
             self._progress,
@@ -252,19 +255,19 @@ class Node:
             self.flusher,
             ports.store_worker,
             self.envelopes,
-            ports.transport,
+            self.transport,
         )
         interval = config.eventual.replicate_interval_ms / 1000
         links = {
-            name: PeerLink(name, self.driver, self.replicas, self.envelopes, ports.transport, interval, ports.tracing)
+            name: PeerLink(name, self.driver, self.replicas, self.envelopes, self.transport, interval, ports.tracing)
             for name in peers
         }
         self.outbox = PeerOutbox(links, self.heartbeats, self.snapshots)
         self.driver.outbox = self.outbox
-        self.local = LocalShards(self.driver, self.replicas, self.envelopes, ports.transport, self.stamp, ports.tracing)
+        self.local = LocalShards(self.driver, self.replicas, self.envelopes, self.transport, self.stamp, ports.tracing)
         for link in links.values():
             link.on_held = self.local.on_held
-        self.router = Router(self.me.node, self.shard_map, self.local, ports.transport, detector.routable)
+        self.router = Router(self.me.node, self.shard_map, self.local, self.transport, detector.routable)
         self.kv = KvService(self.router)
         self.endpoint = Endpoint(
             self.driver, self.replicas, self.envelopes, self.heartbeats, self.membership, self.snapshots, ports.tracing
@@ -404,11 +407,15 @@ class Node:
         await self.heartbeats.stop()
         await self.outbox.stop()
         await self.membership.stop()
-        await self.driver.drained()
+        try:
+            async with asyncio.timeout(DRAIN_MAX):
+                await self.driver.drained()
+        except TimeoutError:
+            logger.warning("the log did not take everything in time; what was not acknowledged may be lost")
         await self.flusher.flush()
         await self.flusher.stop()
         self.driver.stop()
-        await self.ports.transport.close()
+        await self.transport.close()
         self.ports.log_worker.close()
         self.ports.store_worker.close()
         self.log.close()

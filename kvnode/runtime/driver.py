@@ -19,13 +19,14 @@ import structlog
 from kvnode.invariant import InvariantViolated
 from kvnode.protocol.raft.role import Role
 from kvnode.protocol.ready import Answer, DurableMark, Ready, Reply
+from kvnode.runtime.recovery import SNAPSHOT_MARK
 from kvnode.runtime.tokens import deliver
 from kvnode.runtime.worker import Worker
 from kvnode.shard.replica import Replica
 from kvnode.storage.disk import OutOfSpace
 from kvnode.storage.log import Log
 from kvnode.storage.records import EntryRecord, EventualRecord, HardStateRecord, NodeRecord, Record
-from kvnode.types import NodeName, Seconds, Shard, Term
+from kvnode.types import Index, NodeName, Seconds, Shard, Term
 
 logger = structlog.get_logger(__name__)
 
@@ -94,6 +95,13 @@ class Driver:
 
     def write_node_record(self, record: NodeRecord) -> asyncio.Future[None]:
         """Writes something about the node with the next batch; the future is done when it is durable."""
+        return self._write_record(record)
+
+    def write_snapshot_mark(self, shard: Shard, index: Index, term: Term) -> asyncio.Future[None]:
+        """Writes that a snapshot up to (index, term) was installed; see `recovery.ShardRecovery.on_entry`."""
+        return self._write_record(EntryRecord(shard, index, term, SNAPSHOT_MARK, b""))
+
+    def _write_record(self, record: Record) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self.loop.create_future()
         self._next.records.append(record)
         self._next.tokens.append(future)

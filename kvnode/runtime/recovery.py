@@ -25,6 +25,8 @@ IDENTITY_RECORD, CLOCK_RECORD, PEERS_RECORD = 1, 2, 3
 """Kinds of node records of which the latest counts."""
 EVENT_RECORD = 16
 """Kind of a failure detector's event; all count."""
+SNAPSHOT_MARK = int(replication_pb2.ENTRY_KIND_UNSPECIFIED)
+"""Kind of the log record that a snapshot's installation leaves: an entry's place, (index, term), without the entry."""
 FORMAT_VERSION = 1
 """Of the data directory as a whole."""
 
@@ -61,9 +63,15 @@ class ShardRecovery:
     eventual: list[replication_pb2.EventualWrite] = field(default_factory=list)
 
     def on_entry(self, entry: Entry) -> None:
-        """A later record for an index replaces it and what follows; a gap means that a snapshot came between."""
+        """A later record for an index replaces it and what follows; a gap means that a snapshot came between.
+
+        A snapshot's mark voids what was before it, even where the indexes go on without a gap: entries that the snapshot
+        contradicted must neither be offered to followers nor decide whether the log continues the store.
+        """
         entries = self.entries
-        if entries:
+        if entry.kind == SNAPSHOT_MARK:
+            entries.clear()
+        elif entries:
             position = entry.index - entries[0].index
             if position < 0 or position > len(entries):
                 entries.clear()

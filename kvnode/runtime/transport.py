@@ -7,10 +7,10 @@ says nothing about whether the peer acted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from kvapi.v1 import replication_pb2
+from kvapi.v1 import message_pb2, replication_pb2
 from kvnode.types import NodeName, Seconds
 
 
@@ -42,3 +42,33 @@ class Transport(Protocol):
     async def close(self) -> None:
         """Ends every connection."""
         ...
+
+
+class CheckedTransport:
+    """A transport whose answers are checked as requests are on arrival: a node that came back without its disk under its old
+    name must not be counted in a quorum, whoever asked first."""
+
+    def __init__(self, transport: Transport, check: Callable[[message_pb2.Message], None]) -> None:
+        self._transport, self._check = transport, check
+
+    async def call(self, to: NodeName, request: Any, timeout: Seconds) -> Any:
+        """See `Transport.call`."""
+        response = await self._transport.call(to, request, timeout)
+        self._check(response.message)
+        return response
+
+    async def install_snapshot(
+        self, to: NodeName, requests: Iterable[replication_pb2.InstallSnapshotRequest], timeout: Seconds
+    ) -> replication_pb2.InstallSnapshotResponse:
+        """See `Transport.install_snapshot`."""
+        response = await self._transport.install_snapshot(to, requests, timeout)
+        self._check(response.message)
+        return response
+
+    async def forward(self, to: NodeName, request: Any, timeout: Seconds, hops: int) -> Any:
+        """See `Transport.forward`."""
+        return await self._transport.forward(to, request, timeout, hops)
+
+    async def close(self) -> None:
+        """See `Transport.close`."""
+        await self._transport.close()
