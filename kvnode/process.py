@@ -32,7 +32,7 @@ from kvnode.observe.rpc_tracing import ServerTracing
 from kvnode.observe.tracing import Tracing
 from kvnode.runtime.grpc_transport import GrpcTransport
 from kvnode.runtime.worker import ThreadWorker
-from kvnode.storage.disk import DiskFailed, RealDisk
+from kvnode.storage.disk import DiskFailed, RealDisk, claim
 from kvnode.storage.store import LmdbStore
 from kvnode.types import Seconds
 
@@ -72,6 +72,7 @@ async def _serve(config: Config) -> int:
     peers = {name: address for name, address in config.cluster.members.items() if name != config.node.name}
     try:
         os.makedirs(directory, exist_ok=True)
+        claim(directory)  # and hold it until this process ends
         disk = RealDisk(directory, config.storage.quota_bytes, config.storage.ballast_size_bytes)
         ports = Ports(
             loop=loop,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kvapi.v1 import kv_pb2
 from kvnode import limits
 from kvnode.errors import InvalidRequest
+from kvnode.routing import session
 
 STRONG, EVENTUAL = kv_pb2.CONSISTENCY_STRONG, kv_pb2.CONSISTENCY_EVENTUAL
 WRITE_LEVELS = (STRONG, EVENTUAL)
@@ -105,6 +106,9 @@ def _check_level(
         raise InvalidRequest(
             "session", f"{len(request.session)} bytes, at most {limits.SESSION_TOKEN_SIZE_BYTES_MAX} are taken"
         )
+    if request.session:
+        # Here, and not when the answer's token is made: by then a write has taken effect.
+        session.decode(request.session)
 
 
 def _check_write(request: kv_pb2.PutRequest | kv_pb2.DeleteRequest) -> None:

@@ -55,6 +55,8 @@ class PeerService(
         try:
             async for request in requests:
                 await started.put(asyncio.create_task(self._endpoint.handle(request)))
+        except KvnodeError as error:  # a request that could not be read: the stream ends with this answer
+            await started.put(asyncio.create_task(_refused(error)))
         finally:
             self._finish(started)
 
@@ -107,3 +109,7 @@ class PeerService(
             return await self._endpoint.handle(request)
         except KvnodeError as error:
             await abort(context, error)
+
+
+async def _refused(error: KvnodeError) -> Any:
+    raise error

@@ -25,6 +25,7 @@ from kvapi.v1 import (
 )
 from kvnode import limits
 from kvnode.api.cluster_service import ClusterService
+from kvnode.api.decoding import DecodingServer
 from kvnode.api.kv_service import KvService
 from kvnode.api.peer_service import PeerService
 from kvnode.errors import Unavailable
@@ -64,12 +65,13 @@ class Server:
         self._peer, self._listen = peer, listen
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        kv_pb2_grpc.add_KVServicer_to_server(kv, self._server)
-        cluster_pb2_grpc.add_ClusterServicer_to_server(cluster, self._server)
-        failure_detection_pb2_grpc.add_FailureDetectionServicer_to_server(peer, self._server)
-        gossip_pb2_grpc.add_GossipServicer_to_server(peer, self._server)
-        election_pb2_grpc.add_ElectionServicer_to_server(peer, self._server)
-        replication_pb2_grpc.add_ReplicationServicer_to_server(peer, self._server)
+        server: Any = DecodingServer(self._server)
+        kv_pb2_grpc.add_KVServicer_to_server(kv, server)
+        cluster_pb2_grpc.add_ClusterServicer_to_server(cluster, server)
+        failure_detection_pb2_grpc.add_FailureDetectionServicer_to_server(peer, server)
+        gossip_pb2_grpc.add_GossipServicer_to_server(peer, server)
+        election_pb2_grpc.add_ElectionServicer_to_server(peer, server)
+        replication_pb2_grpc.add_ReplicationServicer_to_server(peer, server)
         files = (kv_pb2, cluster_pb2, failure_detection_pb2, gossip_pb2, election_pb2, replication_pb2)
         names = [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)

@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 
 from kvapi.v1 import kv_pb2, replication_pb2
 from kvnode import limits
-from kvnode.errors import DeadlineExpired, KvnodeError, NoLeader, NoSpace, NotLeader, OutcomeUnknown, Overloaded, Unavailable
+from kvnode.errors import (
+    DeadlineExpired,
+    InvalidRequest,
+    KvnodeError,
+    NoLeader,
+    NoSpace,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    Unavailable,
+)
 from kvnode.observe.replication_tracing import ReplicationTracing
 from kvnode.protocol.eventual.verdict import Current, Stamp, verdict
 from kvnode.protocol.raft.role import Role
@@ -161,6 +171,9 @@ class LocalShards:
         """Accepts an eventual write here; answers it, and how many replicas hold it durably."""
         self._check_deadline(context)
         self._check_writable()
+        replicas = len(replica.raft.voters)
+        if acks > replicas:
+            raise InvalidRequest("acks", f"{acks}, shard {replica.shard} has {replicas} replicas")
         if replica.holder.is_full:
             raise Overloaded(
                 f"shard {replica.shard}: {limits.PENDING_EVENTUAL_PER_SHARD_MAX} eventual writes wait for a place in the log; "
@@ -225,12 +238,13 @@ class LocalShards:
     # ---- what is seen -----------------------------------------------------------------------------------------------
 
     def seen(self, replica: Replica, key: bytes, tentative: bool) -> Seen | None:
-        """The key as this replica shows it; None: it does not exist. `tentative`: with the eventual writes it holds."""
+        """The key as this replica shows it, a deletion too; None: nothing is known of it. `tentative`: with the eventual writes
+        it holds."""
         version = replica.machine.version(key)
         shown = self._overlay(replica, key, version) if tentative else None
         if shown is None and version is not None:
             shown = Seen(version, None)
-        return shown if shown is not None and shown.version.value is not None else None
+        return shown
 
     def _overlay(self, replica: Replica, key: bytes, version: Version | None) -> Seen | None:
         held = replica.holder.at_key(key)

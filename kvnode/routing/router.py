@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kvapi.v1 import kv_pb2, replication_pb2
+from kvclient.hashing import hashed_part
 from kvnode import limits
 from kvnode.errors import DeadlineExpired, InvalidRequest, NoLeader, NotLeader, OutcomeUnknown, Unavailable
 from kvnode.routing import session
@@ -162,14 +163,15 @@ class Router:
             response: kv_pb2.GetResponse = await self._forward(forward_to, request, context, is_write=False)
             return response
         seen = self.local.seen(replica, request.key, tentative=level in (EVENTUAL, SESSION))
+        # (A tentative deletion is something that the session has seen, too.)
         writes = {seen.tentative.origin: seen.tentative.sequence} if seen and seen.tentative else None
         served = self.local.served(replica, level, request.session, writes=writes)
-        if seen is None:
+        if seen is None or seen.version.value is None:
             return kv_pb2.GetResponse(found=False, served=served)
         version = seen.version
         return kv_pb2.GetResponse(
             found=True,
-            value=version.value or b"",
+            value=seen.version.value,
             revision=version.revision,
             create_revision=version.create_revision,
             version=version.version,
@@ -197,7 +199,8 @@ class Router:
         now = self._loop.time()
         if level == SESSION:
             seen = session.position(session.decode(token), shard) if token else None
-            share = SESSION_WAIT_SHARE if context.may_forward else 1.0
+            # The leader has nobody to forward to: what it does not hold it waits for.
+            share = SESSION_WAIT_SHARE if context.may_forward and not replica.is_leader else 1.0
             if await self.local.wait_session(replica, seen, now + (context.deadline - now) * share):
                 return ""
         elif level == BOUNDED:
@@ -206,13 +209,18 @@ class Router:
                 return ""
         else:
             return ""
-        if not context.may_forward:
+        if not context.may_forward and not replica.is_leader:
             raise Unavailable(
                 f"shard {shard}: {self.me} is behind what was asked for, and so was the node that forwarded to it", shard=shard
             )
         leader = await self._leader(shard, context, for_write=False)
         if leader != self.me:
             return leader
+        if level == SESSION:
+            # An eventual write that only another replica holds: no read index brings it here.
+            raise Unavailable(
+                f"shard {shard}: {self.me} does not have everything that the session has seen yet; try again", shard=shard
+            )
         # A leader that is behind the bound has not heard a majority for so long: it must ask.
         await self.local.read_barrier(replica, leader, context)
         return ""
@@ -228,14 +236,16 @@ class Router:
         remote = [part for part in parts if part is not None]
         tentative = request.consistency in (EVENTUAL, SESSION)
         response = kv_pb2.RangeResponse()
-        for _, replica in local:
-            response.served.append(self.local.served(replica, request.consistency, request.session))
-        for part in remote:
-            response.served.extend(part.served)
         if request.count_only:
             response.count = sum(part.count for part in remote)
             for _, replica in local:
                 response.count += await self._count(replica, start, end, tentative)
+        for _, replica in local:
+            writes = replica.holder.positions() if tentative else None
+            response.served.append(self.local.served(replica, request.consistency, request.session, writes=writes))
+        for part in remote:
+            response.served.extend(part.served)
+        if request.count_only:
             return response
         rows: list[Iterator[tuple[bytes, Any]]] = [self.local.scan(replica, start, end, tentative) for _, replica in local]
         rows.extend(iter([(item.key, item) for item in part.items]) for part in remote)
@@ -246,8 +256,7 @@ class Router:
 
     def _shards_of(self, request: kv_pb2.RangeRequest) -> list[Shard]:
         # A complete {tag} in the prefix decides the shard of every key in the range.
-        opening = request.prefix.find(b"{")
-        if opening >= 0 and request.prefix.find(b"}", opening + 2) > 0:
+        if hashed_part(request.prefix) != request.prefix:
             return [self.map.shard_of(request.prefix)]
         return list(range(self.map.shards))
 

@@ -44,6 +44,12 @@ CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.http2.max_pings_without_data", 0),
 )
 
+QUICK_OPTIONS: Sequence[tuple[str, Any]] = (
+    *(option for option in CHANNEL_OPTIONS if option[0] != "grpc.max_reconnect_backoff_ms"),
+    # A peer that is back must be heard and probed soon; an attempt on a dead one costs next to nothing.
+    ("grpc.max_reconnect_backoff_ms", 300),
+)
+
 
 class _Stream:
     """One open stream: requests in, answers out, in the same order."""
@@ -121,7 +127,7 @@ class _Peer:
 
     def __init__(self, name: NodeName, address: str, loop: asyncio.AbstractEventLoop) -> None:
         self.name, self._loop = name, loop
-        self.quick = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
+        self.quick = grpc.aio.insecure_channel(address, QUICK_OPTIONS)
         self.bulk = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
         detection = failure_detection_pb2_grpc.FailureDetectionStub(self.quick)
         election = election_pb2_grpc.ElectionStub(self.quick)
@@ -173,7 +179,12 @@ class GrpcTransport:
         """See `Transport.call`."""
         peer, kind = self._peers[to], type(request)
         if kind in peer.streams:
-            return await self._call_stream(peer.stream(kind), request, timeout)
+            backs_off = peer.quick.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+            try:
+                return await self._call_stream(peer.stream(kind), request, timeout)
+            except PeerUnreachable as error:
+                error.repeated = backs_off
+                raise
         try:
             return await peer.calls[kind](request, timeout=max(timeout, 0.001))
         except grpc.RpcError as error:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+import structlog
+
 from kvapi.v1 import failure_detection_pb2, message_pb2
 from kvnode.errors import KvnodeError
 from kvnode.protocol.failure_detection import FailureDetector
@@ -20,7 +22,13 @@ from kvnode.runtime.transport import PeerUnreachable, Transport
 from kvnode.shard.replica import Replica
 from kvnode.types import NodeName, Seconds, Shard
 
+logger = structlog.get_logger(__name__)
+
 HEARTBEAT_TIMEOUT: Seconds = 2.0
+STAMP_BITS = 44
+"""Of a heartbeat's stamp, for milliseconds; above them the node's incarnation, modulo `LIVES`: after a reboot the monotonic
+clock begins anew, and a peer still echoes the last stamp of the life before."""
+LIVES = 1 << 20
 
 
 class Heartbeats:
@@ -50,6 +58,12 @@ class Heartbeats:
         self._busy: dict[NodeName, None] = {}
         self._echoes: dict[NodeName, int] = {}
         """The stamp of each peer's last answer, to be sent back to it."""
+        self._unheard: dict[NodeName, None] = {}
+        """Peers that refused a connection, or closed it, since they last answered."""
+        self._back: dict[NodeName, None] = {}
+        """Those of them that have been heard since: they live, whatever the connection's last attempt said."""
+        self._refusals: dict[NodeName, str] = {}
+        """Why the last heartbeat to a peer was refused, by it or by us."""
         self._reached: dict[NodeName, None] = {}
         """Peers whose last heartbeat was answered; the others are tried once an interval, rounds or not."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -116,7 +130,7 @@ class Heartbeats:
     async def _beat_once(self, peer: NodeName) -> None:
         loop, now = self._loop, self._loop.time()
         leads = [
-            self._lead(replica, peer, now)
+            replica.lead(peer, now)
             for replica in self._replicas.values()
             if replica.is_leader and peer in replica.raft.progress
         ]
@@ -128,14 +142,18 @@ class Heartbeats:
             response = await self._transport.call(peer, self._envelopes.seal(peer, request), HEARTBEAT_TIMEOUT)
         except PeerUnreachable as error:
             self._reached.pop(peer, None)
-            if error.refused or error.lost:
+            if error.lost or (error.refused and not (error.repeated and peer in self._back)):
+                self._unheard[peer] = None
                 self._detector.on_connection_lost(peer, loop.time(), refused=error.refused)
                 self._after_heard()
             return
-        except KvnodeError:
+        except KvnodeError as error:
             self._reached.pop(peer, None)
+            self._on_refused(peer, error)
             return
         self._reached[peer] = None
+        for known in (self._refusals, self._unheard, self._back):
+            known.pop(peer, None)
         heard_at = loop.time()
         self._echoes[peer] = response.stamp
         self._detector.on_heard(peer, heard_at, response.message.from_incarnation, response.state, response.progress)
@@ -146,25 +164,23 @@ class Heartbeats:
                 self._driver.wake(ack.shard)
         self._after_heard()
 
-    def _lead(self, replica: Replica, peer: NodeName, now: Seconds) -> failure_detection_pb2.ShardLead:
-        raft = replica.raft
-        return failure_detection_pb2.ShardLead(
-            shard=replica.shard,
-            term=raft.term,
-            commit=raft.commit,
-            match=raft.progress[peer].match,
-            quorum_age_ms=max(0, int((now - leader.quorum_heard_at(raft, now)) * 1000) + 1),
-        )
+    def _on_refused(self, peer: NodeName, error: KvnodeError) -> None:
+        """One of us will not talk to the other: said once, since it is asked again every interval."""
+        if self._refusals.get(peer) != error.message:
+            self._refusals[peer] = error.message
+            logger.error("heartbeat refused", peer=peer, error=error.message)
 
     def on_heartbeat(self, request: failure_detection_pb2.HeartbeatRequest) -> failure_detection_pb2.HeartbeatResponse:
         """A peer's heartbeat: its shards' followers here listen, and it is told whether they follow."""
         now = self._loop.time()
         sender = request.message.from_node
         self._detector.on_heard(sender, now, request.message.from_incarnation, request.state, request.progress)
-        heard_after = request.echo / 1000 if request.echo else None
+        if sender in self._unheard:
+            self._back[sender] = None
         response = failure_detection_pb2.HeartbeatResponse(
-            round=request.round, stamp=int(now * 1000), progress=self._progress(), state=self._own_state()
+            round=request.round, stamp=self._stamp(now), progress=self._progress(), state=self._own_state()
         )
+        heard_after = self._time_of(request.echo)
         for lead in request.leads:
             replica = self._replicas.get(lead.shard)
             if replica is not None:
@@ -173,3 +189,12 @@ class Heartbeats:
                 self._driver.wake(lead.shard)
         self._after_heard()
         return response
+
+    def _stamp(self, now: Seconds) -> int:
+        return self._envelopes.incarnation % LIVES << STAMP_BITS | int(now * 1000) % (1 << STAMP_BITS)
+
+    def _time_of(self, echo: int) -> Seconds | None:
+        """The local time of a stamp that this life of the node gave out; None for another life's: its clock was another."""
+        if echo >> STAMP_BITS != self._envelopes.incarnation % LIVES:
+            return None
+        return echo % (1 << STAMP_BITS) / 1000

@@ -58,6 +58,9 @@ class PeerLink:
 
     def start(self) -> None:
         """Begins to pass eventual writes on."""
+        # Writes that this node accepted in an earlier incarnation may be held by nobody else: nothing but a new write would
+        # wake the loop for them.
+        self._eventual.set()
         self._spawn(self._replicate_eventual(), "eventual")
 
     async def stop(self) -> None:

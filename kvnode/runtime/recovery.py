@@ -66,7 +66,8 @@ class ShardRecovery:
         """A later record for an index replaces it and what follows; a gap means that a snapshot came between.
 
         A snapshot's mark voids what was before it, even where the indexes go on without a gap: entries that the snapshot
-        contradicted must neither be offered to followers nor decide whether the log continues the store.
+        contradicted must neither be offered to followers nor decide whether the log continues the store. A snapshot that
+        the log continues leaves no mark: what follows it may be acknowledged already (`Replica.log_continues`).
         """
         entries = self.entries
         if entry.kind == SNAPSHOT_MARK:

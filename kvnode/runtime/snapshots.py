@@ -138,8 +138,9 @@ class Snapshots:
             async with self._flusher.lock:
                 if request.last_index > replica.applied:
                     await self._store_worker.submit(lambda: self._store.replace(shard, LOCAL, staging.finish()))
-                    # Before any entry behind the snapshot: a restart must not take the log's older entries for its past.
-                    await self._driver.write_snapshot_mark(shard, request.last_index, request.last_term)
+                    if not replica.log_continues(request.last_index, request.last_term):
+                        # Before any entry behind the snapshot: a restart must not take the log's older entries for its past.
+                        await self._driver.write_snapshot_mark(shard, request.last_index, request.last_term)
                     self._tables[shard].reset()
                     replica.on_snapshot_installed(request.last_index, request.last_term)
                     logger.info("snapshot installed", shard=shard, index=request.last_index, term=request.last_term)

@@ -15,11 +15,12 @@ from kvnode.types import NodeName, Seconds
 
 
 class PeerUnreachable(Exception):
-    """No answer from a peer. `refused`: nobody listens there; `lost`: an open connection was closed by the other side."""
+    """No answer from a peer. `refused`: nobody listens there; `lost`: an open connection was closed by the other side;
+    `repeated`: nobody tried just now, it is why the last attempt failed."""
 
     def __init__(self, message: str, refused: bool = False, lost: bool = False) -> None:
         super().__init__(message)
-        self.refused, self.lost = refused, lost
+        self.refused, self.lost, self.repeated = refused, lost, False
 
 
 class Transport(Protocol):

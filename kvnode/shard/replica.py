@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from kvapi.v1 import replication_pb2
+from kvapi.v1 import failure_detection_pb2, replication_pb2
 from kvnode import limits
 from kvnode.errors import KvnodeError, NoLeader, OutcomeUnknown
 from kvnode.invariant import invariant
@@ -25,6 +25,8 @@ from kvnode.types import Entry, HardState, Hlc, Index, NodeName, Origin, Seconds
 
 UNKNOWN_AFTER: Seconds = 2.0
 """How long a proposal of a deposed leader waits to learn its fate before its outcome is called unknown."""
+QUORUM_AGE_UNKNOWN = (1 << 64) - 1
+"""`ShardLead.quorum_age_ms` of a leader that does not know yet what earlier ones committed: its commit index bounds nothing."""
 
 
 class Waiting(NamedTuple):
@@ -60,6 +62,8 @@ class Replica:
     ) -> None:
         self.shard, self.me, self.clock = shard, me, clock
         self.machine = StateMachine(table)
+        # What is flushed was committed, whatever commit index the last hard state remembers.
+        hard_state = hard_state._replace(commit=max(hard_state.commit, self.machine.applied))
         self.raft = Raft(shard, me.node, voters, log, hard_state, settings, rng, self._term_start, now)
         self.holder = Holder(shard, me, limits.PENDING_EVENTUAL_PER_SHARD_MAX, relay_after)
         self.flushed: Index = self.machine.applied
@@ -80,6 +84,8 @@ class Replica:
         self.fresh: Freshness | None = None
         self._led_term: Term = 0
         self._rows_flushed: dict[bytes, None] = {}
+        self._rows_in_flush: dict[bytes, None] = {}
+        self._applied_told: Index = self.applied
 
     def _term_start(self) -> bytes:
         return replication_pb2.Command(hlc=self.clock(), term_start=replication_pb2.TermStartCommand()).SerializeToString()
@@ -104,7 +110,12 @@ class Replica:
     @property
     def caught_up(self) -> bool:
         """Whether it has applied, at some moment since its start, everything that was committed then."""
-        return self.fresh is not None or (self.is_leader and leader.has_committed_in_term(self.raft))
+        return self.fresh is not None or self._knows_all
+
+    @property
+    def _knows_all(self) -> bool:
+        """Whether it leads and has applied everything that earlier leaders committed."""
+        return self.is_leader and self.applied >= self.raft.term_start_index
 
     # ---- local requests ---------------------------------------------------------------------------------------------
 
@@ -177,11 +188,27 @@ class Replica:
         )
         self.raft.out_answers.append(Answer(token, held))
 
-    def on_lead(self, sender: NodeName, lead: object, heard_after: Seconds | None, now: Seconds) -> bool:
+    def lead(self, peer: NodeName, now: Seconds) -> failure_detection_pb2.ShardLead:
+        """The leader's heartbeat for a follower."""
+        raft = self.raft
+        # Before an entry of its term is committed a leader may lag behind what its predecessor has acknowledged.
+        known = leader.has_committed_in_term(raft)
+        quorum_age = now - leader.quorum_heard_at(raft, now)
+        return failure_detection_pb2.ShardLead(
+            shard=self.shard,
+            term=raft.term,
+            commit=raft.commit,
+            match=raft.progress[peer].match,
+            quorum_age_ms=max(0, int(quorum_age * 1000) + 1) if known else QUORUM_AGE_UNKNOWN,
+        )
+
+    def on_lead(
+        self, sender: NodeName, lead: failure_detection_pb2.ShardLead, heard_after: Seconds | None, now: Seconds
+    ) -> bool:
         """A leader's heartbeat; `heard_after`: it was sent after this local time. Answers whether this node follows."""
-        follows = self.raft.on_lead(sender, lead, now)  # type: ignore[arg-type]
-        if follows and heard_after is not None:
-            fresh = Freshness(lead.commit, heard_after - lead.quorum_age_ms / 1000)  # type: ignore[attr-defined]
+        follows = self.raft.on_lead(sender, lead, now)
+        if follows and heard_after is not None and lead.quorum_age_ms != QUORUM_AGE_UNKNOWN:
+            fresh = Freshness(lead.commit, heard_after - lead.quorum_age_ms / 1000)
             self._fresh_candidates.append(fresh)
             self._update_freshness()
         return follows
@@ -189,7 +216,7 @@ class Replica:
     def staleness(self, now: Seconds) -> Seconds | None:
         """How far the applied state may be behind the leader's; None: no bound is known."""
         if self.is_leader:
-            return max(0.0, now - leader.quorum_heard_at(self.raft, now)) if leader.has_committed_in_term(self.raft) else None
+            return max(0.0, now - leader.quorum_heard_at(self.raft, now)) if self._knows_all else None
         return None if self.fresh is None else max(0.0, now - self.fresh.at)
 
     def _update_freshness(self) -> None:
@@ -219,12 +246,17 @@ class Replica:
     def on_flushed(self, index: Index, entries_retained: int) -> None:
         """The store holds everything up to `index`, synced: the log may forget all but the last entries before it."""
         self.flushed = max(self.flushed, index)
+        self._rows_flushed = self._rows_in_flush
         self.raft.log.compact(min(self.flushed, max(self.raft.log.offset, self.flushed - entries_retained)))
 
     def before_freeze(self) -> Index:
         """Completes the table for a flush; answers the index that it stands for."""
         self.machine.before_freeze()
         return self.applied
+
+    def log_continues(self, index: Index, term: Term) -> bool:
+        """Whether the log has a snapshot's last entry, so that what follows it stays (`RaftLog.reset`)."""
+        return self.raft.log.term(index) == term
 
     def on_snapshot_installed(self, index: Index, term: Term) -> None:
         """The store's rows were replaced by a snapshot up to (index, term): start over from there."""
@@ -238,8 +270,8 @@ class Replica:
             self._replies.append(Reply(self.waiting.pop(at).token, self._unknown()))
 
     def restore_held(self, writes: Sequence[replication_pb2.EventualWrite], now: Seconds) -> None:
-        """Eventual writes found on disk at the start."""
-        for write in writes:
+        """Eventual writes found on disk at the start, in any order."""
+        for write in sorted(writes, key=lambda w: (w.node, w.incarnation, w.sequence)):
             self.holder.restore(write, self.machine.sequenced.get(Origin(write.node, write.incarnation), 0), now)
 
     def local_rows(self) -> list[tuple[bytes, bytes | None]]:
@@ -252,14 +284,17 @@ class Replica:
         ]
         held = dict.fromkeys(key for key, _ in rows)
         rows.extend((key, None) for key in self._rows_flushed if key not in held)
-        self._rows_flushed = held
+        # The store has them when `on_flushed` says so: after a flush that failed the old ones are still to be deleted.
+        self._rows_in_flush = held
         return rows
 
     def restore_local_rows(self, rows: Iterable[tuple[bytes, bytes]], now: Seconds) -> None:
         """The local rows of the last flush, at the start."""
+        writes = []
         for key, row in rows:
             self._rows_flushed[key] = None
-            self.restore_held([replication_pb2.EventualWrite.FromString(row)], now)
+            writes.append(replication_pb2.EventualWrite.FromString(row))
+        self.restore_held(writes, now)
 
     def maybe_collect(self, live: Sequence[NodeName], now: Seconds) -> None:
         """Leader: proposes to forget tombstones that every live replica, and every live origin's waiting write, is past."""
@@ -277,9 +312,10 @@ class Replica:
         """Everything that became due: applies what may be applied, drains what the parts have to say."""
         raft = self.raft
         self._on_role_change(now)
-        applied_before = self.applied
         more = self._apply()
-        if self._change_waits and (self._eventual_due or self.applied > applied_before):
+        changed = self.applied > self._applied_told
+        self._applied_told = self.applied
+        if self._change_waits and (self._eventual_due or changed):
             self._replies.extend(Reply(token, None) for token in self._change_waits)
             self._change_waits.clear()
         if self.is_leader and self._sequencing:

@@ -51,6 +51,8 @@ def decode_version(row: bytes) -> Version:
         raise Corrupt(f"a version of {len(row)} bytes is shorter than its header")
     flags, revision, create_revision, version, hlc, strong_index, incarnation, node_size = _HEADER.unpack_from(row)
     begin = _HEADER.size + node_size
+    if len(row) < begin:
+        raise Corrupt(f"a version of {len(row)} bytes ends within its origin's name of {node_size} bytes")
     node = row[_HEADER.size : begin].decode()
     value = None if flags & _TOMBSTONE else row[begin:]
     return Version(revision, create_revision, version, hlc, strong_index, node, incarnation, value)

@@ -17,6 +17,7 @@ either its old or its new content; different sectors of one write may differ in 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -37,6 +38,22 @@ class DiskFailed(Exception):
 
 class OutOfSpace(Exception):
     """The disk or the quota is full. Nothing was written."""
+
+
+def claim(directory: str | Path) -> int:
+    """Keep every other process that claims `directory` out of it, as long as the returned descriptor is open: to the end of
+    this process, however it ends. Raises OSError while another process holds it.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OSError(
+            f"the data directory {directory} is in use by another process, and two would destroy it: "
+            "stop that process, or give this node a directory of its own"
+        ) from None
+    return descriptor
 
 
 class Disk(Protocol):

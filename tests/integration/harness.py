@@ -83,7 +83,9 @@ def log_lines(cluster: Playground, name: str) -> list[dict[str, Any]]:
 def await_log(cluster: Playground, name: str, text: str, timeout_s: float = CONVERGENCE_TIMEOUT_S) -> str:
     """The first line of a node's log with `text`, once it is there."""
     path = cluster.node(name).log_path
-    return until(lambda: next((line for line in path.read_text().splitlines() if text in line), ""), timeout_s, f"{text!r} in {path}")
+    return until(
+        lambda: next((line for line in path.read_text().splitlines() if text in line), ""), timeout_s, f"{text!r} in {path}"
+    )
 
 
 def until(probe: Callable[[], Answer], timeout_s: float = CONVERGENCE_TIMEOUT_S, what: str = "the condition") -> Answer:
@@ -202,7 +204,9 @@ class Writers:
 
     BUSY = b"{busy}"
 
-    def __init__(self, client: kvclient.AsyncClient, name: str, *, strong: int = 6, eventual: int = 0, pause_s: float = 0.01) -> None:
+    def __init__(
+        self, client: kvclient.AsyncClient, name: str, *, strong: int = 6, eventual: int = 0, pause_s: float = 0.01
+    ) -> None:
         self.ledger = Ledger()
         self._client, self._name, self._pause_s = client, name, pause_s
         self._kinds = ["strong"] * strong + ["eventual"] * eventual
@@ -271,5 +275,3 @@ async def verify(client: kvclient.AsyncClient, ledger: Ledger, name: str) -> Non
 async def _settled(client: kvclient.AsyncClient, operation_id: str) -> bool:
     found = await client.operation(operation_id)
     return found.state in (kvclient.OperationState.APPLIED, kvclient.OperationState.SUPERSEDED, kvclient.OperationState.SETTLED)
-
-

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TextIO
 
@@ -282,23 +282,31 @@ class AppliedWrite:
     origin: str = ""
     """Eventual: the accepting node and incarnation; breaks ties of the clock."""
     operation_id: str = ""
+    forgotten: bool = False
+    """The key's earlier versions had been collected: there was nothing to compare with."""
 
 
 def check_eventual_contract(
-    writes: Iterable[EventualWrite], applied: Iterable[AppliedWrite], *, healed: bool = True
+    writes: Iterable[EventualWrite],
+    applied: Iterable[AppliedWrite],
+    *,
+    healed: bool = True,
+    horizons: Iterable[int] = (),
 ) -> list[Violation]:
     """The contract of eventual writes (design section 9) on one shard, from what clients and one replica know.
 
     An applied eventual write replaced no strong write newer than its base; on each key versions (clock, origin) only grow; no
     write took effect twice or after being reported superseded; a superseded write lost to a write that was applied before
     its place and that it had not seen or that is newer. `healed`: the faults are over and the cluster has had its time, so
-    every acknowledged write must have found its place.
+    every acknowledged write must have found its place. `horizons`: where the log forgot deletions; a key that is new
+    after one counts as written there.
     """
     violations: list[Violation] = []
     last_strong: dict[bytes, AppliedWrite] = {}
     last: dict[bytes, AppliedWrite] = {}
     places: dict[str, AppliedWrite] = {}
     at_revision: dict[tuple[bytes, int], AppliedWrite] = {}
+    forgotten = dict.fromkeys(horizons)
     for write in applied:
         before = last.get(write.key)
         what = f"key {write.key!r}: eventual write {write.operation_id} (revision {write.revision}, base {write.base})"
@@ -306,7 +314,7 @@ def check_eventual_contract(
             violations.append(
                 Violation("revisions grow", f"key {write.key!r}: {write.revision} was applied after {before.revision}")
             )
-        if before is not None and (before.hlc, before.origin) >= (write.hlc, write.origin):
+        if before is not None and not write.forgotten and (before.hlc, before.origin) >= (write.hlc, write.origin):
             message = f"key {write.key!r}: revision {write.revision} (clock {write.hlc}) replaced a newer version, "
             violations.append(Violation("versions grow", f"{message}revision {before.revision} (clock {before.hlc})"))
         strong = last_strong.get(write.key)
@@ -321,6 +329,8 @@ def check_eventual_contract(
             last_strong[write.key] = write
         last[write.key] = at_revision[write.key, write.revision] = write
     for outcome in writes:
+        if outcome.superseded_by in forgotten:
+            outcome = replace(outcome, superseded_by=0)
         violations += _check_outcome(outcome, places.get(outcome.operation_id), at_revision, healed)
     return violations
 

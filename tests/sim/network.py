@@ -40,6 +40,10 @@ STREAMED = ("AppendRequest", "HeartbeatRequest")
 lost, and their handlers are not cancelled when a caller stops waiting."""
 
 
+KEEPALIVE_S = 15.0
+"""A connection on which nothing comes through is given up after so long, as `grpc_transport` configures it."""
+
+
 @dataclass(frozen=True)
 class LinkQuality:
     """How one direction of one link behaves. Probabilities are per message, 0 to 1."""
@@ -169,6 +173,8 @@ class Network:
             if call.target == name:
                 if self._rng.random() < self._link(name, call.source).quality.reset_probability:
                     self._at(self._arrival(name, call.source, 0), self._reset, call, "the connection was reset", False, True)
+                else:
+                    self._later(KEEPALIVE_S, self._reset, call, "the connection is dead", False, True)
             elif call.source == name:
                 # What it has sent may still arrive; nobody waits for the answer, and the other side may notice.
                 del self._calls[call.number]
@@ -384,6 +390,8 @@ class Network:
         self.faults["nobody there"] += 1
         if self._rng.random() < self._link(call.target, call.source).quality.reset_probability:
             self._send(call.target, call.source, 0, self._reset, call, "connection refused", True)
+        else:
+            self._later(KEEPALIVE_S, self._reset, call, "no connection", False, False)
 
     async def _serve(self, call: _Call, node: _Node, life: int, handler: Handler, request: Message) -> None:
         """Run a handler, in its node's group, and send its answer back."""
@@ -469,6 +477,8 @@ class Network:
                 for request in requests:
                     await self._send_part(call, parts, request.SerializeToString())
             await self._send_part(call, parts, None)
+            # An answer that gets lost breaks the connection too.
+            self._later(KEEPALIVE_S, self._reset, call, "the connection is dead", False, True)
         except Exception as error:
             if call.future is not None and not call.future.done():
                 call.future.set_exception(error)
@@ -477,7 +487,9 @@ class Network:
         """Send a part and wait until it is through: the stream's flow control."""
         through = self._loop.create_future()
         self._send(call.source, call.target, len(data or b""), self._deliver_part, call, parts, data, through)
+        timer = self._later(KEEPALIVE_S, self._reset, call, "the connection is dead", False, True)
         await through
+        timer.cancel()
 
     @staticmethod
     def _deliver_part(

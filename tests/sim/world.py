@@ -28,7 +28,7 @@ from kvnode.protocol.raft.quorum import majority
 from kvnode.protocol.raft.role import Role
 from kvnode.routing.context import RequestContext
 from kvnode.shard.replica import Replica
-from kvnode.storage.disk import DiskFailed
+from kvnode.storage.disk import DiskFailed, OutOfSpace
 from kvnode.storage.memory_store import MemoryStore
 from kvnode.types import Entry, Index, NodeName, Origin, Shard, Term
 
@@ -132,8 +132,10 @@ class SimNode:
         )
         try:
             node = Node(world.config_of(self.name), ports)
-        except (PowerCut, DiskFailed, WrongCluster, Corrupt, InvariantViolated) as error:
-            if not isinstance(error, (PowerCut, DiskFailed)):
+        except (PowerCut, DiskFailed, OutOfSpace, WrongCluster, Corrupt, InvariantViolated) as error:
+            if isinstance(error, OutOfSpace):
+                world.outside(0.5, self.start)
+            elif not isinstance(error, (PowerCut, DiskFailed)):
                 world.violate("a node starts", f"{self.name}: {error!r}")
             world.note(self.name, f"start failed: {error!r}")
             if self.group is not None and not self.group.killed:
@@ -256,6 +258,8 @@ class World:
         self.rng = loop.random("world")
         self.faults: Counter[str] = Counter()
         self.violations: list[Violation] = []
+        self.over = False
+        """The verdict is out; what is still torn down says nothing."""
         self.network = Network(loop, loop.random("network"), trace=trace)
         self.config = self._random_config(nodes, shards, replication_factor)
         self.nodes = {name: SimNode(self, name) for name in self.config.cluster.members}
@@ -263,6 +267,7 @@ class World:
         self.applied: dict[Shard, dict[Index, list[AppliedWrite]]] = {}
         self.placed_values: dict[bytes, Index] = {}
         """The place of every eventual put that took effect, by its (unique) value."""
+        self.horizons: dict[Shard, dict[Index, None]] = {}
         self.superseded: dict[str, tuple[Index, int]] = {}
         self.leaders: dict[tuple[Shard, Term], tuple[NodeName, int]] = {}
         self.leading: dict[Shard, tuple[NodeName, Term]] = {}
@@ -311,6 +316,8 @@ class World:
 
     def violate(self, rule: str, message: str, error: BaseException | None = None) -> None:
         """A promise is broken."""
+        if self.over:
+            return
         violation = Violation(rule, f"at {self.loop.time():.6f} s: {message}")
         self.violations.append(violation)
         self.note("", f"VIOLATION {violation}")
@@ -346,10 +353,11 @@ class World:
 
         def apply_and_check(entry: Entry) -> Any:
             self._check_committed(sim, replica, entry)
+            forgotten = self._unknown_keys(replica, entry)
             result = apply(entry)
             self.counts["applied"] += 1
             if self._check_hash(sim, replica):
-                self._note_applied(sim, replica, entry, result)
+                self._note_applied(replica, entry, result, forgotten)
             return result
 
         def ready_and_check(now: float) -> Any:
@@ -392,7 +400,15 @@ class World:
             self.violate("equal state at equal applied index", f"{message}{sim.name} has {machine.state_hash:016x}")
         return False
 
-    def _note_applied(self, sim: SimNode, replica: Replica, entry: Entry, result: Any) -> None:
+    def _unknown_keys(self, replica: Replica, entry: Entry) -> dict[bytes, None]:
+        """Keys that an entry writes and of which the replica remembers nothing before it."""
+        if (replica.shard, entry.index) in self.hashes:
+            return {}
+        command = replication_pb2.Command.FromString(entry.data)
+        keys = [command.put.key, command.delete.key, *(write.key for write in command.sequence.writes)]
+        return {key: None for key in keys if replica.machine.version(key) is None}
+
+    def _note_applied(self, replica: Replica, entry: Entry, result: Any, forgotten: dict[bytes, None]) -> None:
         command = replication_pb2.Command.FromString(entry.data)
         operation = command.WhichOneof("operation")
         writes = self.applied.setdefault(replica.shard, {}).setdefault(entry.index, [])
@@ -401,12 +417,16 @@ class World:
             key = command.put.key if operation == "put" else command.delete.key
             version = machine.version(key)
             assert version is not None
-            writes.append(AppliedWrite(key, entry.index, version.hlc, True))
+            writes.append(AppliedWrite(key, entry.index, version.hlc, True, forgotten=key in forgotten))
+        elif operation == "collect":
+            self.horizons.setdefault(replica.shard, {})[machine.horizon] = None
         elif operation == "sequence":
             for write in command.sequence.writes:
-                self._note_sequenced(replica, entry, write, writes)
+                self._note_sequenced(replica, entry, write, writes, write.key in forgotten)
 
-    def _note_sequenced(self, replica: Replica, entry: Entry, write: Any, writes: list[AppliedWrite]) -> None:
+    def _note_sequenced(
+        self, replica: Replica, entry: Entry, write: Any, writes: list[AppliedWrite], forgotten: bool
+    ) -> None:
         machine, origin = replica.machine, Origin(write.node, write.incarnation)
         name = f"{replica.shard}.{write.node}.{write.incarnation}.{write.sequence}"
         superseded = machine.superseded.get((origin, write.sequence))
@@ -416,7 +436,7 @@ class World:
             self.counts["superseded"] += 1
         elif version is not None and version.revision == entry.index:
             tie = f"{write.node}\0{write.incarnation:020d}"
-            applied = AppliedWrite(write.key, entry.index, version.hlc, False, write.base, tie, name)
+            applied = AppliedWrite(write.key, entry.index, version.hlc, False, write.base, tie, name, forgotten)
             writes.append(applied)
             self.counts["eventual applied"] += 1
             if not write.deletion:

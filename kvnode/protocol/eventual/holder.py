@@ -75,6 +75,7 @@ class Holder:
         `sequenced` is this replica's own watermark for the origin: what has a place in the log is not held again.
         """
         queue = self._queue(Origin(batch.node, batch.incarnation))
+        self._prove(queue, sequenced)
         settled = max(sequenced, batch.sequenced)
         queue.held, queue.durable = max(queue.held, settled), max(queue.durable, settled)
         new = []
@@ -93,6 +94,7 @@ class Holder:
         """Holds a write that was found on disk, unless it has its place in the log."""
         queue = self._queue(Origin(write.node, write.incarnation))
         queue.held, queue.proven = max(queue.held, sequenced), max(queue.proven, sequenced)
+        # (Writes come in each origin's order: see `Replica.restore_held`.)
         if write.sequence > queue.held:
             self._hold(queue, write, now)
         queue.durable = queue.held
@@ -107,6 +109,15 @@ class Holder:
         queue.writes.append((now, write))
         self._by_key.setdefault(write.key, []).append(write)
         self.size += 1
+
+    def _prove(self, queue: _Queue, applied: int) -> None:
+        """The origin's writes up to `applied` are applied here; what is held without a gap behind them is proven too."""
+        queue.proven = max(queue.proven, applied)
+        if queue.writes and queue.writes[0][1].sequence == queue.proven + 1:
+            for _, write in queue.writes:
+                if write.sequence != queue.proven + 1:
+                    break
+                queue.proven = write.sequence
 
     def on_durable(self, origin: Origin, sequence: int) -> None:
         """Everything of the origin up to `sequence` is on this node's disk."""
@@ -129,9 +140,9 @@ class Holder:
             if not same_key:
                 del self._by_key[write.key]
         queue.held, queue.durable = max(queue.held, sequence), max(queue.durable, sequence)
-        queue.proposed, queue.proven = max(queue.proposed, sequence), max(queue.proven, sequence)
-        if queue.writes and queue.writes[0][1].sequence == queue.proven + 1:
-            queue.proven = queue.held
+        queue.proposed = max(queue.proposed, sequence)
+        if queue.proven < queue.held:
+            self._prove(queue, sequence)
 
     def at_key(self, key: bytes) -> list[EventualWrite]:
         """Held writes to one key."""
@@ -146,6 +157,10 @@ class Holder:
         for queue in self._queues.values():
             for _, write in queue.writes:
                 yield write
+
+    def positions(self) -> dict[Origin, int]:
+        """Of each origin with held writes the last one's sequence: who saw all held writes saw these."""
+        return {origin: queue.writes[-1][1].sequence for origin, queue in self._queues.items() if queue.writes}
 
     def own_floor(self, applied: Index) -> Index:
         """No write that this node accepted, in any incarnation, and that still waits has a base below this."""

@@ -79,7 +79,8 @@ def on_vote(r: Raft, voter: str, answer: election_pb2.RequestVoteResponse, now: 
     role = Role.PRE_CANDIDATE if answer.pre_vote else Role.CANDIDATE
     if r.role is not role or voter not in r.voters or (answer.granted and answer.term != asked):
         return
-    r.votes[voter] = answer.granted
+    # A grant is not taken back: a late refusal of an older question must not hide it.
+    r.votes[voter] = answer.granted or r.votes.get(voter, False)
     _maybe_win(r, now)
 
 

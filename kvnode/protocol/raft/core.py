@@ -79,6 +79,8 @@ class Raft:
         self.term_start_index: Index = 0
         self.led_since: Seconds = 0.0
         self.transfer: leader.Transfer | None = None
+        self.successor_told = False
+        """Leader: somebody was told to campaign in this term."""
         self.preferred_well_since: Seconds | None = None
         self.commit_news_at: Seconds | None = None
         self.out_send: list[Send] = []
@@ -156,7 +158,8 @@ class Raft:
         spread = settings.election_timeout_max - settings.election_timeout_min
         if self.voters and self.voters[0] == self.me:
             spread /= 4
-        self.deadline = now + settings.election_timeout_min + self.rng.random() * spread
+        # Not before its own promise to the leader ends (`hears_leader`): a candidate votes for itself.
+        self.deadline = now + settings.election_timeout_min * (1 + settings.clock_drift_max) + self.rng.random() * spread
 
     def hears_leader(self, now: Seconds) -> bool:
         """Whether this voter is bound to a leader: it leads, or it heard its leader within the least time-out."""
@@ -218,8 +221,8 @@ class Raft:
     def on_append(self, sender: NodeName, append: replication_pb2.ShardAppend, token: object, now: Seconds) -> None:
         """A leader's entries."""
         if append.term < self.term:
-            answer = replication_pb2.ShardAppendResult(shard=self.shard, term=self.term, index=append.previous_index)
-            self.out_answers.append(Answer(token, answer))
+            # No index: it says nothing about the logs. Its sender may lead again by now, in the very term answered here.
+            self.out_answers.append(Answer(token, replication_pb2.ShardAppendResult(shard=self.shard, term=self.term)))
             return
         self._follow(sender, append.term, now)
         follower.on_append(self, append, token)

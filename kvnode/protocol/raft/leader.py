@@ -55,7 +55,7 @@ def become_leader(r: Raft, now: Seconds) -> None:
     """Wins: an entry of the own term commits what earlier terms left (section 3.6.2)."""
     r.role, r.leader = Role.LEADER, r.me
     r.votes.clear()
-    r.led_since, r.transfer, r.preferred_well_since = now, None, None
+    r.led_since, r.transfer, r.successor_told, r.preferred_well_since = now, None, False, None
     # A fresh leader has just been answered by a majority: its time to hear from one again starts now.
     r.progress = {voter: Progress(next=r.log.last_index + 1, acked_at=now) for voter in r.voters if voter != r.me}
     r.term_start_index = r.log.last_index + 1
@@ -123,7 +123,10 @@ def on_append_failed(r: Raft, peer: NodeName, now: Seconds) -> None:
     """The connection broke: what was on its way may be lost. Find the match anew."""
     progress = r.progress.get(peer)
     if progress is not None and progress.mode is not Mode.SNAPSHOT:
-        progress.probe(progress.match + 1)
+        if progress.mode is Mode.REPLICATE:
+            progress.probe(progress.match + 1)
+        # A probe is asked again where it was: a match of 0 means "not known yet", and probing from there would ask for a
+        # snapshot of a follower that was only down, as soon as this log has lost its first entry.
         progress.waiting, progress.retry_at = True, now + 0.05
         r.deadline = min(r.deadline, progress.retry_at)
 
@@ -135,12 +138,15 @@ def on_append_result(r: Raft, peer: NodeName, result: replication_pb2.ShardAppen
     progress.eventual_floor = result.eventual_floor
     if result.success:
         if progress.on_success(result.index):
+            if progress.mode is Mode.SNAPSHOT and progress.match >= r.log.offset:
+                progress.on_log_reached()
             maybe_commit(r, now)
             _maybe_tell_successor(r, now)
         if progress.next <= r.log.last_index:
             r.append_wanted[peer] = None
     elif result.out_of_space:
-        progress.probe(progress.match + 1)
+        if progress.mode is Mode.REPLICATE:
+            progress.probe(progress.match + 1)
         progress.waiting, progress.retry_at = True, now + r.settings.probe_retry
         r.deadline = min(r.deadline, progress.retry_at)
     elif (
@@ -247,7 +253,7 @@ def quorum_heard_at(r: Raft, now: Seconds) -> Seconds:
 
 def holds_lease(r: Raft, now: Seconds) -> bool:
     """Opt-in (section 6.4.1): a majority, asked within the least election time-out, refuses every other candidate still."""
-    if not r.settings.leader_lease or r.transfer is not None:
+    if not r.settings.leader_lease or r.transfer is not None or r.successor_told:
         return False
     length = r.settings.election_timeout_min * (1 - r.settings.clock_drift_max)
     return now < quorum_heard_at(r, now) + length
@@ -272,7 +278,8 @@ def most_advanced_follower(r: Raft, healthy: Sequence[NodeName]) -> NodeName | N
 def _maybe_tell_successor(r: Raft, now: Seconds) -> None:
     transfer = r.transfer
     if transfer and not transfer.told and r.progress[transfer.to].match == r.log.last_index:
-        transfer.told = True
+        # The word may arrive late, and voters do not refuse who campaigns upon it: no lease any more in this term.
+        transfer.told = r.successor_told = True
         r.out_send.append(Send(transfer.to, election_pb2.TimeoutNowRequest(shard=r.shard, term=r.term)))
 
 

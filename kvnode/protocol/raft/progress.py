@@ -48,12 +48,13 @@ class Progress:
 
     def on_success(self, index: Index) -> bool:
         """The logs match up to `index`, durably. True if that is news."""
-        if self.mode is not Mode.SNAPSHOT or index >= self.next - 1:
-            if self.mode is not Mode.REPLICATE:
-                self.mode, self.next = Mode.REPLICATE, index + 1
-            self.waiting = False
-        self.next = max(self.next, index + 1)
-        if index > self.match:
-            self.match = index
-            return True
-        return False
+        news = index > self.match
+        self.match = max(self.match, index)
+        if self.mode is Mode.PROBE and index == self.match:
+            self.mode, self.next, self.waiting = Mode.REPLICATE, self.match + 1, False
+        self.next = max(self.next, self.match + 1)
+        return news
+
+    def on_log_reached(self) -> None:
+        """SNAPSHOT: the follower has caught up with what the leader's log still has, by appends that were on their way."""
+        self.mode, self.next, self.waiting = Mode.REPLICATE, self.match + 1, False
