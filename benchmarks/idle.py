@@ -33,9 +33,8 @@ def main() -> int:
     total = sum(cores.values())
     print(machine())
     for name, used in cores.items():
-        print(
-            f"{name}: {used:.1%} of a core, {memory[name]['resident']} MiB resident, {memory[name]['private']} MiB of it private"
-        )
+        each = memory[name]
+        print(f"{name}: {used:.1%} of a core, {each['resident']} MiB resident, {each['private']} MiB of it private")
     return verdict({f"three idle nodes use {total:.1%} of a core, under {CORES_MAX:.0%}": total < CORES_MAX})
 
 

@@ -42,6 +42,15 @@ APPENDS_IN_FLIGHT_MAX = 8
 """Unanswered AppendRequests a peer: the pipeline's depth."""
 EVENTUAL_BATCH_WRITES_MAX = 1_024
 SNAPSHOT_CHUNK_SIZE_BYTES = 256 * 1024
+SNAPSHOTS_SENT_AT_ONCE_MAX = 2
+"""By one node: each holds a read transaction of the store, and the log's tail behind it."""
+LOG_TAIL_SIZE_BYTES_MAX = 16 * 1024 * 1024
+"""Flushed entries that a shard keeps in memory for slow followers, besides the bound on their number."""
+LOG_TAIL_SIZE_BYTES_MAX_FOR_SNAPSHOT = 64 * 1024 * 1024
+"""The same while a follower installs a snapshot, so that it need not take the next one right after."""
+EVENTUAL_BATCH_SIZE_BYTES_MAX = 1024 * 1024
+RANGE_ROWS_SCANNED_MAX = 20_000
+"""Rows that one page of a range looks at, tombstones too; the page ends there, however few keys it has found."""
 SUPERSEDED_KEPT_PER_SHARD = 1_024
 """The latest superseded eventual writes whose reason can still be asked for."""
 PLACED_KEPT_PER_SHARD = 8_192

@@ -33,7 +33,7 @@ from kvnode.runtime.endpoint import Endpoint
 from kvnode.runtime.envelope import Envelopes
 from kvnode.runtime.flusher import NODE_ROWS, Flusher
 from kvnode.runtime.heartbeats import Heartbeats
-from kvnode.runtime.membership import EVENT_ROW, Membership
+from kvnode.runtime.membership import EVENT_ROW, Membership, StoredEvents
 from kvnode.runtime.outbox import PeerOutbox
 from kvnode.runtime.peers import PeerLink
 from kvnode.runtime.recovery import CLOCK_RECORD, FORMAT_VERSION, IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, replay
@@ -56,6 +56,8 @@ logger = structlog.get_logger(__name__)
 TICK: Seconds = 0.05
 """Interval of the housekeeping: failure detection, flushes, the clock's bound."""
 HANDOVER_MAX: Seconds = 2.0
+SUCCESSOR_WAIT_MAX: Seconds = 0.5
+"""How long a node that stops waits to hear from those who lead its shards now: who they are, and what they committed."""
 DRAIN_MAX: Seconds = 2.0
 """How long a stopping node waits for its log; a full or hanging disk must not keep it from ending."""
 FULL_DISK_TRANSFER_TICKS = 100
@@ -207,7 +209,7 @@ class Node:
             state=RECOVERING,
         )
         gossip = Gossip(member, list(peers), GossipSettings(**config.gossip.model_dump()), ports.rng)
-        events, number = self._stored_events(recovered)
+        events = self._stored_events(recovered)
         self.membership = Membership(
             self.driver,
             self.replicas,
@@ -218,7 +220,6 @@ class Node:
             detection.probe_timeout_ms / 1000,
             ports.wall_ms,
             events,
-            number,
         )
         self.heartbeats = Heartbeats(
             self.driver,
@@ -244,7 +245,7 @@ class Node:
             config.storage.memtable_size_bytes,
             config.storage.flush_interval_s,
             config.replication.entries_retained,
-            self.membership.rows,
+            self.membership,
         )
         self.snapshots = Snapshots(
             self.driver,
@@ -273,16 +274,16 @@ class Node:
             self.driver, self.replicas, self.envelopes, self.heartbeats, self.membership, self.snapshots, ports.tracing
         )
 
-    def _stored_events(self, recovered: Recovered) -> tuple[list[cluster_pb2.NodeEvent], int]:
-        """Events of the store and, behind them, of the log; and the number of the next one."""
+    def _stored_events(self, recovered: Recovered) -> StoredEvents:
+        """Events of the store and, behind them, those that only the log has."""
         events: list[cluster_pb2.NodeEvent] = []
-        number = 0
+        stored = 0
         for key, row in self.store.scan(NODE_ROWS, EVENT_ROW, bytes([EVENT_ROW[0] + 1])):
-            number = int.from_bytes(key[1:], "big") + 1
+            stored = int.from_bytes(key[1:], "big") + 1
             events.append(cluster_pb2.NodeEvent.FromString(row))
         known = dict.fromkeys(event.SerializeToString() for event in events)
-        events.extend(event for event in recovered.events if event.SerializeToString() not in known)
-        return events, number
+        news = [event for event in recovered.events if event.SerializeToString() not in known]
+        return StoredEvents([*events, *news], stored, stored + len(news))
 
     def _save_peer_uids(self) -> None:
         self.driver.write_node_record(NodeRecord(PEERS_RECORD, json.dumps(self.envelopes.peer_uids).encode()))
@@ -298,7 +299,8 @@ class Node:
             return RECOVERING
         if not self._was_active:
             self._was_active = all(replica.caught_up for replica in self.replicas.values())
-        return ACTIVE if self._was_active else RECOVERING
+        # A node without space serves reads; who needs more should look elsewhere.
+        return ACTIVE if self._was_active and not self.driver.out_of_space else RECOVERING
 
     def _progress(self) -> failure_detection_pb2.Progress:
         return failure_detection_pb2.Progress(
@@ -376,7 +378,8 @@ class Node:
 
     def _hand_over(self, replica: Replica, now: Seconds) -> None:
         """Begins to give a leadership to the healthy follower that is closest behind."""
-        healthy = [peer for peer in replica.raft.progress if self.membership.detector.healthy(peer)]
+        detector = self.membership.detector
+        healthy = [peer for peer in replica.raft.progress if detector.healthy(peer) and detector.state(peer) == ACTIVE]
         successor = leader.most_advanced_follower(replica.raft, healthy)
         if successor and leader.start_transfer(replica.raft, successor, now):
             self.driver.wake(replica.shard)
@@ -389,11 +392,23 @@ class Node:
         for replica in self.replicas.values():
             if replica.is_leader:
                 self._hand_over(replica, self.loop.time())
-        while any(r.is_leader and r.raft.transfer for r in self.replicas.values()) and self.loop.time() < until:
+        await self._wait_while(lambda replica: replica.is_leader and replica.raft.transfer is not None, until)
+        # Requests that came meanwhile wait to hear who leads now, and writes of the time before for their fate: both come from
+        # the successors, who cannot reach this node once its server stops. Without that they would hang for the whole grace.
+        successor_until = min(until, self.loop.time() + SUCCESSOR_WAIT_MAX)
+        await self._wait_while(lambda replica: not replica.raft.leader or bool(replica.waiting), successor_until)
+        self.local.serving = False
+        for shard, replica in self.replicas.items():
+            replica.release_leader_waits()
+            self.driver.wake(shard)
+
+    async def _wait_while(self, holds: Callable[[Replica], bool], until: Seconds) -> None:
+        """Waits until no replica's leadership is so any more, or the time has come."""
+        while self.loop.time() < until and (waited_for := [r for r in self.replicas.values() if holds(r)]):
             future: asyncio.Future[None] = self.loop.create_future()
-            for replica in self.replicas.values():
-                if replica.is_leader and replica.raft.transfer:
-                    replica.wait_leader(future)
+            for replica in waited_for:
+                replica.waits.for_leader(future)
+                replica.waits.for_change(future)
             timer = self.loop.call_at(until, deliver, future, None)
             await future
             timer.cancel()
@@ -407,6 +422,7 @@ class Node:
         await self.heartbeats.stop()
         await self.outbox.stop()
         await self.membership.stop()
+        await self.snapshots.stop()
         try:
             async with asyncio.timeout(DRAIN_MAX):
                 await self.driver.drained()

@@ -15,6 +15,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
@@ -32,7 +33,7 @@ from kvnode.observe.rpc_tracing import ServerTracing
 from kvnode.observe.tracing import Tracing
 from kvnode.runtime.grpc_transport import GrpcTransport
 from kvnode.runtime.worker import ThreadWorker
-from kvnode.storage.disk import DiskFailed, RealDisk, claim
+from kvnode.storage.disk import DiskFailed, OutOfSpace, RealDisk, claim
 from kvnode.storage.store import LmdbStore
 from kvnode.types import Seconds
 
@@ -40,6 +41,8 @@ logger = structlog.get_logger(__name__)
 
 STOP_GRACE: Seconds = 2.0
 """How long calls in flight may take once the server stops."""
+STOP_MAX: Seconds = 15.0
+"""After this a stop is given up: a disk that hangs must not keep the process for ever."""
 HEALTH_INTERVAL: Seconds = 0.5
 THREAD_SWITCH_INTERVAL: Seconds = 0.0005
 """The log and store threads must not hold the interpreter for long while the event loop has work."""
@@ -63,7 +66,11 @@ async def _serve(config: Config) -> int:
         if not over.done():
             over.set_result(code)
 
+    fatal: asyncio.Future[int] = loop.create_future()
+
     def on_fatal(error: BaseException) -> None:
+        if not fatal.done():
+            fatal.set_result(1)
         logger.critical("fatal: the node stops, nothing is acknowledged any more", error=repr(error), exc_info=error)
         end(1)
 
@@ -98,7 +105,7 @@ async def _serve(config: Config) -> int:
         )
         node.start()
         port = await server.start()
-    except (KvnodeError, DiskFailed, OSError) as error:
+    except (KvnodeError, DiskFailed, OutOfSpace, OSError) as error:
         logger.critical("cannot start", error=str(error))
         return 1
     await server.set_health({"": True, KV_SERVICE: True, LEADER_SERVICE: False})
@@ -113,13 +120,24 @@ async def _serve(config: Config) -> int:
     if code:
         return code
     logger.info("stopping")
+    stop = loop.create_task(_stop(node, server))
+    waiting: list[asyncio.Future[Any]] = [stop, fatal]
+    await asyncio.wait(waiting, timeout=STOP_MAX, return_when=asyncio.FIRST_COMPLETED)
+    if fatal.done() or not stop.done() or stop.exception():
+        logger.critical(
+            "not stopped in good order: what was not acknowledged may be lost", error=str(stop.done() and stop.exception())
+        )
+        return 1
+    tracing.shutdown()
+    logger.info("stopped")
+    return 0
+
+
+async def _stop(node: Node, server: Server) -> None:
     await server.set_health({"": False, KV_SERVICE: False, LEADER_SERVICE: False})
     await node.hand_over()
     await server.stop(STOP_GRACE)
     await node.stop()
-    tracing.shutdown()
-    logger.info("stopped")
-    return 0
 
 
 async def _report_leadership(node: Node, server: Server) -> None:

@@ -77,7 +77,6 @@ class LocalShards:
         self.driver, self.replicas = driver, replicas
         self._envelopes, self._transport, self._clock, self._tracing = envelopes, transport, clock, tracing
         self._loop = driver.loop
-        self._proposed_size_bytes = 0
         self._ack_waiters: dict[Shard, list[tuple[int, int, asyncio.Future[None]]]] = {}
         self.serving = True
 
@@ -112,18 +111,17 @@ class LocalShards:
             )
         command.hlc = self._clock()
         data = command.SerializeToString()
-        if self._proposed_size_bytes + len(data) > limits.PROPOSED_SIZE_BYTES_MAX:
+        waiting_bytes = sum(other.waiting_size_bytes for other in self.replicas.values())
+        if waiting_bytes + len(data) > limits.PROPOSED_SIZE_BYTES_MAX:
             raise Overloaded(f"{self._envelopes.me}: {limits.PROPOSED_SIZE_BYTES_MAX} bytes of writes are waiting already")
         future = self._loop.create_future()
         span = self._tracing.start_proposal(replica.shard, replica.raft.term, replica.raft.log.last_index + 1)
-        self._proposed_size_bytes += len(data)
         try:
             replica.propose([(future, data)], self._loop.time())
             self.driver.wake(replica.shard)
             result: WriteResult = await self._wait(future, context, lambda: self._late_write(replica.shard))
             return result
         finally:
-            self._proposed_size_bytes -= len(data)
             if span is not None:
                 span.end()
 
@@ -143,9 +141,12 @@ class LocalShards:
                 raise Overloaded(f"shard {replica.shard}: {limits.READS_PER_SHARD_MAX} strong reads are waiting already")
             replica.read(future, self._loop.time())
         else:
-            replica.wait_applied(await self._ask_index(replica.shard, leader_name, context), future)
+            replica.waits.for_applied(await self._ask_index(replica.shard, leader_name, context), future)
         self.driver.wake(replica.shard)
-        await self._wait(future, context, lambda: self._late_read(replica.shard))
+        try:
+            await self._wait(future, context, lambda: self._late_read(replica.shard))
+        finally:
+            replica.waits.forget(future)
 
     async def _ask_index(self, shard: Shard, leader_name: str, context: RequestContext) -> Index:
         request = self._envelopes.seal(leader_name, replication_pb2.ReadIndexRequest(shard=shard))
@@ -227,12 +228,13 @@ class LocalShards:
             if self._loop.time() >= until:
                 return False
             future = self._loop.create_future()
-            replica.wait_change(future)
+            replica.waits.for_change(future)
             timer = self._loop.call_at(until, _wake, future)
             try:
                 await future
             finally:
                 timer.cancel()
+                replica.waits.forget(future)
         return True
 
     # ---- what is seen -----------------------------------------------------------------------------------------------
@@ -260,8 +262,9 @@ class LocalShards:
                 shown = Seen(as_version, EventualOrigin(Origin(write.node, write.incarnation), write.sequence))
         return shown
 
-    def scan(self, replica: Replica, start: bytes, end: bytes | None, tentative: bool) -> Iterator[tuple[bytes, Seen]]:
-        """The keys of [start, end) in order; valid while only synchronous code runs."""
+    def scan(self, replica: Replica, start: bytes, end: bytes | None, tentative: bool) -> Iterator[tuple[bytes, Seen | None]]:
+        """The keys of [start, end) in order, None for those that do not exist (any more), so that whoever reads can count what
+        it cost; valid while only synchronous code runs."""
         rows: Iterator[tuple[bytes, Version | None]] = replica.machine.scan(start, end)
         if tentative and replica.holder.size:
             held = sorted(key for key in replica.holder.keys_held() if start <= key and (end is None or key < end))
@@ -270,8 +273,7 @@ class LocalShards:
             shown = self._overlay(replica, key, version) if tentative else None
             if shown is None and version is not None:
                 shown = Seen(version, None)
-            if shown is not None and shown.version.value is not None:
-                yield key, shown
+            yield key, shown if shown is not None and shown.version.value is not None else None
 
     # ---- what was served --------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import Any
 from kvapi.v1 import kv_pb2, replication_pb2
 from kvclient.hashing import hashed_part
 from kvnode import limits
-from kvnode.errors import DeadlineExpired, InvalidRequest, NoLeader, NotLeader, OutcomeUnknown, Unavailable
+from kvnode.errors import DeadlineExpired, InvalidRequest, NoLeader, NotLeader, OutcomeUnknown, Overloaded, Unavailable
 from kvnode.routing import session
 from kvnode.routing.context import RequestContext
 from kvnode.routing.local import SCAN_ROWS_PER_TURN, LocalShards, Seen
@@ -42,6 +42,7 @@ class Router:
         self.me, self.map, self.local = me, shard_map, local
         self._transport, self._healthy = transport, healthy
         self._loop = local.driver.loop
+        self._forwards = self._leader_waits = 0
 
     # ---- choosing ---------------------------------------------------------------------------------------------------
 
@@ -68,13 +69,22 @@ class Router:
             return self._nearest(shard)
         until = min(context.deadline, self._loop.time() + LEADER_WAIT_MAX)
         while not replica.raft.leader or (for_write and replica.is_leader and replica.raft.transfer is not None):
+            if not self.local.serving:
+                message = f"{self.me} stops, and does not know who leads shard {shard} now; use another node"
+                raise Unavailable(message, shard=shard)
             if self._loop.time() >= until:
                 raise NoLeader(
                     f"shard {shard} has no leader: fewer than a majority of {', '.join(self.map.replicas[shard])} "
                     f"can be reached from {self.me}, or an election is under way; try again",
                     shard=shard,
                 )
-            await replica_leader_change(replica, self._loop, until)
+            if self._leader_waits >= limits.FORWARDS_IN_FLIGHT_MAX:
+                raise Overloaded(f"{self.me}: {limits.FORWARDS_IN_FLIGHT_MAX} requests wait for leaders already", node=self.me)
+            self._leader_waits += 1
+            try:
+                await replica_leader_change(replica, self._loop, until)
+            finally:
+                self._leader_waits -= 1
         return replica.raft.leader
 
     async def _forward(self, to: NodeName, request: Any, context: RequestContext, is_write: bool) -> Any:
@@ -86,6 +96,9 @@ class Router:
         remaining = context.deadline - self._loop.time()
         if remaining <= 0:
             raise DeadlineExpired("the deadline passed before the request was forwarded; nothing was stored")
+        if self._forwards >= limits.FORWARDS_IN_FLIGHT_MAX:
+            raise Overloaded(f"{self.me} forwards {limits.FORWARDS_IN_FLIGHT_MAX} requests already", node=self.me)
+        self._forwards += 1
         try:
             return await self._transport.forward(to, request, remaining, context.hops + 1)
         except PeerUnreachable as error:
@@ -98,6 +111,8 @@ class Router:
             raise NoLeader(
                 f"{to}, where {self.me} forwarded the request, cannot be reached: {error}; try again", node=to
             ) from error
+        finally:
+            self._forwards -= 1
 
     # ---- writes -----------------------------------------------------------------------------------------------------
 
@@ -232,6 +247,10 @@ class Router:
         start, end = range_bounds(request)
         shards = [request.shard] if request.HasField("shard") else self._shards_of(request)
         parts = await asyncio.gather(*(self._prepare_part(shard, request, context) for shard in shards))
+        for at, shard in enumerate(shards):
+            # While other parts were waited for, this one may have fallen behind its bound.
+            while parts[at] is None and self._is_behind(shard, request):
+                parts[at] = await self._prepare_part(shard, request, context)
         local = [(shard, self.local.replicas[shard]) for shard, part in zip(shards, parts, strict=True) if part is None]
         remote = [part for part in parts if part is not None]
         tentative = request.consistency in (EVENTUAL, SESSION)
@@ -253,6 +272,12 @@ class Router:
             response, request, heapq.merge(*rows, key=lambda row: row[0]), [part for part in remote if part.next_page_token]
         )
         return response
+
+    def _is_behind(self, shard: Shard, request: kv_pb2.RangeRequest) -> bool:
+        if request.consistency != BOUNDED:
+            return False
+        staleness = self.local.replicas[shard].staleness(self._loop.time())
+        return staleness is None or staleness * 1000 > request.max_staleness_ms
 
     def _shards_of(self, request: kv_pb2.RangeRequest) -> list[Shard]:
         # A complete {tag} in the prefix decides the shard of every key in the range.
@@ -278,13 +303,12 @@ class Router:
     async def _count(self, replica: Replica, start: bytes, end: bytes | None, tentative: bool) -> int:
         total = 0
         while True:
-            count = 0
-            for key, _ in self.local.scan(replica, start, end, tentative):
-                count, last = count + 1, key
-                if count == SCAN_ROWS_PER_TURN:
+            scanned = 0
+            for key, seen in self.local.scan(replica, start, end, tentative):
+                scanned, total, last = scanned + 1, total + (seen is not None), key
+                if scanned == SCAN_ROWS_PER_TURN:
                     break
-            total += count
-            if count < SCAN_ROWS_PER_TURN:
+            if scanned < SCAN_ROWS_PER_TURN:
                 return total
             start = last + b"\0"
             await asyncio.sleep(0)
@@ -296,24 +320,28 @@ class Router:
         rows: Iterator[tuple[bytes, Any]],
         cut: list[kv_pb2.RangeResponse],
     ) -> None:
+        """Takes rows until the page is full, or enough rows were looked at; the token is the last key that was."""
         limit = request.limit or limits.RANGE_LIMIT_DEFAULT
         # Behind the last key of a part that was cut, that part's next keys are not known: the page ends there at the latest.
-        known_to = min((part.items[-1].key for part in cut if part.items), default=None)
-        size = 0
+        known_to = min((part.next_page_token for part in cut), default=None)
+        size = scanned = 0
+        last = b""
         for key, row in rows:
             if (
                 len(response.items) == limit
                 or size > limits.RANGE_RESPONSE_SIZE_BYTES_MAX
+                or scanned == limits.RANGE_ROWS_SCANNED_MAX
                 or (known_to is not None and key > known_to)
             ):
-                response.next_page_token = response.items[-1].key
+                response.next_page_token = known_to if known_to is not None and key > known_to else last
                 break
-            item = row if isinstance(row, kv_pb2.KeyValue) else _key_value(key, row, request.keys_only)
-            response.items.append(item)
-            size += len(key) + len(item.value) + 64
+            scanned, last = scanned + 1, key
+            if row is not None:
+                item = row if isinstance(row, kv_pb2.KeyValue) else _key_value(key, row, request.keys_only)
+                response.items.append(item)
+                size += len(key) + len(item.value) + 64
         else:
-            if cut and response.items:
-                response.next_page_token = response.items[-1].key
+            response.next_page_token = known_to or b""
         response.count = len(response.items)
 
     # ---- what became of an eventual write ---------------------------------------------------------------------------
@@ -362,12 +390,13 @@ class Router:
 async def replica_leader_change(replica: Replica, loop: asyncio.AbstractEventLoop, until: Seconds) -> None:
     """Waits until the replica knows another leader than now, or until the time has come."""
     future: asyncio.Future[None] = loop.create_future()
-    replica.wait_leader(future)
+    replica.waits.for_leader(future)
     timer = loop.call_at(until, _wake, future)
     try:
         await future
     finally:
         timer.cancel()
+        replica.waits.forget(future)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -55,7 +55,7 @@ def is_served_by(replica: Replica, seen: kv_pb2.SessionPosition | None) -> bool:
 
 
 def _has(replica: Replica, origin: Origin, sequence: int) -> bool:
-    return replica.machine.sequenced.get(origin, 0) >= sequence or replica.holder.held(origin) >= sequence
+    return replica.machine.sequenced.get(origin, 0) >= sequence or replica.holder.shown(origin) >= sequence
 
 
 def advance(token: bytes, replica: Replica, revision: Index, writes: dict[Origin, int]) -> bytes:

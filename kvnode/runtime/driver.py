@@ -18,7 +18,8 @@ import structlog
 
 from kvnode.invariant import InvariantViolated
 from kvnode.protocol.raft.role import Role
-from kvnode.protocol.ready import Answer, DurableMark, Ready, Reply
+from kvnode.protocol.ready import Ready
+from kvnode.runtime.log_batch import LogBatch
 from kvnode.runtime.recovery import SNAPSHOT_MARK
 from kvnode.runtime.tokens import deliver
 from kvnode.runtime.worker import Worker
@@ -43,17 +44,6 @@ class Outbox(Protocol):
     def want_round(self) -> None: ...
 
 
-class _Batch:
-    """What one write of the log will make durable, and what may be said afterwards."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.marks: list[tuple[Replica, DurableMark]] = []
-        self.answers: list[Answer] = []
-        self.accepted: list[Reply] = []
-        self.tokens: list[object] = []
-
-
 class Driver:
     """All shards of one node on one event loop and one log."""
 
@@ -74,16 +64,16 @@ class Driver:
         self._dirty: dict[Shard, None] = {}
         self._scheduled = False
         self._stopped = False
-        self._next = _Batch()
-        self._writing: _Batch | None = None
+        self._next = LogBatch()
+        self._writing: LogBatch | None = None
         self._writing_since: Seconds = 0.0
         self._deadlines: dict[Shard, Seconds] = {}
         self._roles: dict[Shard, tuple[Role, Term, NodeName]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: Seconds = 0.0
         self._stalled = False
-        self.writing_blocked = False
-        """A batch waits for space."""
+        self._blocked: LogBatch | None = None
+        """Entries and eventual writes that wait for space."""
         self._idle_waiters: list[asyncio.Future[None]] = []
 
     # ---- events -----------------------------------------------------------------------------------------------------
@@ -104,7 +94,7 @@ class Driver:
     def _write_record(self, record: Record) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self.loop.create_future()
         self._next.records.append(record)
-        self._next.tokens.append(future)
+        self._next.tokens.append((record, future))
         self._schedule()
         return future
 
@@ -116,11 +106,16 @@ class Driver:
 
     async def drained(self) -> None:
         """Waits until everything handed to the log is durable."""
-        while (self._writing or self._next.records or self._scheduled) and not self._stopped:
+        while (self._writing or self._blocked or self._next.records or self._scheduled) and not self._stopped:
             waiter: asyncio.Future[None] = self.loop.create_future()
             self._idle_waiters.append(waiter)
             self._schedule()
             await waiter
+
+    @property
+    def writing_blocked(self) -> bool:
+        """Whether entries wait for space."""
+        return self._blocked is not None
 
     @property
     def disk_wait(self) -> Seconds:
@@ -129,7 +124,7 @@ class Driver:
 
     def watch_disk(self, stall_after: Seconds) -> None:
         """To be called regularly: a leader whose disk hangs steps down (DESIGN section 12.6)."""
-        stalled = self.disk_wait > stall_after and not self.writing_blocked
+        stalled = self.disk_wait > stall_after
         if stalled != self._stalled:
             self._stalled = stalled
             logger.warning("disk stalled" if stalled else "disk moves again", waited_ms=round(self.disk_wait * 1000))
@@ -164,7 +159,7 @@ class Driver:
             if ready.more:
                 self.wake(shard)
         self._start_write()
-        if dirty:
+        if self._deadlines and (dirty or self._timer is None):
             self._arm(now)
 
     def _collect(self, shard: Shard, replica: Replica, ready: Ready) -> None:
@@ -225,19 +220,21 @@ class Driver:
     def _start_write(self) -> None:
         if self._writing is not None:
             return
-        batch, self._next = self._next, _Batch()
-        if batch.records:
-            self._writing, self._writing_since = batch, self.loop.time()
-            self._submit(batch)
-        else:
-            self._complete(batch)
+        batch, self._next = self._next, LogBatch()
+        if self._blocked is not None:
+            batch = batch.set_aside(self._blocked)
+        self._submit(batch)
 
-    def _submit(self, batch: _Batch) -> None:
+    def _submit(self, batch: LogBatch) -> None:
+        if not batch.records:
+            self._complete(batch)
+            return
+        self._writing, self._writing_since = batch, self.loop.time()
         self._log_worker.submit(self._log.write, batch.records).add_done_callback(
             lambda future: self._on_written(batch, future)
         )
 
-    def _on_written(self, batch: _Batch, future: asyncio.Future[None]) -> None:
+    def _on_written(self, batch: LogBatch, future: asyncio.Future[None]) -> None:
         if self._stopped or future.cancelled():
             return
         error = future.exception()
@@ -248,14 +245,14 @@ class Driver:
             self.fatal(error)
             return
         try:
-            self._writing, self.writing_blocked = None, False
+            self._writing = None
             self.batches_written += 1
             self._complete(batch)
             self._schedule()
         except (Exception, InvariantViolated) as violated:
             self.fatal(violated)
 
-    def _complete(self, batch: _Batch) -> None:
+    def _complete(self, batch: LogBatch) -> None:
         now = self.loop.time()
         eventual = False
         for replica, mark in batch.marks:
@@ -266,7 +263,7 @@ class Driver:
             deliver(answer.token, answer.message)
         for reply in batch.accepted:
             deliver(reply.token, reply.result)
-        for token in batch.tokens:
+        for _, token in batch.tokens:
             deliver(token, None)
         if eventual and self.outbox:
             self.outbox.want_eventual()
@@ -275,11 +272,20 @@ class Driver:
             for waiter in waiters:
                 deliver(waiter, None)
 
-    def _on_out_of_space(self, batch: _Batch, error: OutOfSpace) -> None:
+    def _on_out_of_space(self, batch: LogBatch, error: OutOfSpace) -> None:
         self.set_out_of_space(True, str(error))
-        self.writing_blocked = True
         self.on_space_wanted()
-        self.loop.call_later(SPACE_RETRY_INTERVAL, self._retry, batch)
+        self._writing = None
+        if self._blocked is None:
+            self._blocked = LogBatch()
+            self.loop.call_later(SPACE_RETRY_INTERVAL, self._retry)
+        small = batch.set_aside(self._blocked)
+        if len(small.records) == len(batch.records):
+            # Not even the reserve is left: nothing can be promised until there is space.
+            self.fatal(error)
+            return
+        self._submit(small)
+        self._schedule()
 
     def set_out_of_space(self, full: bool, why: str = "") -> None:
         """Refuses writes, or takes them again; see `Raft.on_disk_full`."""
@@ -293,8 +299,14 @@ class Driver:
         else:
             logger.info("there is space again: writes are taken")
 
-    def _retry(self, batch: _Batch) -> None:
-        if not self._stopped:
+    def _retry(self) -> None:
+        if self._stopped:
+            return
+        if self._writing is not None:
+            self.loop.call_later(SPACE_RETRY_INTERVAL, self._retry)
+            return
+        batch, self._blocked = self._blocked, None
+        if batch is not None:
             self._submit(batch)
 
     def fatal(self, error: BaseException) -> None:

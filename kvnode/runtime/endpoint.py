@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from kvapi.v1 import election_pb2, failure_detection_pb2, gossip_pb2, replication_pb2
-from kvnode.errors import NotLeader, StaleShardMap
+from kvnode import limits
+from kvnode.errors import NotLeader, Overloaded, StaleShardMap
 from kvnode.invariant import InvariantViolated, invariant
 from kvnode.observe.replication_tracing import ReplicationTracing
 from kvnode.runtime.driver import Driver
@@ -119,6 +120,8 @@ class Endpoint:
         replica = self._replica(request.shard)
         if not replica.is_leader:
             raise NotLeader(f"shard {request.shard}: {self._envelopes.me} does not lead it", shard=request.shard, leader="")
+        if len(replica.raft.reads) >= limits.READS_PER_SHARD_MAX:
+            raise Overloaded(f"shard {request.shard}: {limits.READS_PER_SHARD_MAX} strong reads are waiting already")
         future = self._driver.loop.create_future()
         replica.read(future, self._driver.loop.time())
         self._driver.wake(request.shard)

@@ -7,7 +7,8 @@ everything these indexes imply; only then may the log forget them (DESIGN sectio
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 import structlog
 
@@ -25,7 +26,17 @@ logger = structlog.get_logger(__name__)
 NODE_ROWS: Shard = 65_535
 """The store's place for rows of the node itself, behind every shard."""
 
+FULL_RETRY_INTERVAL: Seconds = 1.0
+"""A flush that found no space is tried again after this: it costs the loop time, and space does not come back that fast."""
+
 Rows = list[tuple[bytes, bytes | None]]
+
+
+class NodeState(Protocol):
+    """What the node itself has to be flushed; `runtime.membership` is the real one."""
+
+    def rows(self) -> Rows: ...
+    def on_flushed(self) -> None: ...
 
 
 class Flusher:
@@ -44,13 +55,14 @@ class Flusher:
         memtable_size_bytes: int,
         interval: Seconds,
         entries_retained: int,
-        node_rows: Callable[[], Rows],
+        node: NodeState,
     ) -> None:
         self._driver, self._replicas, self._tables = driver, replicas, tables
         self._log, self._store, self._disk = log, store, disk
         self._log_worker, self._store_worker = log_worker, store_worker
         self._memtable_size_bytes, self._interval, self._entries_retained = memtable_size_bytes, interval, entries_retained
-        self._node_rows = node_rows
+        self._node = node
+        self._retry_at: Seconds = 0.0
         self.lock = asyncio.Lock()
         self._flushed_at = driver.loop.time()
         self._flush_out_of_space = False
@@ -60,7 +72,9 @@ class Flusher:
 
     @property
     def due(self) -> bool:
-        """Whether the tables are large enough, or old enough, to be flushed."""
+        """Whether the tables are large enough, or old enough, to be flushed; after a full disk not at once again."""
+        if self._driver.loop.time() < self._retry_at:
+            return False
         size = sum(table.size_bytes for table in self._tables.values())
         old = self._driver.loop.time() - self._flushed_at >= self._interval
         return size >= self._memtable_size_bytes or (old and size > 0)
@@ -81,7 +95,7 @@ class Flusher:
             for shard, replica in self._replicas.items():
                 rows[shard] = list(self._tables[shard].freeze().items())
                 rows[shard].extend(replica.local_rows())
-            rows[NODE_ROWS] = self._node_rows()
+            rows[NODE_ROWS] = self._node.rows()
             try:
                 await self._store_worker.submit(self._store.commit, rows)
             except OutOfSpace as error:
@@ -96,6 +110,7 @@ class Flusher:
                 table.thaw(flushed=True)
             for shard, replica in self._replicas.items():
                 replica.on_flushed(flushed[shard], self._entries_retained)
+            self._node.on_flushed()
             self._flushed_at = self._driver.loop.time()
             self.flushes += 1
             self._flush_out_of_space = False
@@ -107,6 +122,7 @@ class Flusher:
 
     def _on_full(self, error: OutOfSpace) -> None:
         self._flush_out_of_space = True
+        self._retry_at = self._driver.loop.time() + FULL_RETRY_INTERVAL
         self._driver.set_out_of_space(True, str(error))
 
     def _on_space_wanted(self) -> None:
@@ -121,8 +137,10 @@ class Flusher:
 
     async def _maybe_leave_full_disk(self) -> None:
         if self._flush_out_of_space:
+            if self._driver.loop.time() < self._retry_at or self.lock.locked():
+                return
             self._disk.release_ballast()
-            if not self.lock.locked() and not await self.flush():
+            if not await self.flush():
                 return
         if self._driver.writing_blocked or not self._disk.restore_ballast():
             return

@@ -51,6 +51,9 @@ QUICK_OPTIONS: Sequence[tuple[str, Any]] = (
 )
 
 
+_BULK = (replication_pb2.AppendRequest, replication_pb2.ReplicateEventualRequest)
+
+
 class _Stream:
     """One open stream: requests in, answers out, in the same order."""
 
@@ -122,17 +125,18 @@ def translate(peer: NodeName, error: grpc.RpcError, was_open: bool = False) -> E
     return PeerUnreachable(f"{peer}: {error.code().name}: {details}", refused=refused, lost=was_open and not refused)
 
 
-class _Peer:
-    """The two connections to one peer."""
+class _Connection:
+    """One channel to a peer, with the streams that are open on it."""
 
-    def __init__(self, name: NodeName, address: str, loop: asyncio.AbstractEventLoop) -> None:
-        self.name, self._loop = name, loop
-        self.quick = grpc.aio.insecure_channel(address, QUICK_OPTIONS)
-        self.bulk = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
-        detection = failure_detection_pb2_grpc.FailureDetectionStub(self.quick)
-        election = election_pb2_grpc.ElectionStub(self.quick)
-        replication = replication_pb2_grpc.ReplicationStub(self.bulk)
-        kv = kv_pb2_grpc.KVStub(self.bulk)
+    def __init__(
+        self, peer: NodeName, address: str, options: Sequence[tuple[str, Any]], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.peer, self._loop = peer, loop
+        self.channel = grpc.aio.insecure_channel(address, options)
+        detection = failure_detection_pb2_grpc.FailureDetectionStub(self.channel)
+        election = election_pb2_grpc.ElectionStub(self.channel)
+        replication = replication_pb2_grpc.ReplicationStub(self.channel)
+        kv = kv_pb2_grpc.KVStub(self.channel)
         self.install_snapshot: Any = replication.InstallSnapshot
         self.streams: dict[type, Any] = {
             failure_detection_pb2.HeartbeatRequest: detection.Heartbeat,
@@ -142,8 +146,8 @@ class _Peer:
             failure_detection_pb2.ProbeRequest: detection.Probe,
             election_pb2.RequestVoteRequest: election.RequestVote,
             election_pb2.TimeoutNowRequest: election.TimeoutNow,
-            gossip_pb2.ExchangeRequest: gossip_pb2_grpc.GossipStub(self.quick).Exchange,
-            replication_pb2.ReadIndexRequest: replication_pb2_grpc.ReplicationStub(self.quick).ReadIndex,
+            gossip_pb2.ExchangeRequest: gossip_pb2_grpc.GossipStub(self.channel).Exchange,
+            replication_pb2.ReadIndexRequest: replication.ReadIndex,
             replication_pb2.ReplicateEventualRequest: replication.ReplicateEventual,
             kv_pb2.PutRequest: kv.Put,
             kv_pb2.GetRequest: kv.Get,
@@ -157,15 +161,50 @@ class _Peer:
         """The open stream for requests of a kind."""
         stream = self._open.get(kind)
         if stream is None or stream.broken:
-            stream = self._open[kind] = _Stream(self.name, self.streams[kind](), self._loop)
+            stream = self._open[kind] = _Stream(self.peer, self.streams[kind](), self._loop)
         return stream
+
+    async def close(self, why: str) -> None:
+        """Ends streams and channel; what is unanswered fails."""
+        for stream in self._open.values():
+            stream.fail(PeerUnreachable(f"{self.peer}: {why}"))
+        await self.channel.close(None)
+
+
+class _Peer:
+    """The two connections to one peer: a quick one for what is small and urgent, one for the bulk.
+
+    A connection can be dead without a word (a cable, a firewall that forgot it); TCP takes a minute or more to find out. So a
+    stream that got no answer in time takes its connection with it, and the next call opens a new one.
+    """
+
+    def __init__(self, name: NodeName, address: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.name, self._address, self._loop = name, address, loop
+        self.quick = _Connection(name, address, QUICK_OPTIONS, loop)
+        self.bulk = _Connection(name, address, CHANNEL_OPTIONS, loop)
+        self._closing: dict[asyncio.Task[None], None] = {}
+
+    def connection(self, kind: type) -> _Connection:
+        """Where requests of a kind go."""
+        return self.bulk if kind in _BULK else self.quick
+
+    def renew(self, connection: _Connection) -> None:
+        """Gives a connection up for a new one; a second word about the same one changes nothing."""
+        if connection is self.quick:
+            self.quick = _Connection(self.name, self._address, QUICK_OPTIONS, self._loop)
+        elif connection is self.bulk:
+            self.bulk = _Connection(self.name, self._address, CHANNEL_OPTIONS, self._loop)
+        else:
+            return
+        task = self._loop.create_task(connection.close("the connection gave no answer in time"))
+        self._closing[task] = None
+        task.add_done_callback(lambda done: self._closing.pop(done, None))
 
     async def close(self) -> None:
         """Ends streams and connections."""
-        for stream in self._open.values():
-            stream.fail(PeerUnreachable("this node stops"))
-        await self.quick.close(None)
-        await self.bulk.close(None)
+        await self.quick.close("this node stops")
+        await self.bulk.close("this node stops")
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
 
 class GrpcTransport:
@@ -178,34 +217,37 @@ class GrpcTransport:
     async def call(self, to: NodeName, request: Any, timeout: Seconds) -> Any:
         """See `Transport.call`."""
         peer, kind = self._peers[to], type(request)
-        if kind in peer.streams:
-            backs_off = peer.quick.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        connection = peer.connection(kind)
+        if kind in connection.streams:
+            backs_off = connection.channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
             try:
-                return await self._call_stream(peer.stream(kind), request, timeout)
+                return await self._call_stream(peer, connection, request, timeout)
             except PeerUnreachable as error:
                 error.repeated = backs_off
                 raise
         try:
-            return await peer.calls[kind](request, timeout=max(timeout, 0.001))
+            return await connection.calls[kind](request, timeout=max(timeout, 0.001))
         except grpc.RpcError as error:
             raise translate(to, error) from None
 
-    async def _call_stream(self, stream: _Stream, request: Any, timeout: Seconds) -> Any:
+    async def _call_stream(self, peer: _Peer, connection: _Connection, request: Any, timeout: Seconds) -> Any:
+        stream = connection.stream(type(request))
         answer = stream.send(request)
-        timer = self._loop.call_later(
-            timeout, stream.fail, PeerUnreachable(f"{stream.peer} did not answer within {timeout:.1f} s")
-        )
+        timer = self._loop.call_later(timeout, self._give_up, peer, connection, stream, timeout)
         try:
             return await answer
         finally:
             timer.cancel()
 
+    def _give_up(self, peer: _Peer, connection: _Connection, stream: _Stream, timeout: Seconds) -> None:
+        stream.fail(PeerUnreachable(f"{peer.name} did not answer within {timeout:.1f} s"))
+        peer.renew(connection)
+
     async def forward(self, to: NodeName, request: Any, timeout: Seconds, hops: int) -> Any:
         """See `Transport.forward`."""
+        call = self._peers[to].bulk.calls[type(request)]
         try:
-            return await self._peers[to].calls[type(request)](
-                request, timeout=timeout, metadata=[(HOPS_KEY, str(hops)), *inject()]
-            )
+            return await call(request, timeout=timeout, metadata=[(HOPS_KEY, str(hops)), *inject()])
         except grpc.RpcError as error:
             raise translate(to, error) from None
 
@@ -214,9 +256,8 @@ class GrpcTransport:
     ) -> replication_pb2.InstallSnapshotResponse:
         """See `Transport.install_snapshot`."""
         try:
-            response: replication_pb2.InstallSnapshotResponse = await self._peers[to].install_snapshot(
-                _drip(requests), timeout=timeout
-            )
+            call = self._peers[to].bulk.install_snapshot(_drip(requests), timeout=timeout)
+            response: replication_pb2.InstallSnapshotResponse = await call
             return response
         except grpc.RpcError as error:
             raise translate(to, error) from None

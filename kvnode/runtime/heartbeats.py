@@ -24,7 +24,8 @@ from kvnode.types import NodeName, Seconds, Shard
 
 logger = structlog.get_logger(__name__)
 
-HEARTBEAT_TIMEOUT: Seconds = 2.0
+HEARTBEAT_TIMEOUT: Seconds = 1.0
+"""After this a heartbeat's connection is given up; less than a leader may go without a majority's answers."""
 STAMP_BITS = 44
 """Of a heartbeat's stamp, for milliseconds; above them the node's incarnation, modulo `LIVES`: after a reboot the monotonic
 clock begins anew, and a peer still echoes the last stamp of the life before."""

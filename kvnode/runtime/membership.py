@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -32,6 +32,16 @@ GOSSIP_TIMEOUT: Seconds = 1.0
 EVENT_ROW = b"e"
 
 
+class StoredEvents(NamedTuple):
+    """What is known of the past at the start."""
+
+    events: list[cluster_pb2.NodeEvent]
+    stored: int
+    """Number of the first event that is not in the store yet."""
+    next: int
+    """Number of the next event."""
+
+
 class Membership:
     """The detector and gossip of one node, with their record."""
 
@@ -45,16 +55,15 @@ class Membership:
         gossip: Gossip,
         probe_timeout: Seconds,
         wall_ms: Callable[[], int],
-        events: list[cluster_pb2.NodeEvent],
-        event_number: int,
+        stored: StoredEvents,
     ) -> None:
         self._driver, self._replicas, self._envelopes, self._transport = driver, replicas, envelopes, transport
         self.detector, self.gossip = detector, gossip
         self._probe_timeout, self._wall_ms = probe_timeout, wall_ms
-        self.events: deque[cluster_pb2.NodeEvent] = deque(events, maxlen=limits.EVENTS_KEPT)
-        self._event_number = event_number
+        self.events: deque[cluster_pb2.NodeEvent] = deque(stored.events, maxlen=limits.EVENTS_KEPT)
+        self._event_number = stored.next
         """Number of the next event; events below `_flushed_number` are in the store."""
-        self._flushed_number = event_number
+        self._flushed_number = self._in_flush_number = stored.stored
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._closed = False
 
@@ -148,8 +157,12 @@ class Membership:
             rows.append((EVENT_ROW + number.to_bytes(8, "big"), event.SerializeToString()))
             if number >= limits.EVENTS_KEPT:
                 rows.append((EVENT_ROW + (number - limits.EVENTS_KEPT).to_bytes(8, "big"), None))
-        self._flushed_number = self._event_number
+        self._in_flush_number = self._event_number
         return rows
+
+    def on_flushed(self) -> None:
+        """The rows of the last `rows` are in the store."""
+        self._flushed_number = self._in_flush_number
 
     # ---- gossip -----------------------------------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ class PeerLink:
         self._driver, self._replicas, self._envelopes, self._transport = driver, replicas, envelopes, transport
         self._replicate_interval, self._tracing = replicate_interval, tracing
         self._loop = driver.loop
+        self._shards = [shard for shard, replica in replicas.items() if peer in replica.raft.voters]
         self._wanted: dict[Shard, None] = {}
         self._in_flight = 0
         self._paused = False
@@ -184,12 +185,14 @@ class PeerLink:
             self._eventual.clear()
             now = self._loop.time()
             request = replication_pb2.ReplicateEventualRequest()
-            room = limits.EVENTUAL_BATCH_WRITES_MAX
-            for replica in self._replicas.values():
-                if self.peer in replica.raft.voters:
-                    batches = replica.holder.batches_for(self.peer, room, now)
-                    room -= sum(len(batch.writes) for batch in batches)
-                    request.batches.extend(batches)
+            room, size = limits.EVENTUAL_BATCH_WRITES_MAX, limits.EVENTUAL_BATCH_SIZE_BYTES_MAX
+            # The shard that came first comes last the next time: a peer that takes nothing for it must not starve the others.
+            self._shards = self._shards[1:] + self._shards[:1]
+            for replica in (self._replicas[shard] for shard in self._shards):
+                batches = replica.holder.batches_for(self.peer, room, size, now)
+                room -= sum(len(batch.writes) for batch in batches)
+                size -= sum(batch.ByteSize() for batch in batches)
+                request.batches.extend(batches)
             if request.batches and not await self._replicate(request):
                 self._eventual.set()
                 await asyncio.sleep(RETRY_PAUSE)

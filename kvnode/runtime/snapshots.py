@@ -6,6 +6,7 @@ shard's rows in one synced transaction, keeping its own held eventual writes. A 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 
@@ -22,16 +23,17 @@ from kvnode.runtime.flusher import Flusher
 from kvnode.runtime.transport import PeerUnreachable, Transport
 from kvnode.runtime.worker import Worker
 from kvnode.shard.replica import Replica
-from kvnode.shard.state_machine import LOCAL, META, StateMachine
+from kvnode.shard.state_machine import LOCAL, META, Position, StateMachine
 from kvnode.storage.disk import Disk, OutOfSpace
 from kvnode.storage.snapshot import Staging, encode_chunks
 from kvnode.storage.store import Store
 from kvnode.storage.table import Table
-from kvnode.types import NodeName, Seconds, Shard
+from kvnode.types import NodeName, Seconds, Shard, Term
 
 logger = structlog.get_logger(__name__)
 
-INSTALL_TIMEOUT: Seconds = 120.0
+INSTALL_TIMEOUT: Seconds = 600.0
+"""For a whole snapshot; a peer that dies is noticed by its connection."""
 
 
 class Snapshots:
@@ -52,10 +54,18 @@ class Snapshots:
         self._driver, self._replicas, self._tables, self._store, self._disk = driver, replicas, tables, store, disk
         self._flusher, self._store_worker, self._envelopes, self._transport = flusher, store_worker, envelopes, transport
         self._staging: dict[Shard, tuple[tuple[NodeName, int, int], Staging]] = {}
+        self._sending = asyncio.Semaphore(limits.SNAPSHOTS_SENT_AT_ONCE_MAX)
+        self._installs: dict[asyncio.Task[None], None] = {}
 
     async def send(self, to: NodeName, shard: Shard) -> None:
         """Brings a peer the shard as the last flush left it."""
-        replica = self._replicas[shard]
+        async with self._sending:
+            await self._send(to, self._replicas[shard])
+
+    async def _send(self, to: NodeName, replica: Replica) -> None:
+        if not replica.is_leader:
+            return
+        shard, term = replica.shard, replica.raft.term
         index, success = 0, False
         try:
             with ExitStack() as stack:
@@ -64,38 +74,43 @@ class Snapshots:
                     rows = stack.enter_context(self._store.snapshot(shard))
                     header = StateMachine.position(self._store.get(shard, META))
                 index = header.index
-                requests = self._requests(to, replica, header.index, header.term, rows)
+                leader.on_snapshot_started(replica.raft, to, index)
+                requests = self._requests(to, replica, term, header, rows)
                 response = await self._transport.install_snapshot(to, requests, INSTALL_TIMEOUT)
             success = response.success
             logger.info("snapshot sent", shard=shard, to=to, index=index, success=success)
         except (PeerUnreachable, KvnodeError) as error:
             logger.warning("snapshot not delivered", shard=shard, to=to, index=index, error=str(error))
         finally:
-            leader.on_snapshot_done(replica.raft, to, index, success, self._driver.loop.time())
-            self._driver.wake(shard)
+            if replica.is_leader and replica.raft.term == term:
+                leader.on_snapshot_done(replica.raft, to, index, success, self._driver.loop.time())
+                self._driver.wake(shard)
 
     def _requests(
-        self, to: NodeName, replica: Replica, index: int, term: int, rows: Iterable[tuple[bytes, bytes]]
+        self, to: NodeName, replica: Replica, term: Term, header: Position, rows: Iterable[tuple[bytes, bytes]]
     ) -> Iterator[replication_pb2.InstallSnapshotRequest]:
+        """The parts, all of one term: a leader that is deposed on the way must not speak in its successor's name."""
         shared = (row for row in rows if not row[0].startswith(LOCAL))
         offset, waiting = 0, None
         for data in encode_chunks(shared, limits.SNAPSHOT_CHUNK_SIZE_BYTES):
+            if not (replica.is_leader and replica.raft.term == term):
+                return
             if waiting is not None:
                 yield waiting
-            waiting = self._request(to, replica, index, term, offset, data)
+            waiting = self._request(to, replica.shard, term, header, offset, data)
             offset += len(data)
-        last = waiting if waiting is not None else self._request(to, replica, index, term, 0, b"")
+        last = waiting if waiting is not None else self._request(to, replica.shard, term, header, 0, b"")
         last.done = True
         yield last
 
     def _request(
-        self, to: NodeName, replica: Replica, index: int, term: int, offset: int, data: bytes
+        self, to: NodeName, shard: Shard, term: Term, header: Position, offset: int, data: bytes
     ) -> replication_pb2.InstallSnapshotRequest:
         request = replication_pb2.InstallSnapshotRequest(
-            shard=replica.shard,
-            term=replica.raft.term,
-            last_index=index,
-            last_term=term,
+            shard=shard,
+            term=term,
+            last_index=header.index,
+            last_term=header.term,
             offset=offset,
             data=data,
             crc32c=google_crc32c.value(data),
@@ -119,25 +134,48 @@ class Snapshots:
         if known is None or known[0] != transfer or request.offset == 0:
             if request.offset:
                 return self._answer(request, replica, success=False)
-            known = self._staging[request.shard] = (transfer, Staging(self._disk, request.shard))
+            # (Its files are touched by the store's thread alone.)
+            staging = await self._store_worker.submit(Staging, self._disk, request.shard)
+            known = self._staging[request.shard] = (transfer, staging)
         try:
             await self._store_worker.submit(known[1].append, request.offset, request.data, request.crc32c)
             if not request.done:
                 return None
-            await self._install(replica, known[1], request)
+            await asyncio.shield(self._start_install(replica, known[1], request))
         except (Corrupt, ValueError, OutOfSpace) as error:
             logger.warning("snapshot refused", shard=request.shard, sender=sender, error=str(error))
             self._staging.pop(request.shard, None)
             return self._answer(request, replica, success=False)
         return self._answer(request, replica, success=True)
 
+    def _start_install(
+        self, replica: Replica, staging: Staging, request: replication_pb2.InstallSnapshotRequest
+    ) -> asyncio.Task[None]:
+        """An installation ends once it has begun, whoever still waits for its answer: between the store's transaction and
+        the state machine's reload nothing may come."""
+        replica.installing = True
+        task = self._driver.loop.create_task(self._install(replica, staging, request), name=f"install shard {replica.shard}")
+        self._installs[task] = None
+        task.add_done_callback(self._on_install_done)
+        return task
+
+    def _on_install_done(self, task: asyncio.Task[None]) -> None:
+        self._installs.pop(task, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, Corrupt | ValueError | OutOfSpace):
+            self._driver.fatal(error)
+
+    async def stop(self) -> None:
+        """Waits for installations that have begun."""
+        await asyncio.gather(*self._installs, return_exceptions=True)
+
     async def _install(self, replica: Replica, staging: Staging, request: replication_pb2.InstallSnapshotRequest) -> None:
         shard = replica.shard
-        replica.installing = True
         try:
             async with self._flusher.lock:
                 if request.last_index > replica.applied:
                     await self._store_worker.submit(lambda: self._store.replace(shard, LOCAL, staging.finish()))
+                    await self._store_worker.submit(staging.discard)
                     if not replica.log_continues(request.last_index, request.last_term):
                         # Before any entry behind the snapshot: a restart must not take the log's older entries for its past.
                         await self._driver.write_snapshot_mark(shard, request.last_index, request.last_term)
@@ -147,7 +185,6 @@ class Snapshots:
         finally:
             replica.installing = False
             self._staging.pop(shard, None)
-            staging.discard()
             self._driver.wake(shard)
 
     def _answer(

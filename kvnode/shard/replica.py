@@ -21,6 +21,7 @@ from kvnode.protocol.raft.log import RaftLog
 from kvnode.protocol.raft.role import Role
 from kvnode.protocol.ready import Answer, DurableMark, Ready, Reply
 from kvnode.shard.state_machine import LOCAL, StateMachine, Table
+from kvnode.shard.waits import Waits
 from kvnode.types import Entry, HardState, Hlc, Index, NodeName, Origin, Seconds, Shard, Term
 
 UNKNOWN_AFTER: Seconds = 2.0
@@ -34,6 +35,7 @@ class Waiting(NamedTuple):
 
     term: Term
     token: object
+    size_bytes: int
 
 
 class Freshness(NamedTuple):
@@ -68,6 +70,8 @@ class Replica:
         self.holder = Holder(shard, me, limits.PENDING_EVENTUAL_PER_SHARD_MAX, relay_after)
         self.flushed: Index = self.machine.applied
         self.waiting: dict[Index, Waiting] = {}
+        self.waiting_size_bytes = 0
+        """Of all proposals whose fate is not known yet, whoever still waits for it."""
         self.installing = False
         """A snapshot is being installed: the log must not move."""
         self._deposed_at: Seconds | None = None
@@ -76,16 +80,13 @@ class Replica:
         self._replies: list[Reply] = []
         self._accepted: list[Reply] = []
         self._eventual_due: list[replication_pb2.EventualWrite] = []
-        self._applied_waits: list[tuple[Index, object]] = []
-        self._change_waits: list[object] = []
-        self._leader_waits: list[object] = []
-        self._leader_seen: tuple[NodeName, Term, bool] = ("", 0, False)
+        self.waits = Waits(self.applied)
+        self._holds_more = False
         self._fresh_candidates: list[Freshness] = []
         self.fresh: Freshness | None = None
         self._led_term: Term = 0
         self._rows_flushed: dict[bytes, None] = {}
         self._rows_in_flush: dict[bytes, None] = {}
-        self._applied_told: Index = self.applied
 
     def _term_start(self) -> bytes:
         return replication_pb2.Command(hlc=self.clock(), term_start=replication_pb2.TermStartCommand()).SerializeToString()
@@ -125,12 +126,14 @@ class Replica:
             self._replies.extend(Reply(token, self._no_leader()) for token, _ in proposals)
             return
         index = leader.propose(self.raft, [data for _, data in proposals], now)
-        for token, _ in proposals:
+        for token, data in proposals:
             replaced = self.waiting.get(index)
             if replaced is not None:
                 # An earlier term's proposal lost its place here, but another replica may still bring it back (figure 3.7).
                 self._replies.append(Reply(replaced.token, self._unknown()))
-            self.waiting[index] = Waiting(self.raft.term, token)
+                self.waiting_size_bytes -= replaced.size_bytes
+            self.waiting[index] = Waiting(self.raft.term, token, len(data))
+            self.waiting_size_bytes += len(data)
             index += 1
 
     def read(self, token: object, now: Seconds) -> None:
@@ -140,17 +143,9 @@ class Replica:
             return
         leader.on_read(self.raft, token, now)
 
-    def wait_applied(self, index: Index, token: object) -> None:
-        """Replied with the index once it is applied here."""
-        self._applied_waits.append((index, token))
-
-    def wait_change(self, token: object) -> None:
-        """Replied with None once an entry is applied here, or an eventual write is held."""
-        self._change_waits.append(token)
-
-    def wait_leader(self, token: object) -> None:
-        """Replied with None when the leader this replica knows changes, or a handing-over ends."""
-        self._leader_waits.append(token)
+    def release_leader_waits(self) -> None:
+        """Replies to whoever waits for another leader: this node stops, and will not hear of one."""
+        self._replies.extend(self.waits.released_by_stop())
 
     def accept(self, key: bytes, value: bytes | None, token: object, now: Seconds) -> None:
         """An eventual write of a local client: replied with the write once it is durable here."""
@@ -158,7 +153,7 @@ class Replica:
         version = self.machine.version(key)
         # Above everything this replica shows for the key, whatever the clocks said: a client that read a value and then
         # writes must not lose against what it read.
-        hlc = max(hlc, (version.hlc if version else 0) + 1, *(w.hlc + 1 for w in self.holder.at_key(key)), 0)
+        hlc = max(hlc, (version.hlc if version else 0) + 1, *(w.hlc + 1 for w in self.holder.held_at_key(key)), 0)
         write = self.holder.accept(key, value, hlc, self.applied, now)
         self._eventual_due.append(write)
         self._accepted.append(Reply(token, write))
@@ -171,8 +166,8 @@ class Replica:
     # ---- from peers -------------------------------------------------------------------------------------------------
 
     def on_append(self, sender: NodeName, append: replication_pb2.ShardAppend, token: object, now: Seconds) -> None:
-        """A leader's entries. While a snapshot is being installed they are refused as if there were no log."""
-        if self.installing:
+        """A leader's entries. While a snapshot is being installed, or the disk is full, they are refused."""
+        if self.installing or (self.raft.disk_full and append.entries and append.term >= self.raft.term):
             result = replication_pb2.ShardAppendResult(shard=self.shard, term=self.raft.term, out_of_space=True)
             self.raft.out_answers.append(Answer(token, result))
             return
@@ -241,13 +236,18 @@ class Replica:
         """A `Ready` is on disk."""
         for node, incarnation, sequence in mark.eventual:
             self.holder.on_durable(Origin(node, incarnation), sequence)
+            self._holds_more = True
         self.raft.on_durable(mark.index, mark.term, mark.hard_term, now)
 
     def on_flushed(self, index: Index, entries_retained: int) -> None:
         """The store holds everything up to `index`, synced: the log may forget all but the last entries before it."""
         self.flushed = max(self.flushed, index)
         self._rows_flushed = self._rows_in_flush
-        self.raft.log.compact(min(self.flushed, max(self.raft.log.offset, self.flushed - entries_retained)))
+        log, floor = self.raft.log, leader.snapshot_floor(self.raft)
+        kept_from, size_max = self.flushed - entries_retained, limits.LOG_TAIL_SIZE_BYTES_MAX
+        if floor is not None:
+            kept_from, size_max = min(kept_from, floor), limits.LOG_TAIL_SIZE_BYTES_MAX_FOR_SNAPSHOT
+        log.compact(min(self.flushed, max(log.offset, kept_from, log.tail_start(self.flushed, size_max))))
 
     def before_freeze(self) -> Index:
         """Completes the table for a flush; answers the index that it stands for."""
@@ -267,7 +267,9 @@ class Replica:
         for origin, sequence in self.machine.sequenced.items():
             self.holder.on_sequenced(origin, sequence)
         for at in [at for at in self.waiting if at <= index]:
-            self._replies.append(Reply(self.waiting.pop(at).token, self._unknown()))
+            lost = self.waiting.pop(at)
+            self.waiting_size_bytes -= lost.size_bytes
+            self._replies.append(Reply(lost.token, self._unknown()))
 
     def restore_held(self, writes: Sequence[replication_pb2.EventualWrite], now: Seconds) -> None:
         """Eventual writes found on disk at the start, in any order."""
@@ -313,21 +315,16 @@ class Replica:
         raft = self.raft
         self._on_role_change(now)
         more = self._apply()
-        changed = self.applied > self._applied_told
-        self._applied_told = self.applied
-        if self._change_waits and (self._eventual_due or changed):
-            self._replies.extend(Reply(token, None) for token in self._change_waits)
-            self._change_waits.clear()
         if self.is_leader and self._sequencing:
             self._sequence(now)
         for read in raft.out_reads:
             if read.index is None:
                 self._replies.append(Reply(read.token, self._no_leader()))
             else:
-                self._applied_waits.append((read.index, read.token))
+                self.waits.for_applied(read.index, read.token)
         raft.out_reads.clear()
-        if self._applied_waits:
-            self._release_applied_waits()
+        self._replies.extend(self.waits.released_by_state(self.applied, self._holds_more))
+        self._holds_more = False
         hard_state, entries = raft.hard_state_due(), tuple(raft.entries_due())
         durable = None
         if hard_state or entries or self._eventual_due:
@@ -368,11 +365,8 @@ class Replica:
         return answer
 
     def _on_role_change(self, now: Seconds) -> None:
-        leader_now = (self.raft.leader, self.raft.term, self.raft.transfer is not None)
-        if leader_now != self._leader_seen:
-            self._leader_seen = leader_now
-            self._replies.extend(Reply(token, None) for token in self._leader_waits)
-            self._leader_waits.clear()
+        view = (self.raft.leader, self.raft.term, self.raft.transfer is not None)
+        self._replies.extend(self.waits.released_by_leader(view))
         led_term = self.raft.term if self.is_leader else 0
         if led_term != self._led_term:
             self._led_term = led_term
@@ -404,6 +398,7 @@ class Replica:
             self._sequencing = True
         waiting = self.waiting.pop(entry.index, None)
         if waiting is not None:
+            self.waiting_size_bytes -= waiting.size_bytes
             # Another term's entry took the place: ours can never be committed (Log Matching, section 3.5).
             outcome = result if waiting.term == entry.term else self._no_leader()
             self._replies.append(Reply(waiting.token, outcome))
@@ -419,18 +414,10 @@ class Replica:
             leader.propose(self.raft, [command.SerializeToString()], now)
             self._sequence_in_flight += 1
 
-    def _release_applied_waits(self) -> None:
-        still: list[tuple[Index, object]] = []
-        for index, token in self._applied_waits:
-            if index <= self.applied:
-                self._replies.append(Reply(token, index))
-            else:
-                still.append((index, token))
-        self._applied_waits = still
-
     def _give_up_waiting(self) -> None:
         self._replies.extend(Reply(waiting.token, self._unknown()) for waiting in self.waiting.values())
         self.waiting.clear()
+        self.waiting_size_bytes = 0
 
     def _unknown(self) -> KvnodeError:
         return OutcomeUnknown(

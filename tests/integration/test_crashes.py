@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 import kvclient
-from kvapi.v1 import cluster_pb2, kv_pb2
+from kvapi.v1 import cluster_pb2, kv_pb2, message_pb2
 from kvclient import OperationState, SupersededReason
 from kvctl.playground import Playground
 from tests.integration import harness
@@ -297,3 +297,25 @@ async def test_random_faults_under_load_lose_nothing_acknowledged(cluster: Playg
         await asyncio.to_thread(harness.heal, cluster)
         await harness.verify(client, writers.ledger, "storm")
     await asyncio.to_thread(harness.await_agreement, cluster)
+
+
+async def test_killed_node_is_recorded_as_failed_and_back_and_needs_no_snapshot(cluster: Playground) -> None:
+    """One crash is one failure in the durable record of who changed state, whatever connections that try again say; and a node
+    that was away for a moment is fed from the log."""
+    seen = {name: len(harness.log_lines(cluster, name)) for name in cluster.names}
+    async with kvclient.connect(cluster.uri) as client, harness.Writers(client, "events", strong=4) as writers:
+        await asyncio.to_thread(cluster.kill, "n3")
+        await writers.acked_after(time.monotonic(), 10)
+        await asyncio.to_thread(cluster.start, "n3")
+        await asyncio.to_thread(cluster.wait_caught_up, "n3")
+        await asyncio.sleep(1.0)
+    for name in ("n1", "n2"):
+        lines = harness.log_lines(cluster, name)[seen[name] :]
+        failures = [line for line in lines if line.get("now") == "NODE_STATE_FAILED" and line["peer"] == "n3"]
+        assert 1 <= len(failures) <= 2, failures
+        async with harness.connect_node(cluster.node(name).address) as node:
+            events = (await node.cluster.Events(cluster_pb2.EventsRequest(node="n3"), timeout=5)).events
+        assert len([event for event in events if event.to == message_pb2.NODE_STATE_FAILED]) >= len(failures)
+        assert events[0].to in (message_pb2.NODE_STATE_ACTIVE, message_pb2.NODE_STATE_RECOVERING)
+        assert all(event.why and event.at_ms for event in events)
+        assert not [line for line in lines if "snapshot" in line["event"]]

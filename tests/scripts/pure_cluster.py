@@ -338,7 +338,7 @@ class PureCluster:
         if node.up:
             for peer in self.names:
                 if peer != name:
-                    for batch in node.replica.holder.batches_for(peer, 64, self.now(name)):
+                    for batch in node.replica.holder.batches_for(peer, 64, 1 << 20, self.now(name)):
                         self._send(name, peer, "eventual?", batch)
 
     def hand_over(self, name: NodeName, to: NodeName) -> bool:

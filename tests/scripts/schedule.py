@@ -47,7 +47,11 @@ class Schedule(PureCluster):
             node.rate = dice.uniform(0.991, 1.009) if self.drifts else 1.0
             node.skew_ms = dice.choice((0, 0, 300, -300, 3000))
         self.cut: dict[tuple[NodeName, NodeName], None] = {}
-        self.loss, self.twice, self.disorder = dice.choice((0.0, 0.02, 0.1)), dice.choice((0.0, 0.1)), dice.choice((0.0, 0.2, 0.6))
+        self.loss, self.twice, self.disorder = (
+            dice.choice((0.0, 0.02, 0.1)),
+            dice.choice((0.0, 0.1)),
+            dice.choice((0.0, 0.2, 0.6)),
+        )
         self.crash_chance = dice.choice((0.0, 0.002, 0.01))
         self.pace = dice.choice((0.01, 0.03, 0.1))
         self.history: list[str] = []

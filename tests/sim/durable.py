@@ -114,11 +114,10 @@ class DurableNode:
         return missing
 
     def _follow(self, replica: Replica) -> None:
-        model, raft, machine = DurableShard(), replica.raft, replica.machine
+        model, raft = DurableShard(), replica.raft
         model.term, model.vote, model.last = raft.term, raft.vote, raft.log.last_index
         for index in range(raft.log.offset + 1, raft.log.last_index + 1):
             model.entries[index] = raft.log.term(index) or 0
         for write in replica.holder.writes():
             model.eventual.setdefault(Origin(write.node, write.incarnation), {})[write.sequence] = None
         self._shards[replica.shard] = model
-        del machine

@@ -36,7 +36,7 @@ def summary(results: Iterable[Result]) -> str:
 
     return "\n".join(
         [
-            f"{len(results)} seeds, {sum(not r.ok for r in results)} failed; {simulated:.0f} s simulated in {real:.0f} s of CPU",
+            f"{len(results)} seeds, {sum(not r.ok for r in results)} failed; {simulated:.0f} s simulated, {real:.0f} s real",
             f"operations: {show(operations)}",
             f"faults: {show(faults)}",
             f"events: {show(counts)}",

@@ -1,8 +1,8 @@
 """One run: a seed and a scenario in, a verdict out. Two phases, as in TigerBeetle's VOPR: safety under faults, then a majority
 is healed and must make progress; at the end everything is healed and must agree.
 
-Owns: the order of the phases, the demands of the second, the checks at the end. Never: takes anything but seed and scenario into
-account, so that both replay a run exactly.
+Owns: the order of the phases, the demands of the second, the checks at the end. Never: takes anything but seed and scenario
+into account, so that both replay a run exactly.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from kvnode.errors import KvnodeError
 from kvnode.runtime.transport import PeerUnreachable
 
 from .faults import Faults
-from .history import EventualState, EventualWrite, Violation, check_acknowledged_applied, check_eventual_contract, check_revision_order
+from .history import (
+    EventualState,
+    EventualWrite,
+    Violation,
+    check_acknowledged_applied,
+    check_eventual_contract,
+    check_revision_order,
+)
 from .linearizability import check_linearizability
 from .loop import SimulatedLoop, SimulationError, run
 from .network import KEEPALIVE_S
@@ -209,9 +216,7 @@ class Simulation:
                 found.append(Violation("definite means definite", f"{kind_of(operation)} took effect: {operation.note}"))
         for shard in range(world.config.cluster.shards):
             applied = [w for _, writes in sorted(world.applied.get(shard, {}).items()) for w in writes]
-            found += check_eventual_contract(
-                outcomes.get(shard, []), applied, horizons=world.horizons.get(shard, ())
-            )
+            found += check_eventual_contract(outcomes.get(shard, []), applied, horizons=world.horizons.get(shard, ()))
             found += check_acknowledged_applied(
                 (o for o in workload.history.operations if o.shard == shard and o.outcome == "ok"), applied
             )
@@ -274,7 +279,9 @@ def simulate(seed: int | str, scenario: str = "mixed", *, sink: TextIO | None = 
             simulation.world.over = True
 
     try:
-        run(lambda loop: main(loop), seed=f"{scenario}/{seed}", until=600.0, steps_max=STEPS_MAX, strict=False, fuzz=_fuzz(seed))
+        run(
+            lambda loop: main(loop), seed=f"{scenario}/{seed}", until=600.0, steps_max=STEPS_MAX, strict=False, fuzz=_fuzz(seed)
+        )
     except SimulationError as error:
         result.violations.append(Violation("the run ends", str(error)[:3000]))
     except Exception as error:

@@ -116,11 +116,11 @@ def test_loop_without_end_is_bounded_in_time_and_steps() -> None:
     """A run that never ends is stopped by virtual time, one that never lets time pass by its callbacks."""
 
     async def tick() -> None:
-        while True:  # noqa: ASYNC110 - that it never ends is the point
+        while True:
             await asyncio.sleep(1)
 
     async def spin() -> None:
-        while True:  # noqa: ASYNC110
+        while True:
             await asyncio.sleep(0)
 
     with pytest.raises(TimeLimit, match="100 s"):

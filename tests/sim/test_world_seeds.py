@@ -16,8 +16,8 @@ from tests.sim.run import command
 from tests.sim.simulation import Result, simulate
 
 ROOT = Path(__file__).parents[2]
-BUDGET_S = float(os.environ.get("KVNODE_SIM_SECONDS", "20"))
-"""Real time for fresh seeds: as many are run as fit."""
+BUDGET_S = float(os.environ.get("KVNODE_SIM_SECONDS", "10"))
+"""Processor time for fresh seeds: as many are run as fit."""
 SEEDS = os.environ.get("KVNODE_SIM_SEEDS", "")
 """Fresh seeds by name, instead of those of the day: "17 18 19"."""
 
@@ -41,12 +41,12 @@ def test_world_kept_seed_passes_every_check(scenario: str, seed: str) -> None:
 
 def test_world_fresh_seeds_pass_every_check() -> None:
     """Schedules that nobody has seen keep every promise: new ones each day, or those of KVNODE_SIM_SEEDS."""
-    started = time.monotonic()
+    started = time.process_time()
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     seeds = SEEDS.split() or [f"{day}.{number}" for number in range(10_000)]
     scenarios = list(SCENARIOS)
     for number, seed in enumerate(seeds):
-        if not SEEDS and time.monotonic() - started > BUDGET_S:
+        if not SEEDS and time.process_time() - started > BUDGET_S:
             break
         for scenario in scenarios if SEEDS else [scenarios[number % len(scenarios)]]:
             _demand_ok(simulate(seed, scenario))

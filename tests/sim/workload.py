@@ -226,9 +226,7 @@ class Workload:
         self.world.note("", f"{name} -> {node}: {shown}")
         return write, served
 
-    async def _session(
-        self, name: str, endpoint: Any, node: str, rng: random.Random, timeout: float, session: Session
-    ) -> None:
+    async def _session(self, name: str, endpoint: Any, node: str, rng: random.Random, timeout: float, session: Session) -> None:
         key = b"p%s.%d" % (name.encode(), rng.randrange(3))
         own = session.writes.setdefault(key, [])
         if rng.random() < 0.5:

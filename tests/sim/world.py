@@ -12,7 +12,7 @@ is acknowledged (8); a start finds everything that was durable (14).
 from __future__ import annotations
 
 import functools
-import random
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,8 @@ from typing import Any
 import structlog
 
 from kvapi.v1 import election_pb2, replication_pb2
-from kvnode.config import Cluster, Config, Node as NodeConfig
+from kvnode.config import Cluster, Config
+from kvnode.config import Node as NodeConfig
 from kvnode.errors import Corrupt, KvnodeError, WrongCluster
 from kvnode.invariant import InvariantViolated
 from kvnode.node import Node, Ports
@@ -28,6 +29,7 @@ from kvnode.protocol.raft.quorum import majority
 from kvnode.protocol.raft.role import Role
 from kvnode.routing.context import RequestContext
 from kvnode.shard.replica import Replica
+from kvnode.shard.state_machine import parse_operation_id
 from kvnode.storage.disk import DiskFailed, OutOfSpace
 from kvnode.storage.memory_store import MemoryStore
 from kvnode.types import Entry, Index, NodeName, Origin, Shard, Term
@@ -67,7 +69,6 @@ class SimNode:
         self.clock_rate = 1.0
         self._clock_at = 0.0
         self._clock_ms = 0.0
-        self.acknowledged_after_failure = 0
         self.new_disk()
 
     def new_disk(self) -> None:
@@ -160,7 +161,17 @@ class SimNode:
         response = await node.kv.dispatch(request, RequestContext(self.world.loop.time() + timeout, hops))
         if self.failed and failed_before and request.DESCRIPTOR.name in ("PutRequest", "DeleteRequest"):
             self.world.violate("nothing is acknowledged after a fatal error", f"{self.name} answered {response}")
+        if getattr(response, "operation_id", ""):
+            self._check_acknowledged(node, response.operation_id)
         return response
+
+    def _check_acknowledged(self, node: Node, operation: str) -> None:
+        """An eventual write is answered by who accepted it: it must be on this disk, or have its place in the log."""
+        shard, origin, sequence = parse_operation_id(operation)
+        if origin != node.me or sequence in self.durable.shard(shard).eventual.get(origin, {}):
+            return
+        if node.replicas[shard].machine.sequenced.get(origin, 0) < sequence:
+            self.world.violate("an eventual write is acknowledged behind its record", f"{self.name}: {operation}")
 
     def _on_fatal(self, error: BaseException) -> None:
         if self.failed:
@@ -322,8 +333,6 @@ class World:
         self.violations.append(violation)
         self.note("", f"VIOLATION {violation}")
         if error is not None and error.__traceback__ is not None:
-            import traceback
-
             self.note("", "".join(traceback.format_exception(error)[-12:]))
 
     def live(self) -> list[SimNode]:
@@ -424,9 +433,7 @@ class World:
             for write in command.sequence.writes:
                 self._note_sequenced(replica, entry, write, writes, write.key in forgotten)
 
-    def _note_sequenced(
-        self, replica: Replica, entry: Entry, write: Any, writes: list[AppliedWrite], forgotten: bool
-    ) -> None:
+    def _note_sequenced(self, replica: Replica, entry: Entry, write: Any, writes: list[AppliedWrite], forgotten: bool) -> None:
         machine, origin = replica.machine, Origin(write.node, write.incarnation)
         name = f"{replica.shard}.{write.node}.{write.incarnation}.{write.sequence}"
         superseded = machine.superseded.get((origin, write.sequence))
@@ -505,8 +512,3 @@ def log_to(world: World) -> None:
         raise structlog.DropEvent
 
     structlog.configure(processors=[into_trace])
-
-
-def random_of(seed: int | str) -> random.Random:
-    """A generator for what is decided before the loop exists."""
-    return random.Random(f"{seed}/scenario")

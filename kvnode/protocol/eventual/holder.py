@@ -124,6 +124,11 @@ class Holder:
         queue = self._queue(origin)
         queue.durable = max(queue.durable, sequence)
 
+    def shown(self, origin: Origin) -> int:
+        """Everything of the origin up to this is in what this replica shows: durably held, or applied."""
+        queue = self._queues.get(origin)
+        return min(queue.proven, queue.durable) if queue else 0
+
     def held(self, origin: Origin) -> int:
         """Everything of the origin up to this is held or applied here."""
         queue = self._queues.get(origin)
@@ -144,9 +149,14 @@ class Holder:
         if queue.proven < queue.held:
             self._prove(queue, sequence)
 
-    def at_key(self, key: bytes) -> list[EventualWrite]:
-        """Held writes to one key."""
+    def held_at_key(self, key: bytes) -> list[EventualWrite]:
+        """Held writes to one key, those not durable yet too."""
         return self._by_key.get(key, [])
+
+    def at_key(self, key: bytes) -> list[EventualWrite]:
+        """Held writes to one key that may be shown: a write that this node could still forget must be seen by nobody."""
+        held = self._by_key.get(key)
+        return [w for w in held if w.sequence <= self._queues[Origin(w.node, w.incarnation)].durable] if held else []
 
     def keys_held(self) -> Iterator[bytes]:
         """Keys that have held writes, in no useful order."""
@@ -159,8 +169,10 @@ class Holder:
                 yield write
 
     def positions(self) -> dict[Origin, int]:
-        """Of each origin with held writes the last one's sequence: who saw all held writes saw these."""
-        return {origin: queue.writes[-1][1].sequence for origin, queue in self._queues.items() if queue.writes}
+        """Of each origin with held writes the last one that may be shown: who saw all of them saw these."""
+        return {
+            origin: min(queue.writes[-1][1].sequence, queue.durable) for origin, queue in self._queues.items() if queue.writes
+        }
 
     def own_floor(self, applied: Index) -> Index:
         """No write that this node accepted, in any incarnation, and that still waits has a base below this."""
@@ -169,11 +181,16 @@ class Holder:
 
     # ---- to peers ---------------------------------------------------------------------------------------------------
 
-    def batches_for(self, peer: NodeName, writes_max: int, now: Seconds) -> list[replication_pb2.EventualBatch]:
-        """What the peer may lack: this node's own durable writes at once, others' when they have waited for too long."""
+    def batches_for(
+        self, peer: NodeName, writes_max: int, size_bytes_max: int, now: Seconds
+    ) -> list[replication_pb2.EventualBatch]:
+        """What the peer may lack: this node's own durable writes at once, others' when they have waited for too long.
+
+        At most `writes_max` writes; the last one may go beyond `size_bytes_max`.
+        """
         batches = []
         for origin, queue in self._queues.items():
-            if writes_max <= 0 or origin.node == peer:
+            if writes_max <= 0 or size_bytes_max <= 0 or origin.node == peer:
                 continue
             known = self._peer_holds.get((peer, origin))
             if not queue.writes:
@@ -196,8 +213,8 @@ class Holder:
                 for _, write in queue.writes:
                     if (known or 0) < write.sequence <= queue.durable:
                         batch.writes.append(write)
-                        writes_max -= 1
-                        if writes_max <= 0:
+                        writes_max, size_bytes_max = writes_max - 1, size_bytes_max - len(write.key) - len(write.value) - 64
+                        if writes_max <= 0 or size_bytes_max <= 0:
                             break
                 if not batch.writes:
                     continue

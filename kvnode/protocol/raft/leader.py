@@ -164,11 +164,24 @@ def on_append_result(r: Raft, peer: NodeName, result: replication_pb2.ShardAppen
         r.append_wanted[peer] = None
 
 
+def on_snapshot_started(r: Raft, peer: NodeName, index: Index) -> None:
+    """A snapshot up to `index` is on its way to the peer: what follows it should still be here when it arrives."""
+    progress = r.progress.get(peer)
+    if progress is not None and progress.mode is Mode.SNAPSHOT:
+        progress.snapshot_index = index
+
+
+def snapshot_floor(r: Raft) -> Index | None:
+    """The lowest index that a snapshot on its way ends with; None without any."""
+    return min((p.snapshot_index for p in r.progress.values() if p.snapshot_index is not None), default=None)
+
+
 def on_snapshot_done(r: Raft, peer: NodeName, index: Index, success: bool, now: Seconds) -> None:
     """A snapshot up to `index` arrived at the peer, or did not."""
     progress = r.progress.get(peer)
     if progress is None or progress.mode is not Mode.SNAPSHOT:
         return
+    progress.snapshot_index = None
     if success:
         progress.match = max(progress.match, index)
     progress.probe(progress.match + 1)

@@ -83,6 +83,16 @@ class RaftLog:
         if index > self.stable and self.term(index) == term:
             self.stable = index
 
+    def tail_start(self, last: Index, size_bytes_max: int) -> Index:
+        """The smallest index whose following entries, up to `last`, have at most `size_bytes_max` bytes of data."""
+        index = min(last, self.last_index)
+        while index > self.offset:
+            size_bytes_max -= len(self._entries[index - self.offset - 1].data) + 16
+            if size_bytes_max < 0:
+                break
+            index -= 1
+        return index
+
     def compact(self, index: Index) -> None:
         """Forgets entries up to `index`; the store holds their effects durably (DESIGN section 12.14)."""
         if index <= self.offset:

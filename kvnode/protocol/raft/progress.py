@@ -31,6 +31,8 @@ class Progress:
     """PROBE: an append is unanswered, or must not be sent before `retry_at`."""
     retry_at: Seconds = 0.0
     """PROBE: when to try again though no answer came (an answer or a broken connection comes earlier)."""
+    snapshot_index: Index | None = None
+    """SNAPSHOT: the entry that the snapshot on its way ends with; the log keeps what follows it."""
     commit_sent: Index = 0
     """The commit index that the last append carried."""
     acked_round: int = 0

@@ -62,7 +62,13 @@ class DrivenRaft(Raft):
         return reads
 
     def ask_vote(
-        self, candidate: str, term: int, last: tuple[int, int] = (99, 99), now: float = 100.0, pre: bool = False, transfer: bool = False
+        self,
+        candidate: str,
+        term: int,
+        last: tuple[int, int] = (99, 99),
+        now: float = 100.0,
+        pre: bool = False,
+        transfer: bool = False,
     ) -> election_pb2.RequestVoteResponse:
         """A peer asks for a vote; the answer that would leave."""
         request = election_pb2.RequestVoteRequest(
@@ -78,7 +84,13 @@ class DrivenRaft(Raft):
         self.on_vote(voter, election_pb2.RequestVoteResponse(term=term, granted=granted, pre_vote=pre), now)
 
     def append(
-        self, sender: str, term: int, previous: tuple[int, int], terms: tuple[int, ...] = (), commit: int = 0, now: float = 100.0
+        self,
+        sender: str,
+        term: int,
+        previous: tuple[int, int],
+        terms: tuple[int, ...] = (),
+        commit: int = 0,
+        now: float = 100.0,
     ) -> replication_pb2.ShardAppendResult:
         """A leader's entries arrive; the answer that would leave."""
         request = replication_pb2.ShardAppend(term=term, previous_index=previous[0], previous_term=previous[1], commit=commit)
@@ -112,10 +124,11 @@ def led(terms: tuple[int, ...] = (), term: int = 0, now: float = 100.0, **option
     raft = DrivenRaft(terms, term, now=now, **options)
     raft.deadline = now
     raft.on_time(now)
-    for voter in raft.voters[1 : len(raft.voters) // 2 + 1]:
+    majority = [voter for voter in raft.voters if voter != raft.me][: len(raft.voters) // 2]
+    for voter in majority:
         raft.voted(voter, term + 1, pre=True, now=now)
     raft.write(now)
-    for voter in raft.voters[1 : len(raft.voters) // 2 + 1]:
+    for voter in majority:
         raft.voted(voter, term + 1, now=now)
     raft.sent()
     return raft

@@ -131,7 +131,9 @@ def test_stranger_asking_for_a_vote_is_refused() -> None:
     assert not DrivenRaft().ask_vote("z", 1).granted
 
 
-@pytest.mark.parametrize(("last", "granted"), [((2, 2), True), ((3, 2), True), ((1, 3), True), ((1, 2), False), ((9, 1), False)])
+@pytest.mark.parametrize(
+    ("last", "granted"), [((2, 2), True), ((3, 2), True), ((1, 3), True), ((1, 2), False), ((9, 1), False)]
+)
 @pytest.mark.parametrize("pre", [False, True])
 def test_candidate_with_an_older_log_is_refused(last: tuple[int, int], granted: bool, pre: bool) -> None:
     """Leader Completeness rests on it (section 3.6.1); the promise follows the same rule."""
