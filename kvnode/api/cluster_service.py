@@ -188,6 +188,8 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
                 shard=request.shard,
                 leader=address,
             )
+        if request.to == node.me.node:
+            return cluster_pb2.TransferLeadershipResponse(leader=node.me.node, term=replica.raft.term)
         healthy = [peer for peer in replica.raft.progress if node.membership.detector.healthy(peer)]
         to = request.to or leader.most_advanced_follower(replica.raft, healthy) or ""
         now = node.loop.time()
@@ -210,6 +212,8 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
     async def superseded(self, request: cluster_pb2.SupersededRequest) -> cluster_pb2.SupersededResponse:
         """Eventual writes without effect, of the shards that this node holds."""
         node = self._node
+        if request.HasField("shard") and request.shard >= node.shard_map.shards:
+            raise InvalidRequest("shard", f"there is no shard {request.shard}, the cluster has {node.shard_map.shards}")
         wanted = [request.shard] if request.HasField("shard") else list(node.replicas)
         response = cluster_pb2.SupersededResponse()
         for replica in (node.replicas[shard] for shard in wanted if shard in node.replicas):
@@ -229,5 +233,8 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
 
     async def events(self, request: cluster_pb2.EventsRequest) -> cluster_pb2.EventsResponse:
         """The failure detector's record, the latest first."""
+        members = self._node.shard_map.members
+        if request.node and request.node not in members:
+            raise InvalidRequest("node", f"{request.node!r} is no member; the members are {', '.join(members)}")
         events = [event for event in reversed(self._node.membership.events) if not request.node or event.node == request.node]
         return cluster_pb2.EventsResponse(events=events[: request.limit or 100])

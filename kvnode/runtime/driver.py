@@ -68,7 +68,7 @@ class Driver:
         self._writing: LogBatch | None = None
         self._writing_since: Seconds = 0.0
         self._deadlines: dict[Shard, Seconds] = {}
-        self._roles: dict[Shard, tuple[Role, Term, NodeName]] = {}
+        self._roles: dict[Shard, tuple[bool, Term, NodeName]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: Seconds = 0.0
         self._stalled = False
@@ -189,7 +189,8 @@ class Driver:
 
     def _log_role(self, shard: Shard, replica: Replica) -> None:
         raft = replica.raft
-        role = (raft.role, raft.term, raft.leader)
+        # (Not each pre-vote of a node that is cut off: it asks for as long as it is alone.)
+        role = (raft.role is Role.LEADER, raft.term, raft.leader)
         if role != self._roles.get(shard):
             self._roles[shard] = role
             logger.info("role", shard=shard, term=raft.term, role=raft.role.value, leader=raft.leader)

@@ -89,7 +89,7 @@ class ShardRecovery:
         if first > flushed + 1:
             raise Corrupt(
                 f"shard {shard}: the store ends at index {flushed}, the log begins at {first}: entries between are missing; "
-                "remove this node's data directory and let it join as a new member",
+                "restore the whole data directory from a copy made while the node was stopped",
                 shard=shard,
             )
         if first == flushed + 1:

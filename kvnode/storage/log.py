@@ -183,8 +183,8 @@ class Log:
 
     def _corrupt(self, name: str, offset: int, found: str) -> Corrupt:
         advice = (
-            "Nothing was changed. Do not delete the file alone: move the node's whole data directory away and start the node "
-            "empty, so that it is filled from the other replicas"
+            "Nothing was changed, and the other replicas go on without this node. Check the disk; restore the whole data "
+            "directory from a copy made while the node was stopped. Do not delete the file alone"
         )
         return Corrupt(f"log file {name} is damaged at byte {offset}: {found}. {advice}", file=name, offset=offset)
 

@@ -88,8 +88,8 @@ class LmdbStore:
             )
         except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:
             raise Corrupt(
-                f"the store in {self._where} is damaged: {error}. Move the node's whole data directory away and start the node "
-                "empty, so that it is filled from the other replicas",
+                f"the store in {self._where} is damaged: {error}. The other replicas go on without this node. Check the disk; "
+                "restore the whole data directory from a copy made while the node was stopped",
                 file=self._where,
             ) from error
         except lmdb.DiskError as error:

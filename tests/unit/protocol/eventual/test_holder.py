@@ -310,3 +310,16 @@ def test_sequencing_at_random_gives_every_write_one_place_in_order(seed: int) ->
             # A new term: what was not applied is lost from the log.
             del log[applied:]
             made.on_become_leader()
+
+
+def test_shown_of_an_origin_is_durable_and_without_a_gap() -> None:
+    """What a session may rely on: not what a crash would take back, nor what lies behind a gap."""
+    made = holder()
+    assert made.shown(OTHER) == 0
+    made.on_batch(batch(1, 2), 0, 0.0)
+    assert made.shown(OTHER) == 0
+    made.on_durable(OTHER, 2)
+    assert made.shown(OTHER) == 2
+    made.on_batch(batch(11, sequenced=10), 0, 0.0)
+    made.on_durable(OTHER, 11)
+    assert made.shown(OTHER) == 2

@@ -1,0 +1,55 @@
+"""Who waits for what, and what wakes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvnode.shard.waits import Waits
+
+
+def tokens(replies: list[object]) -> list[object]:
+    """Who was replied to."""
+    return [reply.token for reply in replies]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("applied", "holds_more", "woken"), [(5, False, []), (6, False, ["x"]), (5, True, ["x"])])
+def test_waiter_for_a_change_is_woken_by_entries_and_held_writes(applied: int, holds_more: bool, woken: list[str]) -> None:
+    """Whatever brought them: an entry, a snapshot, a peer. Once."""
+    waits = Waits(5)
+    waits.for_change("x")
+    assert tokens(waits.released_by_state(applied, holds_more)) == woken  # type: ignore[arg-type]
+    assert waits.released_by_state(applied, False) == []
+
+
+def test_waiters_for_an_index_are_woken_when_it_is_applied() -> None:
+    """Each with its own index."""
+    waits = Waits(0)
+    for token, index in (("a", 3), ("b", 1), ("c", 2)):
+        waits.for_applied(index, token)
+    assert [(r.token, r.result) for r in waits.released_by_state(2, False)] == [("b", 1), ("c", 2)]
+    assert tokens(waits.released_by_state(3, False)) == ["a"]  # type: ignore[arg-type]
+
+
+def test_waiters_for_a_leader_are_woken_by_another_view_only() -> None:
+    """Another leader, another term, a handing-over that begins or ends; or that the node stops."""
+    waits = Waits(0)
+    waits.for_leader("x")
+    assert waits.released_by_leader(("", 0, False)) == []
+    assert tokens(waits.released_by_leader(("a", 1, False))) == ["x"]  # type: ignore[arg-type]
+    waits.for_leader("y")
+    assert waits.released_by_leader(("a", 1, False)) == []
+    assert tokens(waits.released_by_leader(("a", 1, True))) == ["y"]  # type: ignore[arg-type]
+    waits.for_leader("z")
+    assert tokens(waits.released_by_stop()) == ["z"]  # type: ignore[arg-type]
+
+
+def test_waiter_that_went_away_is_forgotten_everywhere() -> None:
+    """Callers that time out do not pile up."""
+    waits = Waits(0)
+    waits.for_change("x")
+    waits.for_applied(1, "x")
+    waits.for_leader("x")
+    waits.forget("x")
+    waits.forget("never there")
+    assert waits.released_by_state(9, True) == []
+    assert waits.released_by_stop() == []
