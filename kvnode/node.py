@@ -266,6 +266,7 @@ class Node:
         self.outbox = PeerOutbox(links, self.heartbeats, self.snapshots)
         self.driver.outbox = self.outbox
         self.local = LocalShards(self.driver, self.replicas, self.envelopes, self.transport, self.stamp, ports.tracing)
+        self.local.is_outcast = lambda: self.heartbeats.is_outcast
         for link in links.values():
             link.on_held = self.local.on_held
         self.router = Router(self.me.node, self.shard_map, self.local, self.transport, detector.routable)

@@ -22,9 +22,10 @@ from kvnode.invariant import invariant
 from kvnode.types import Hlc
 
 COUNTER_BITS: Final = 16
-BOUND_AHEAD_MS: Final = 10_000
-"""A new bound is so far ahead. Larger: fewer writes to disk; but a restart may put stamps so far ahead of wall time."""
-BOUND_LEFT_MS_MIN: Final = 5_000
+BOUND_AHEAD_MS: Final = 4_000
+"""A new bound is so far ahead. Larger: fewer writes to disk; but a restart puts stamps so far ahead of wall
+time at worst, and until the wall has caught up this node's eventual writes beat everybody's."""
+BOUND_LEFT_MS_MIN: Final = 2_000
 """With less left than this a new bound is wanted: the disk has so long to write it before stamps lag behind wall time."""
 BOUND_RESERVE_MS: Final = 1_000
 """The physical part stops so far below the bound: 65 million stamps are left to count up while a disk is slow."""
@@ -80,7 +81,7 @@ class HybridLogicalClock:
         """Advances to a stamp received, so that the next `now` is greater; False, and nothing changes, if it is refused.
 
         Refused is a stamp more than `max_skew_ms` ahead of `wall_ms`, and one that the durable bound does not yet cover
-        (the caller may try again once a new bound is durable; with a working disk this does not happen, as 5 s are left).
+        (the caller may try again once a new bound is durable; with a working disk this does not happen, as 2 s are left).
         """
         self._check_wall(wall_ms)
         if physical_ms(remote) - wall_ms > self._max_skew_ms:
@@ -93,7 +94,7 @@ class HybridLogicalClock:
         return True
 
     def wanted_bound(self, wall_ms: int) -> Hlc | None:
-        """A new bound to persist, 10 s ahead, when less than 5 s are left below the present one; else None.
+        """A new bound to persist, 4 s ahead, when less than 2 s are left below the present one; else None.
 
         Asked again before `set_bound` it answers again: keep one write of the bound in flight.
         """

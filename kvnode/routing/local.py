@@ -79,6 +79,7 @@ class LocalShards:
         self._loop = driver.loop
         self._ack_waiters: dict[Shard, list[tuple[int, int, asyncio.Future[None]]]] = {}
         self.serving = True
+        self.is_outcast: Callable[[], bool] = lambda: False
 
     # ---- waiting ----------------------------------------------------------------------------------------------------
 
@@ -96,6 +97,10 @@ class LocalShards:
     def _check_writable(self) -> None:
         if not self.serving:
             raise Unavailable(f"{self._envelopes.me} is stopping; use another node")
+        if self.is_outcast():
+            raise Unavailable(
+                f"{self._envelopes.me} is refused by its peers (its log says why): it must not take writes; use another node"
+            )
         if self.driver.out_of_space:
             raise NoSpace(f"{self._envelopes.me} has no disk space left: writes are refused until there is; reads go on")
 

@@ -87,6 +87,7 @@ class Envelopes:
         elif known != envelope.from_uid:
             raise WrongCluster(
                 f"{sender} comes with data directory {envelope.from_uid}, not with {known} as before: a lost disk makes a new "
-                "node, which must not vote under the old name; restore the directory (members cannot be replaced in this release)"
+                "node, which must not vote under the old name; restore the directory "
+                "(members cannot be replaced in this release)"
             )
         self.observe(envelope.sent_at)

@@ -86,6 +86,14 @@ class Heartbeats:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    @property
+    def is_outcast(self) -> bool:
+        """Whether peers refuse to talk to this node and none does talk: it lost its disk, or is configured for another cluster.
+
+        What it accepted then could never reach anybody.
+        """
+        return bool(self._refusals) and not self._reached
+
     def want_round(self) -> None:
         """Strong reads wait: start a round with the first heartbeat that can leave."""
         self._round_wanted = True

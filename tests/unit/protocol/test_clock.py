@@ -104,13 +104,13 @@ def test_observe_of_a_stamp_beyond_the_durable_bound_is_refused() -> None:
     assert clock.observe(stamp_at(later_ms), later_ms)
 
 
-def test_wanted_bound_is_asked_for_when_less_than_five_seconds_are_left() -> None:
-    """A new bound is ten seconds ahead, and none is wanted while five are left."""
+def test_wanted_bound_is_asked_for_when_less_than_two_seconds_are_left() -> None:
+    """A new bound is four seconds ahead, and none is wanted while two are left."""
     clock = started()
     clock.now(WALL_MS)
-    assert clock.bound == stamp_at(WALL_MS + 10_000)
-    assert clock.wanted_bound(WALL_MS + 5_000) is None
-    assert clock.wanted_bound(WALL_MS + 5_001) == stamp_at(WALL_MS + 15_001)
+    assert clock.bound == stamp_at(WALL_MS + 4_000)
+    assert clock.wanted_bound(WALL_MS + 2_000) is None
+    assert clock.wanted_bound(WALL_MS + 2_001) == stamp_at(WALL_MS + 6_001)
 
 
 def test_set_bound_going_back_breaks_an_invariant() -> None:

@@ -222,6 +222,29 @@ def test_entries_during_an_installation_are_refused_without_a_place() -> None:
     assert [m.body.out_of_space for m in cluster.network if m.source == "2"] == [True]
 
 
+def test_snapshot_that_the_log_continues_keeps_what_follows_over_a_restart() -> None:
+    """Entries behind it were acknowledged: a mark in the log would void them at the next start."""
+    cluster = led()
+    for number in range(3):
+        cluster.propose("1", put(value=b"%d" % number), number)
+    cluster.settle()
+    cluster.flush("1", cut=False)
+    cluster.propose("1", put(value=b"last"), "last")
+    cluster.settle()
+    cluster.crash("2")
+    cluster.start("2")
+    cluster.network.clear()
+    cluster._send_snapshot(cluster.nodes["1"], "2")
+    cluster.deliver(cluster.network[-1])
+    cluster.durable("2")
+    replica = cluster.nodes["2"].replica
+    assert (replica.applied, replica.raft.log.last_index) == (4, 5)
+    cluster.crash("2")
+    cluster.start("2")
+    replica = cluster.nodes["2"].replica
+    assert (replica.applied, replica.raft.log.last_index) == (4, 5)
+
+
 # ---- freshness ------------------------------------------------------------------------------------------------------
 
 

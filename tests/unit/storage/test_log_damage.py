@@ -169,7 +169,7 @@ def test_log_with_damage_in_the_middle_is_corrupt_and_left_alone(machine: Machin
     machine.flip_bit(FIRST, 8 * 3 * SECTOR_SIZE_BYTES + 2000)
     before = machine.content()
     with pytest.raises(
-        Corrupt, match=rf"{FIRST} is damaged at byte 1536: frame 4 is damaged, and more .* start the node empty"
+        Corrupt, match=rf"{FIRST} is damaged at byte 1536: frame 4 is damaged, and more .* restore the whole data directory"
     ):
         machine.recovered()
     assert machine.content() == before

@@ -269,7 +269,7 @@ def test_store_memory_failed_commit_is_there_or_not_after_a_crash() -> None:
 def test_store_lmdb_on_a_file_that_is_none_is_corrupt(tmp_path: Path) -> None:
     """A damaged file is refused with a hint, not overwritten."""
     (tmp_path / "data.mdb").write_bytes(b"\x07" * 8192)
-    with pytest.raises(Corrupt, match="start the node empty"):
+    with pytest.raises(Corrupt, match="restore the whole data directory"):
         LmdbStore(tmp_path, MIB)
     assert (tmp_path / "data.mdb").read_bytes() == b"\x07" * 8192
 
