@@ -368,14 +368,23 @@ class Node:
                 leads += 1
                 preferred = replica.raft.voters[0]
                 well = preferred != self.me.node and detector.healthy(preferred) and detector.state(preferred) == ACTIVE
-                leader.maybe_rebalance(replica.raft, well, now)
                 replica.maybe_collect(live, now)
-                if self.driver.out_of_space and self._ticks % FULL_DISK_TRANSFER_TICKS == 0:
+                if not self.driver.out_of_space:
+                    leader.maybe_rebalance(replica.raft, well, now)
+                elif self._ticks % FULL_DISK_TRANSFER_TICKS == 0 and self._others_are_a_majority(replica):
                     self._hand_over(replica, now)
                 self.driver.wake(shard)
         self.membership.gossip.update_self(state=self.state, leads=leads, in_flight=self.kv.in_flight)
 
     # ---- stopping ---------------------------------------------------------------------------------------------------
+
+    def _others_are_a_majority(self, replica: Replica) -> bool:
+        """Whether a successor could commit without this node, whose disk is full. If not, it could not even commit the first
+        entry of its term, and strong reads, which this leader still serves, would end. (A node with a full disk is not ACTIVE.)
+        """
+        detector = self.membership.detector
+        well = [peer for peer in replica.raft.progress if detector.healthy(peer) and detector.state(peer) == ACTIVE]
+        return len(well) > len(replica.raft.voters) // 2
 
     def _hand_over(self, replica: Replica, now: Seconds) -> None:
         """Begins to give a leadership to the healthy follower that is closest behind."""

@@ -13,6 +13,7 @@ from kvnode import limits
 from kvnode.api import convert
 from kvnode.api.status import abort, to_operation_error
 from kvnode.errors import InvalidRequest, KvnodeError, Overloaded
+from kvnode.invariant import InvariantViolated
 from kvnode.routing.context import RequestContext
 from kvnode.routing.router import Router
 from kvnode.types import Seconds
@@ -75,6 +76,9 @@ class KvService(kv_pb2_grpc.KVServicer):
             return await operation(request, self._context_of(context))
         except KvnodeError as error:
             await abort(context, error)
+            raise
+        except InvariantViolated as violated:
+            self._router.local.driver.fatal(violated)
             raise
         finally:
             self.in_flight -= 1

@@ -15,6 +15,7 @@ import structlog
 from kvapi.v1 import election_pb2, replication_pb2
 from kvnode import limits
 from kvnode.errors import KvnodeError
+from kvnode.invariant import InvariantViolated
 from kvnode.observe.replication_tracing import ReplicationTracing
 from kvnode.protocol.raft import leader
 from kvnode.runtime.driver import Driver
@@ -97,6 +98,12 @@ class PeerLink:
 
     def _pump(self) -> None:
         self._pumping = False
+        try:
+            self._fill_pipeline()
+        except (Exception, InvariantViolated) as error:
+            self._driver.fatal(error)
+
+    def _fill_pipeline(self) -> None:
         while self._wanted and self._in_flight < limits.APPENDS_IN_FLIGHT_MAX and not self._paused and not self._closed:
             request = self._next_request()
             if request is None:
@@ -193,12 +200,11 @@ class PeerLink:
                 room -= sum(len(batch.writes) for batch in batches)
                 size -= sum(batch.ByteSize() for batch in batches)
                 request.batches.extend(batches)
-            if request.batches and not await self._replicate(request):
+            if request.batches:
+                # A peer that cannot be reached, or takes nothing more (it is full, or has to apply first), is asked less often.
+                advanced = await self._replicate(request)
                 self._eventual.set()
-                await asyncio.sleep(RETRY_PAUSE)
-            elif request.batches:
-                self._eventual.set()
-                await asyncio.sleep(self._replicate_interval)
+                await asyncio.sleep(self._replicate_interval if advanced else RETRY_PAUSE)
 
     async def _wait_for_eventual(self) -> None:
         now = self._loop.time()
@@ -219,11 +225,12 @@ class PeerLink:
             response = await self._transport.call(self.peer, self._envelopes.seal(self.peer, request), APPEND_TIMEOUT)
         except (PeerUnreachable, KvnodeError):
             return False
+        advanced = False
         for held in response.held:
-            replica = self._replicas[held.shard]
-            replica.holder.on_peer_holds(self.peer, Origin(held.node, held.incarnation), held.held)
+            holder = self._replicas[held.shard].holder
+            advanced = holder.on_peer_holds(self.peer, Origin(held.node, held.incarnation), held.held) or advanced
             self.on_held(held.shard)
-        return True
+        return advanced
 
     on_held: Callable[[Shard], None] = staticmethod(lambda shard: None)
     """Called when a peer holds more: callers who asked for several acknowledgements wait for it."""

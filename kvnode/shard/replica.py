@@ -230,7 +230,7 @@ class Replica:
         self.raft.on_time(now)
         if self._deposed_at is not None and now >= self._deposed_at + UNKNOWN_AFTER:
             self._deposed_at = None
-            self._give_up_waiting()
+            self._give_up_waiting(lambda index, waiting: True)
 
     def on_durable(self, mark: DurableMark, now: Seconds) -> None:
         """A `Ready` is on disk."""
@@ -266,10 +266,7 @@ class Replica:
         self.raft.on_snapshot_installed(index, term)
         for origin, sequence in self.machine.sequenced.items():
             self.holder.on_sequenced(origin, sequence)
-        for at in [at for at in self.waiting if at <= index]:
-            lost = self.waiting.pop(at)
-            self.waiting_size_bytes -= lost.size_bytes
-            self._replies.append(Reply(lost.token, self._unknown()))
+        self._give_up_waiting(lambda at, waiting: at <= index)
 
     def restore_held(self, writes: Sequence[replication_pb2.EventualWrite], now: Seconds) -> None:
         """Eventual writes found on disk at the start, in any order."""
@@ -371,6 +368,8 @@ class Replica:
         if led_term != self._led_term:
             self._led_term = led_term
             self._sequencing, self._sequence_in_flight = False, 0
+            if led_term:
+                self._give_up_waiting(lambda index, waiting: self.raft.log.term(index) != waiting.term)
             self._deposed_at = None if led_term or not self.waiting else now
 
     def _apply(self) -> bool:
@@ -414,10 +413,12 @@ class Replica:
             leader.propose(self.raft, [command.SerializeToString()], now)
             self._sequence_in_flight += 1
 
-    def _give_up_waiting(self) -> None:
-        self._replies.extend(Reply(waiting.token, self._unknown()) for waiting in self.waiting.values())
-        self.waiting.clear()
-        self.waiting_size_bytes = 0
+    def _give_up_waiting(self, lost: Callable[[Index, Waiting], bool]) -> None:
+        """Proposals that are `lost` here: whether another replica brings them back, nobody can know."""
+        for index in [index for index, waiting in self.waiting.items() if lost(index, waiting)]:
+            waiting = self.waiting.pop(index)
+            self.waiting_size_bytes -= waiting.size_bytes
+            self._replies.append(Reply(waiting.token, self._unknown()))
 
     def _unknown(self) -> KvnodeError:
         return OutcomeUnknown(

@@ -187,8 +187,8 @@ class StateMachine:
         old = self.version(write.key)
         # A stamp from a clock far ahead counts as the leader's time plus the tolerated skew.
         hlc = min(write.hlc, now + (limits.CLOCK_SKEW_MS_MAX << 16))
-        if old is not None and write.base >= old.revision:
-            # It had seen what it replaces: above it, whatever the clocks said, as a strong write.
+        if old is not None and (write.base >= old.revision or origin == (old.node, old.incarnation)):
+            # It had seen what it replaces, or its own origin wrote that before it: above it, whatever the clocks said.
             hlc = max(hlc, old.hlc + 1)
         lost = verdict(Stamp(hlc, *origin), write.base, old.current if old else None, self.horizon)
         if lost is not None:

@@ -311,8 +311,9 @@ async def _reads_go_on(client: kvclient.AsyncClient, acked: dict[bytes, bytes]) 
         found = await client.get(key, timeout=10)
         assert found is not None
         assert found.value == acked[key]
+        # A replica whose own disk is full may lack what the two others hold: it answers with what it has.
         eventual = await client.get(key, consistency="eventual", timeout=10)
-        assert eventual is not None
+        assert eventual is None or eventual.value == acked[key]
 
 
 async def _writes_go_on(client: kvclient.AsyncClient) -> None:

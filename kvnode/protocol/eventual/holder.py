@@ -45,6 +45,7 @@ class Holder:
         self._by_key: dict[bytes, list[EventualWrite]] = {}
         self._peer_holds: dict[tuple[NodeName, Origin], int] = {}
         self.size = 0
+        self._turn = 0
         self.ack_wanted = 0
         """A caller waits until several replicas hold this node's own writes up to this sequence."""
 
@@ -221,9 +222,12 @@ class Holder:
             batches.append(batch)
         return batches
 
-    def on_peer_holds(self, peer: NodeName, origin: Origin, held: int) -> None:
-        """A peer said what it holds; its word counts, also when it is less than before (it may have lost its disk)."""
+    def on_peer_holds(self, peer: NodeName, origin: Origin, held: int) -> bool:
+        """A peer said what it holds; its word counts, also when it is less than before (it may have lost its disk). Answers
+        whether it holds more."""
+        known = self._peer_holds.get((peer, origin), -1)
         self._peer_holds[peer, origin] = held
+        return held > known
 
     def replicas_holding(self, sequence: int) -> int:
         """How many replicas hold this node's own write `sequence` durably, this one included once it does."""
@@ -250,7 +254,12 @@ class Holder:
         chosen: list[EventualWrite] = []
         keys: dict[bytes, None] = {}
         size = 0
-        for origin, queue in self._queues.items():
+        # Another origin comes first each time: one that always fills the entry must not starve the others.
+        origins = list(self._queues)
+        begin = self._turn % max(1, len(origins))
+        self._turn = begin + 1
+        for origin in origins[begin:] + origins[:begin]:
+            queue = self._queues[origin]
             queue.proposed = max(queue.proposed, sequenced.get(origin, 0))
             for _, write in queue.writes:
                 if write.sequence <= queue.proposed:

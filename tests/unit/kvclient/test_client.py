@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+
 import pytest
 
 import kvclient
 from kvclient import Consistency, OperationState, Role, SupersededReason, errors
-from tests.unit.kvclient.fake_cluster import FakeCluster
+from tests.unit.kvclient.fake_cluster import FakeCluster, running_cluster
+
+LONE_SURROGATE = "\ud800"
 
 
 async def test_put_and_get_strong_text_and_bytes_round_trip(cluster: FakeCluster, kv: kvclient.AsyncClient) -> None:
@@ -111,8 +116,9 @@ async def test_batch_each_operation_has_its_own_outcome_in_order(cluster: FakeCl
     assert failed.revision == got.revision
     assert isinstance(deleted, kvclient.DeleteResult)
     assert cluster.calls("Batch") + cluster.calls("Get") + cluster.calls("Put") + cluster.calls("Delete") <= 1 + 3
-    with pytest.raises(RuntimeError):
+    with pytest.raises(errors.InvalidArgument) as again:
         await batch.run()
+    assert again.value.field == "batch"
     assert await kv.batch().run() == []
 
 
@@ -203,6 +209,40 @@ async def test_locate_names_shard_leader_and_replicas(cluster: FakeCluster, kv: 
         ("get", ("k",), {"consistency": "strong", "max_staleness": 1}, "max_staleness"),
         ("range_page", (), {"limit": 1_001}, "limit"),
         ("operation", ("",), {}, "operation_id"),
+        ("operation", (7,), {}, "operation_id"),
+        ("operation", (LONE_SURROGATE,), {}, "operation_id"),
+        ("get", (None,), {}, "key"),
+        ("get", (LONE_SURROGATE,), {}, "key"),
+        ("put", ("k", LONE_SURROGATE), {}, "value"),
+        ("put", ("k", {}), {}, "value"),
+        ("put", ("k", "v"), {"consistency": []}, "consistency"),
+        ("put", ("k", "v"), {"consistency": True}, "consistency"),
+        ("put", ("k", "v"), {"if_revision": "1"}, "if_revision"),
+        ("put", ("k", "v"), {"if_revision": 2**64}, "if_revision"),
+        ("put", ("k", "v"), {"if_revision": 10**5_000}, "if_revision"),
+        ("delete", ("k",), {"if_revision": True}, "if_revision"),
+        ("delete", ("k",), {"if_revision": 1.0}, "if_revision"),
+        ("put", ("k", "v"), {"consistency": "eventual", "acks": "2"}, "acks"),
+        ("put", ("k", "v"), {"consistency": "eventual", "acks": 2**32}, "acks"),
+        ("compare_and_set", ("k", "v", None), {}, "revision"),
+        ("compare_and_set", ("k", "v", "1"), {}, "revision"),
+        ("compare_and_set", ("k", "v", True), {}, "revision"),
+        ("compare_and_set", ("k", "v", -1), {}, "revision"),
+        ("compare_and_set", ("k", "v", 2**64), {}, "revision"),
+        ("get", ("k",), {"consistency": "session"}, "consistency"),
+        ("count", (), {"consistency": Consistency.SESSION}, "consistency"),
+        ("get", ("k",), {"max_staleness": "1"}, "max_staleness"),
+        ("get", ("k",), {"max_staleness": float("nan")}, "max_staleness"),
+        ("get", ("k",), {"max_staleness": 1e300}, "max_staleness"),
+        ("count", (), {"prefix": 0}, "prefix"),
+        ("range_page", (), {"limit": "1"}, "limit"),
+        ("range_page", (), {"page_token": "t"}, "page_token"),
+        ("range_page", (), {"keys_only": "yes"}, "keys_only"),
+        ("open", (), {"timeout": "1"}, "timeout"),
+        *(
+            ("get", ("k",), {"timeout": wrong}, "timeout")
+            for wrong in (-1, "1", True, float("inf"), float("-inf"), float("nan"), 86_401, 10**5_000)
+        ),
     ],
 )
 async def test_operations_wrong_argument_names_the_field_and_sends_nothing(
@@ -226,8 +266,67 @@ async def test_range_wrong_argument_shows_at_the_call_not_at_the_first_item(kv: 
     """An iterator that nobody iterates over must not hide a mistake."""
     with pytest.raises(errors.InvalidArgument):
         kv.range(prefix=7)  # type: ignore[arg-type]
+    for limit in (-1, "1", True):
+        with pytest.raises(errors.InvalidArgument):
+            kv.range(limit=limit)  # type: ignore[arg-type]
     with pytest.raises(errors.InvalidArgument):
-        kv.range(limit=-1)
+        kv.range(timeout=float("inf"))
+    with pytest.raises(errors.InvalidArgument):
+        kv.range(consistency="session")
+
+
+async def test_compare_and_set_no_revision_writes_nothing(kv: kvclient.AsyncClient) -> None:
+    """None is no way to write unconditionally; the error says what 0 means."""
+    await kv.put("k", "mine")
+    with pytest.raises(errors.InvalidArgument, match=r"revision: None .* 0 means that the key must not exist"):
+        await kv.compare_and_set("k", "stolen", None)  # type: ignore[arg-type]
+    value = await kv.get("k")
+    assert value is not None
+    assert value.text == "mine"
+
+
+async def test_session_level_without_a_session_points_to_sessions(kv: kvclient.AsyncClient) -> None:
+    """Without a token the level would promise nothing: client and batch refuse it, a session takes it."""
+    for asked in ("session", Consistency.SESSION):
+        with pytest.raises(errors.InvalidArgument, match=r"kv\.session\(\)"):
+            await kv.get("k", consistency=asked)
+        with pytest.raises(errors.InvalidArgument):
+            kv.batch().get("k", consistency=asked)
+        assert await kv.session().get("k", consistency=asked) is None
+        assert await kv.session().batch().get("k", consistency=asked).run() == [None]
+
+
+async def test_session_wrong_token_is_an_invalid_argument(kv: kvclient.AsyncClient) -> None:
+    """A token is the bytes that another session gave."""
+    for token in ("abc", None, 7):
+        with pytest.raises(errors.InvalidArgument) as caught:
+            kv.session(token)  # type: ignore[arg-type]
+        assert caught.value.field == "token"
+
+
+def test_client_in_a_second_event_loop_says_so_and_leaves_no_coroutine(recwarn: pytest.WarningsRecorder) -> None:
+    """Operations, sessions, batches and opening on another loop are refused; closing works once the first loop is gone."""
+
+    def use_twice(uri: str) -> None:
+        kv = kvclient.connect(uri)
+        asyncio.run(kv.put("k", "v"))
+        for again in (lambda: kv.get("k"), kv.session().count, kv.batch().get("k").run, kv.open, kv.__aenter__):
+            with pytest.raises(errors.InvalidArgument, match=r"another event loop; make one for each asyncio\.run"):
+                asyncio.run(again())
+        asyncio.run(kv.close())
+
+    with running_cluster(nodes=1) as (single, _):
+        use_twice(single.uri)
+        gc.collect()
+    assert not [str(warning.message) for warning in recwarn]
+
+
+async def test_client_closed_on_another_loop_while_its_own_runs_stays_usable(kv: kvclient.AsyncClient) -> None:
+    """Closing from elsewhere is refused, and changes nothing."""
+    await kv.put("k", "v")
+    with pytest.raises(errors.InvalidArgument):
+        await asyncio.to_thread(lambda: asyncio.run(kv.close()))
+    assert await kv.get("k") is not None
 
 
 async def test_client_without_open_connects_with_its_first_operation(cluster: FakeCluster) -> None:

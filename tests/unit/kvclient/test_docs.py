@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import kvclient
+from kvclient import errors
 from tests.unit.kvclient.fake_cluster import running_cluster
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "sdk.md"
@@ -40,3 +41,16 @@ async def _run_inside(uri: str, code: str) -> None:
 def test_sdk_page_has_examples() -> None:
     """The pattern above finds them."""
     assert len(BLOCKS) >= 10
+
+
+def _below(kind: type[errors.KvError]) -> Iterator[str]:
+    for child in kind.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield child.__name__
+            yield from _below(child)
+
+
+def test_sdk_page_every_exception_is_in_its_table() -> None:
+    """What can be raised can be looked up."""
+    table = "".join(line for line in PAGE.read_text(encoding="utf-8").splitlines(keepends=True) if line.startswith("| `"))
+    assert [name for name in _below(errors.KvError) if f"`{name}`" not in table] == []

@@ -118,7 +118,50 @@ def test_kv_error_text_says_what_where_and_what_to_do() -> None:
     """The message names reason, key and node, and gives advice; long keys are cut."""
     error = errors.NoSpace("the disk is full", key=b"k" * 400, node=NODE)
     text = str(error)
-    assert text.startswith("NO_SPACE: key b'kkk")
-    assert f"at node {NODE}: the disk is full." in text
+    assert text.startswith("key 'kkk")
+    assert f"at node {NODE}: the disk is full (NO_SPACE)." in text
     assert "quota" in text
     assert len(text) < 300
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        (b"b", "'b'"),
+        ("schl\u00fcssel/\u96ea".encode(), "'schl\u00fcssel/\u96ea'"),
+        (b"\x00\xff", r"b'\x00\xff'"),
+        (b"a\nb", r"b'a\nb'"),
+    ],
+)
+def test_kv_error_text_key_in_the_servers_words_is_said_once(key: bytes, shown: str) -> None:
+    """The server names the key too: one mention is left, readable where the key is printable text."""
+    message = f"key {key!r} does not exist, not the expected 77"
+    text = str(errors.CompareFailed(message, key=key, node=NODE))
+    assert text.startswith(f"key {shown} at node {NODE}: does not exist, not the expected 77 (COMPARE_FAILED). ")
+    assert text.count(shown) == 1
+    inside = str(errors.Corrupt(f"the record of {key!r} is damaged.", key=key, node=NODE))
+    assert inside.startswith(f"node {NODE}: the record of {shown} is damaged (CORRUPT). ")
+    assert str(errors.KvError("broken", key=key)) == f"key {shown}: broken (INTERNAL)."
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "words"),
+    [
+        (C.UNAVAILABLE, REFUSED, f"no connection could be made (gRPC: {REFUSED})"),
+        (C.UNAVAILABLE, "Socket closed", "the connection broke (gRPC: Socket closed)"),
+        (C.UNKNOWN, "Stream removed (Deadline Exceeded)", "no answer in time (gRPC: Stream removed (Deadline Exceeded))"),
+        (C.DEADLINE_EXCEEDED, "Deadline Exceeded", "no answer in time"),
+        (C.DEADLINE_EXCEEDED, "", "no answer in time"),
+        (C.UNIMPLEMENTED, "Method not found!", "the server does not know this operation (gRPC: Method not found!)"),
+        (C.UNKNOWN, "", "the call failed"),
+    ],
+)
+def test_failure_of_call_grpcs_own_words_come_last(code: grpc.StatusCode, message: str, words: str) -> None:
+    """What gRPC says by itself is put into our words first, for a read and in an unknown outcome; a node's words stay."""
+    failure = failure_of_call(code, message, (), NODE)
+    read = error_from(failure, is_write=False, key=None, node=NODE)
+    assert str(read).startswith(f"node {NODE}: {words} (")
+    write = error_from(failure, is_write=True, key=None, node=NODE)
+    if isinstance(write, errors.OutcomeUnknown):
+        assert write.message == f"the write was sent and its answer is lost: {words}"
+    assert failure_of_call(code, message, Refusal(code, "NO_LEADER").trailing(), NODE).message == message

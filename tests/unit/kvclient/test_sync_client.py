@@ -64,6 +64,29 @@ def test_sync_client_all_operations_work(running: Running) -> None:
         kv.get("tour/a")
 
 
+def test_sync_client_misuse_is_an_invalid_argument(running: Running) -> None:
+    """The same checks as on asyncio, where threads would overflow or wait for ever."""
+    cluster, _ = running
+    with kvclient.connect_sync(cluster.uri) as kv:
+        for timeout in (float("inf"), float("nan"), 1e300, "1", 0):
+            for operate in (kv.get, kv.delete, kv.locate, kv.session().get):
+                with pytest.raises(errors.InvalidArgument) as caught:
+                    operate("k", timeout=timeout)  # type: ignore[arg-type]
+                assert caught.value.field == "timeout"
+            with pytest.raises(errors.InvalidArgument):
+                kv.batch().get("k").run(timeout=timeout)  # type: ignore[arg-type]
+        with pytest.raises(errors.InvalidArgument):
+            kv.compare_and_set("k", "v", None)  # type: ignore[arg-type]
+        with pytest.raises(errors.InvalidArgument):
+            kv.get("k", consistency="session")
+        with pytest.raises(errors.InvalidArgument):
+            kv.session("abc")  # type: ignore[arg-type]
+        batch = kv.batch()
+        batch.run()
+        with pytest.raises(errors.InvalidArgument):
+            batch.run()
+
+
 def test_sync_client_threads_coalesce_and_every_one_gets_its_own_answer(running: Running) -> None:
     """Sixteen threads share one client: batches are formed, answers are not mixed up."""
     cluster, _ = running

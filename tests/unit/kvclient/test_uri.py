@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kvclient.errors import InvalidArgument
@@ -33,11 +35,19 @@ def test_parse_uri_good_address_gives_its_parts(text: str, uri: ClusterUri) -> N
         ("kv://a:1?timeout=0", "timeout"),
         ("kv://a:1?timeout=nan", "timeout"),
         ("kv://a:1?timeout=soon", "timeout"),
+        ("kv://a:1?timeout=inf", "timeout"),
+        ("kv://a:1?timeout=1e9", "timeout"),
+        ("kv://a:\u00b2", "uri"),
+        ("kv://a:" + "9" * 5_000, "uri"),
+        ("kv://\ud800:1", "uri"),
+        (None, "uri"),
+        (b"kv://a:1", "uri"),
+        (["kv://a:1", "kv://b:1"], "uri"),
         ("kv://a:1?pipeline=0", "pipeline"),
         ("kv://a:1?time_out=3", "time_out"),
     ],
 )
-def test_parse_uri_wrong_address_names_the_part(text: str, field: str) -> None:
+def test_parse_uri_wrong_address_names_the_part(text: Any, field: str) -> None:
     """A mistake is an error that names what is wrong, not a default."""
     with pytest.raises(InvalidArgument) as caught:
         parse_uri(text)

@@ -263,6 +263,13 @@ def test_next_to_sequence_is_bounded_by_number_and_size() -> None:
     assert len(made.next_to_sequence({}, 9, 1)) == 1
 
 
+def test_next_to_sequence_lets_every_origin_come_first_in_turn() -> None:
+    """An origin that always fills the entry does not starve the others."""
+    made = accepted(6)
+    made.on_batch(batch(1), 0, 0.0)
+    assert [w.node for _ in range(3) for w in made.next_to_sequence({}, 2, 10_000)] == ["a", "a", "b", "a", "a", "a"]
+
+
 def test_next_to_sequence_waits_at_a_gap() -> None:
     """What lies between has its place in the log, but this replica has not applied it yet."""
     made = holder()
