@@ -71,7 +71,7 @@ __all__ = [
 
 
 def connect(uri: str, *, tracer_provider: TracerProvider | None = None) -> AsyncClient:
-    """A client for asyncio; call it where the event loop runs.
+    """A client for asyncio, for one event loop: the one on which it is first used. Make one for each `asyncio.run`.
 
     `uri` is `kv://host:port,host:port?timeout=5&pipeline=2`: some of the cluster's nodes, the seconds an operation may take,
     and the calls in flight to one node. Use it with `async with`, or `await client.close()` in the end. It connects with its

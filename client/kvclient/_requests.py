@@ -9,15 +9,18 @@ Invariant: a `Call`'s request does not change between attempts. A request id for
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from kvapi.v1 import cluster_pb2, kv_pb2
 from kvclient.errors import InvalidArgument
-from kvclient.types import Bytes, Consistency
+from kvclient.types import Bytes, Consistency, ConsistencyLike, consistency_of
 
 KEY_SIZE_BYTES_MAX = 400
 VALUE_SIZE_BYTES_MAX = 1024 * 1024
 RANGE_LIMIT_MAX = 1_000
+TIMEOUT_S_MAX = 86_400
+"""A day: who waits longer wants to try again."""
+STALENESS_S_MAX = 1_000_000_000
 
 
 class Method(NamedTuple):
@@ -99,15 +102,17 @@ def range_call(
     count_only: bool = False,
 ) -> Call:
     """One page of a range, or its count. Raises `InvalidArgument`."""
-    if not 0 <= limit <= RANGE_LIMIT_MAX:
-        raise invalid("limit", f"{limit} is not between 0 and {RANGE_LIMIT_MAX}")
+    if not _is_whole(limit) or not 0 <= limit <= RANGE_LIMIT_MAX:
+        raise invalid("limit", f"{quoted(limit)} is not a whole number from 0 to {RANGE_LIMIT_MAX}")
+    if not isinstance(keys_only, bool):
+        raise invalid("keys_only", f"{quoted(keys_only)} is neither True nor False")
     request = kv_pb2.RangeRequest(
-        prefix=_bytes("prefix", prefix or b""),
-        start=_bytes("start", start or b""),
-        end=_bytes("end", end or b""),
+        prefix=b"" if prefix is None else _bytes("prefix", prefix),
+        start=b"" if start is None else _bytes("start", start),
+        end=b"" if end is None else _bytes("end", end),
         consistency=int(consistency),  # type: ignore[arg-type]
         limit=limit,
-        page_token=page_token,
+        page_token=token_bytes("page_token", page_token),
         keys_only=keys_only,
         count_only=count_only,
     )
@@ -118,6 +123,9 @@ def range_call(
 
 def operation_call(operation_id: str) -> Call:
     """A question about an eventual write. Raises `InvalidArgument`."""
+    if not isinstance(operation_id, str):
+        raise invalid("operation_id", f"is {type(operation_id).__name__}; give the operation_id of an eventual write's result")
+    _bytes("operation_id", operation_id)
     if not operation_id:
         raise invalid("operation_id", "is empty; only eventual writes have one")
     return Call(OPERATION, kv_pb2.OperationRequest(operation_id=operation_id), None, False)
@@ -153,9 +161,45 @@ def staleness_ms(consistency: Consistency, max_staleness: float | None) -> int:
     """Whole milliseconds, rounded down: never weaker than asked. Raises `InvalidArgument`."""
     if consistency is not Consistency.BOUNDED:
         raise invalid("max_staleness", f"goes with consistency bounded, not {consistency.name.lower()}")
-    if max_staleness is None or not 0.001 <= max_staleness < math.inf:
-        raise invalid("max_staleness", "bounded reads need it: seconds, 0.001 or more")
+    if not _is_number(max_staleness) or not 0.001 <= max_staleness <= STALENESS_S_MAX:
+        message = f"{quoted(max_staleness)} is not a number of seconds from 0.001 to {STALENESS_S_MAX}; bounded reads need it"
+        raise invalid("max_staleness", message)
     return int(max_staleness * 1e3 + 1e-6)
+
+
+def read_level(asked: ConsistencyLike | None, max_staleness: float | None, default: Consistency) -> Consistency:
+    """The level of a read: as asked; bounded where only a staleness is given; else the default.
+
+    Raises `InvalidArgument`, also for session consistency without a session, which is where `default` is another.
+    """
+    if asked is None:
+        return default if max_staleness is None else Consistency.BOUNDED
+    level = consistency_of(asked)
+    if level is Consistency.SESSION and default is not Consistency.SESSION:
+        raise invalid("consistency", "session is for the reads of a session; make one with kv.session() and read with it")
+    return level
+
+
+def timeout_seconds(timeout: float) -> float:
+    """A time-out, checked. Raises `InvalidArgument`."""
+    if not _is_number(timeout) or not 0 < timeout <= TIMEOUT_S_MAX:
+        raise invalid("timeout", f"{quoted(timeout)} is not a number of seconds above 0, at most {TIMEOUT_S_MAX}")
+    return timeout
+
+
+def revision_of(field: str, revision: int) -> int:
+    """A revision to compare with, checked. Raises `InvalidArgument`."""
+    if not _is_whole(revision) or not 0 <= revision < 1 << 64:
+        message = f"{quoted(revision)} is not a whole number from 0 to 2**64 - 1; 0 means that the key must not exist"
+        raise invalid(field, message)
+    return revision
+
+
+def token_bytes(field: str, token: bytes) -> bytes:
+    """Something opaque that an earlier result held, checked. Raises `InvalidArgument`."""
+    if not isinstance(token, (bytes, bytearray, memoryview)):
+        raise invalid(field, f"is {type(token).__name__}; give the bytes that the SDK gave")
+    return bytes(token)
 
 
 def invalid(field: str, message: str) -> InvalidArgument:
@@ -163,11 +207,31 @@ def invalid(field: str, message: str) -> InvalidArgument:
     return InvalidArgument(f"{field}: {message}", metadata={"field": field})
 
 
+def quoted(value: object) -> str:
+    """Anything in a message: at most 64 characters of it."""
+    try:
+        text = repr(value)
+    except Exception:  # An int of thousands of digits, or an object whose own repr fails.
+        text = f"this {type(value).__name__}"
+    return text if len(text) <= 64 else text[:64] + "..."
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _bytes(field: str, data: Bytes) -> bytes:
     if isinstance(data, bytes):
         return data
     if isinstance(data, str):
-        return data.encode()
+        try:
+            return data.encode()
+        except UnicodeEncodeError:
+            raise invalid(field, "is text that UTF-8 cannot hold (a lone surrogate); give bytes") from None
     if isinstance(data, (bytearray, memoryview)):
         return bytes(data)
     raise invalid(field, f"is {type(data).__name__}; give bytes or str")
@@ -179,12 +243,10 @@ def _set_write_options(request: Any, consistency: Consistency, if_revision: int 
     if if_revision is not None:
         if consistency is not Consistency.STRONG:
             raise invalid("if_revision", "only strong writes compare; an eventual write has no revision yet")
-        if if_revision < 0:
-            raise invalid("if_revision", f"{if_revision} is negative; 0 means that the key must not exist")
-        request.if_revision = if_revision
+        request.if_revision = revision_of("if_revision", if_revision)
     if acks is not None:
         if consistency is not Consistency.EVENTUAL:
             raise invalid("acks", "only eventual writes choose; strong writes wait for a majority")
-        if acks < 1:
-            raise invalid("acks", f"{acks} is not 1 or more")
+        if not _is_whole(acks) or not 1 <= acks < 1 << 32:
+            raise invalid("acks", f"{quoted(acks)} is not a whole number of replicas, 1 or more")
         request.acks = acks

@@ -76,6 +76,13 @@ _DEFINITE_CODES = frozenset(
 )
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
+_WORDS: dict[grpc.StatusCode, str] = {
+    grpc.StatusCode.UNAVAILABLE: "the connection broke",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "no answer in time",
+    grpc.StatusCode.UNIMPLEMENTED: "the server does not know this operation",
+    grpc.StatusCode.CANCELLED: "the call was cancelled",
+}
+
 _NEVER_CONNECTED = re.compile(
     r"failed to connect to all addresses; last error: \w+: (?:ipv[46]|unix|vsock):\S*?:(\d+): .", re.DOTALL
 )
@@ -99,10 +106,10 @@ def failure_of_call(code: grpc.StatusCode, message: str, trailing: Iterable[tupl
     for name, value in trailing:
         if name == DETAILS_KEY and isinstance(value, bytes):
             return _failure_of_details(code, message, value)
+    reason = ""
     if code is grpc.StatusCode.UNAVAILABLE:
         reason = CONNECT_FAILED if not trailing and never_connected(message, node) else CONNECTION_LOST
-        return Failure(code, message, reason, {}, None)
-    return Failure(code, message, "", {}, None)
+    return Failure(code, _in_words(code, reason, message), reason, {}, None)
 
 
 def never_connected(message: str, node: str) -> bool:
@@ -146,7 +153,7 @@ def error_from(failure: Failure, *, is_write: bool, key: bytes | None, node: str
 
 def unknown(cause: KvError) -> OutcomeUnknown:
     """The error of a write that may have happened although `cause` came back, or nothing did."""
-    message = f"the write was sent and its answer is lost ({cause.reason}: {cause.message})"
+    message = f"the write was sent and its answer is lost: {cause.message}"
     error = OutcomeUnknown(message, cause=cause, code=cause.code, metadata=cause.metadata, key=cause.key, node=cause.node)
     error.__cause__ = cause
     return error
@@ -156,7 +163,7 @@ def _failure_of_details(code: grpc.StatusCode, message: str, raw: bytes) -> Fail
     try:
         status = status_pb2.Status.FromString(raw)
     except DecodeError:
-        return Failure(code, message, "", {}, None)
+        return Failure(code, _in_words(code, "", message), "", {}, None)
     reason, retry_after = "", None
     metadata: dict[str, str] = {}
     for detail in status.details:
@@ -172,6 +179,17 @@ def _failure_of_details(code: grpc.StatusCode, message: str, raw: bytes) -> Fail
             for violation in error_details_pb2.BadRequest.FromString(detail.value).field_violations:
                 metadata.setdefault("field", violation.field)
     return Failure(code, message, reason, metadata, retry_after)
+
+
+def _in_words(code: grpc.StatusCode, reason: str, message: str) -> str:
+    """What happened where gRPC, not a node, says so: in words of ours, gRPC's own last."""
+    words = _WORDS.get(code, "the call failed")
+    if reason == CONNECT_FAILED:
+        words = "no connection could be made"
+    elif "deadline exceeded" in message.lower():
+        words = _WORDS[grpc.StatusCode.DEADLINE_EXCEEDED]
+    is_news = message and message.lower() != "deadline exceeded"
+    return f"{words} (gRPC: {message.rstrip('.')})" if is_news else words
 
 
 def _text(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -51,18 +51,30 @@ class KvError(Exception):
         self.attempts = 1
 
     def __str__(self) -> str:
-        where = ""
+        """Where, what, the reason in parentheses, and what to do; the key once, also where the server's words name it."""
+        where, message = "", self.message.rstrip(".")
         if self.key is not None:
-            where += f" key {_shown(self.key)}"
+            quoted, shown = repr(self.key), _shown(self.key)
+            message = message.removeprefix(f"key {quoted}").lstrip(" :,")
+            if quoted in message:
+                message = message.replace(quoted, shown)
+            else:
+                where = f"key {shown}"
         if self.node is not None:
-            where += f" at node {self.node}"
-        tried = f" ({self.attempts} attempts)" if self.attempts > 1 else ""
+            where += f" at node {self.node}" if where else f"node {self.node}"
+        tried = f", {self.attempts} attempts" if self.attempts > 1 else ""
         advice = f" {self.advice}" if self.advice else ""
-        return f"{self.reason}{where and ':' + where}: {self.message.rstrip('.')}{tried}.{advice}"
+        return f"{where}{where and ': '}{message} ({self.reason}{tried}).{advice}"
 
 
 def _shown(key: bytes) -> str:
-    """A key in a message: at most 64 bytes of it."""
+    """A key in a message, at most 64 characters of it: as text if it is printable UTF-8, else as bytes."""
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if text.isprintable() and text:
+        return repr(text if len(text) <= 64 else text[:64] + "...")
     return repr(key if len(key) <= 64 else key[:64] + b"...")
 
 
@@ -168,6 +180,10 @@ class DeadlineExceeded(KvError):
 
     default_code, default_reason, default_definite = grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", True
     advice = "Allow more time, or ask less of the cluster at once."
+
+
+class NotSentInTime(DeadlineExceeded):
+    """The deadline passed in this client; the node heard nothing."""
 
 
 class Compacted(KvError):

@@ -12,7 +12,17 @@ from kvapi.v1 import kv_pb2
 from kvclient.errors import InvalidArgument
 
 
-class Consistency(enum.IntEnum):
+class _Named(enum.IntEnum):
+    """A number of the protocol that prints as its name."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        return format(self.name, spec)
+
+
+class Consistency(_Named):
     """What a request demands; the numbers are the protocol's."""
 
     EVENTUAL = 1
@@ -25,7 +35,7 @@ class Consistency(enum.IntEnum):
     """Reads only: at most `max_staleness` behind."""
 
 
-class Role(enum.IntEnum):
+class Role(_Named):
     """The part a node plays in a shard; the numbers are the protocol's."""
 
     UNSPECIFIED = 0
@@ -35,7 +45,7 @@ class Role(enum.IntEnum):
     LEARNER = 4
 
 
-class OperationState(enum.IntEnum):
+class OperationState(_Named):
     """Where an eventual write is on its way into its shard's log; the numbers are the protocol's."""
 
     UNSPECIFIED = 0
@@ -51,7 +61,7 @@ class OperationState(enum.IntEnum):
     """Never seen by the node that answered."""
 
 
-class SupersededReason(enum.IntEnum):
+class SupersededReason(_Named):
     """Why an eventual write took no effect; the numbers are the protocol's."""
 
     NONE = 0
@@ -65,15 +75,14 @@ ConsistencyLike = Consistency | str
 Bytes = bytes | str
 """Keys and values; text is sent as UTF-8."""
 
-_BY_NAME: dict[object, Consistency] = {level: level for level in Consistency}
-_BY_NAME |= {level.name.lower(): level for level in Consistency}
+_BY_NAME: dict[str, Consistency] = {level.name.lower(): level for level in Consistency}
 
 
 def consistency_of(level: ConsistencyLike) -> Consistency:
     """The level that `level` names. Raises `InvalidArgument`."""
-    found = _BY_NAME.get(level)
-    if found is None and isinstance(level, str):
-        found = _BY_NAME.get(level.lower())
+    if isinstance(level, Consistency):
+        return level
+    found = _BY_NAME.get(level.lower()) if isinstance(level, str) else None
     if found is None:
         message = f"consistency: {level!r} is none of strong, eventual, session, bounded"
         raise InvalidArgument(message, metadata={"field": "consistency"})

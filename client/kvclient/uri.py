@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from kvclient.errors import InvalidArgument
+from kvclient._requests import invalid, quoted, timeout_seconds
 
 SCHEME = "kv://"
 TIMEOUT_S_DEFAULT = 5.0
@@ -33,22 +33,26 @@ def parse_uri(uri: str) -> ClusterUri:
 
     Raises `InvalidArgument` naming the part that is wrong.
     """
+    if not isinstance(uri, str):
+        raise invalid("uri", f"is {type(uri).__name__}; give one text, as kv://127.0.0.1:7401,127.0.0.1:7402?timeout=5")
+    if not uri.isprintable():  # Lone surrogates are not, either.
+        raise invalid("uri", f"{quoted(uri)} has characters that no address has")
     if not uri.startswith(SCHEME):
-        raise _wrong("uri", f"{uri!r} does not begin with {SCHEME}, as in kv://127.0.0.1:7401,127.0.0.1:7402?timeout=5")
+        raise invalid("uri", f"{uri!r} does not begin with {SCHEME}, as in kv://127.0.0.1:7401,127.0.0.1:7402?timeout=5")
     hosts, _, query = uri[len(SCHEME) :].partition("?")
     endpoints = tuple(_endpoint(part.strip()) for part in hosts.rstrip("/").split(","))
     settings: dict[str, Any] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name not in _SETTINGS:
-            raise _wrong(name, f"unknown setting in {uri!r}; known are {', '.join(sorted(_SETTINGS))}")
+            raise invalid(name, f"unknown setting in {uri!r}; known are {', '.join(sorted(_SETTINGS))}")
         settings[name] = _SETTINGS[name](name, text)
     return ClusterUri(endpoints, **settings)
 
 
 def _endpoint(text: str) -> str:
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise _wrong("uri", f"{text!r} is not host:port")
+    if not colon or not host or not _is_count(port) or not 0 < int(port) < 65536:
+        raise invalid("uri", f"{text!r} is not host:port")
     return f"{host}:{int(port)}"
 
 
@@ -56,20 +60,18 @@ def _seconds(name: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise _wrong(name, f"{text!r} is not a positive number of seconds")
-    return value
+        raise invalid(name, f"{text!r} is not a number of seconds") from None
+    return timeout_seconds(value)
 
 
 def _count(name: str, text: str) -> int:
-    if not text.isdigit() or not 0 < int(text) <= 1_024:
-        raise _wrong(name, f"{text!r} is not a number from 1 to 1024")
+    if not _is_count(text) or not 0 < int(text) <= 1_024:
+        raise invalid(name, f"{text!r} is not a number from 1 to 1024")
     return int(text)
 
 
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5
+
+
 _SETTINGS: dict[str, Callable[[str, str], Any]] = {"timeout": _seconds, "pipeline": _count}
-
-
-def _wrong(field: str, message: str) -> InvalidArgument:
-    return InvalidArgument(f"{field}: {message}", metadata={"field": field})

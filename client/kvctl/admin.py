@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from kvapi.v1 import cluster_pb2, cluster_pb2_grpc
-from kvctl.failures import Failure, from_rpc_error
+from kvctl.failures import Failure, from_rpc_error, nobody_answers
 from kvctl.probe import CHANNEL_OPTIONS
 
 Answer = TypeVar("Answer")
@@ -58,6 +58,8 @@ class Admin:
                 if failure.reason not in MOVES_ON:
                     raise failure from None
         assert failure is not None
+        if failure.reason == "UNAVAILABLE" and "refused" in failure.message:
+            raise nobody_answers(self.endpoints, failure.message)
         if len(self.endpoints) > 1:
             failure.message = f"none of {', '.join(self.endpoints)} answers; the last error: {failure.message}"
         raise failure

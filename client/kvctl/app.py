@@ -14,6 +14,7 @@ import typer
 from kvctl import cluster_commands, demo_command, key_commands, playground_commands
 from kvctl.command import Call, DirOption, EndpointsOption, OutputOption, TimeoutOption
 from kvctl.output import Output
+from kvctl.usage_errors import Program
 
 EPILOG = (
     "Exit codes: 0 ok, 1 not found, 2 usage, 3 compare failed, 4 unavailable or no leader, 5 outcome unknown, "
@@ -22,6 +23,7 @@ EPILOG = (
 
 app = typer.Typer(
     name="kvctl",
+    cls=Program,
     no_args_is_help=True,
     epilog=EPILOG,
     context_settings={"help_option_names": ["--help", "-h"]},

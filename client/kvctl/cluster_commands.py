@@ -213,10 +213,21 @@ def transfer(
 
     request = cluster_pb2.TransferLeadershipRequest(shard=shard, to=to)
     with _open(call) as admin:
-        _lead_first(admin, admin.topology(), shard)  # only the leader can hand it over
-        _, answer = admin.any(lambda stub, timeout_s: stub.TransferLeadership(request, timeout=timeout_s))
+        shape = admin.topology()
+        _lead_first(admin, shape, shard)  # only the leader can hand it over
+        place = next((place for place in shape.shards if place.shard == shard), None)
+        leads_already = place is not None and to != "" and place.leader == to
+        try:
+            _, answer = admin.any(lambda stub, timeout_s: stub.TransferLeadership(request, timeout=timeout_s))
+        except Failure as failure:
+            if place is None or not leads_already or failure.reason != "INVALID_ARGUMENT":
+                raise
+            answer = cluster_pb2.TransferLeadershipResponse(leader=to, term=place.term)  # older nodes refuse what is done
+    leads_already = leads_already and answer.leader == to
     if call.as_json:
-        print_json({"shard": shard, **as_plain(answer)})
+        print_json({"shard": shard, **as_plain(answer), "led_already": leads_already})
+    elif leads_already:
+        print(f"{answer.leader} leads it already: shard {shard}, term {answer.term}")
     else:
         print(f"{answer.leader} leads shard {shard} in term {answer.term}")
 

@@ -113,7 +113,7 @@ def last_playground() -> Path | None:
         directory = Path(json.loads((state_directory() / "last-playground.json").read_text())["directory"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return directory if (directory / "cluster.json").is_file() else None
+    return directory if os.path.isfile(directory / "cluster.json") else None
 
 
 def remember_playground(directory: Path) -> None:
@@ -122,6 +122,16 @@ def remember_playground(directory: Path) -> None:
         state_directory().mkdir(parents=True, exist_ok=True)
         (state_directory() / "last-playground.json").write_text(json.dumps({"directory": str(directory)}) + "\n")
     except OSError:
+        pass
+
+
+def forget_playground(directory: Path) -> None:
+    """The playground is gone: it is nobody's default any more."""
+    path = state_directory() / "last-playground.json"
+    try:
+        if json.loads(path.read_text())["directory"] == str(directory):
+            path.unlink()
+    except (OSError, ValueError, KeyError, TypeError):
         pass
 
 
@@ -201,6 +211,8 @@ def report(error: BaseException, as_json: bool) -> ExitCode:
     if isinstance(error, PlaygroundError):
         code = ExitCode.USAGE if error.usage else ExitCode.PLAYGROUND
         error = Failure(code, code.name, error.message, error.hint, log_tail=error.log_tail)
+    if isinstance(error, OSError) and error.filename is not None:  # a file that the user named
+        error = usage(f"{error.filename}: {(error.strerror or str(error)).lower()}")
     if not isinstance(error, Failure):
         trace = "".join(traceback.format_exception(error))
         error = Failure(ExitCode.INTERNAL, "DEFECT", f"kvctl failed: {error!r}", "please report this", log_tail=trace)

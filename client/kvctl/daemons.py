@@ -10,9 +10,12 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from kvctl import process
 from kvctl.playground_files import HOST, ClusterRecord, PlaygroundError, PlaygroundFiles, record_of
@@ -21,6 +24,40 @@ from kvctl.process import ProcessId, ProcessState
 STOP_TIMEOUT_S = 15.0
 """A graceful stop hands leadership over and flushes; longer than this is a hang."""
 DAEMON = (sys.executable, "-m", "kvnode", "run", "--config", "{config}")
+
+CHECK = (sys.executable, "-m", "kvnode", "config", "check", "--config", "{config}")
+CHECK_TIMEOUT_S = 30.0
+
+
+def environment() -> dict[str, str]:
+    """What daemons inherit. It beats their files: another node's identity in it would give all nodes the same one."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("KVNODE_NODE__", "KVNODE_CLUSTER__"))}
+
+
+def check_config(files: PlaygroundFiles, record: ClusterRecord) -> None:
+    """Have kvnode itself judge the settings, before anything is written down. Raises PlaygroundError.
+
+    A record with a command of its own is not checked: only that program knows what it takes.
+    """
+    if record.command is not None:
+        return
+    with tempfile.TemporaryDirectory(prefix="kvctl-") as directory:
+        draft = Path(directory) / "kvnode.toml"
+        draft.write_text(files.config_text(record, next(iter(record.nodes))))
+        command = [part.replace("{config}", str(draft)) for part in CHECK]
+        done = subprocess.run(
+            command, env=environment(), capture_output=True, text=True, timeout=CHECK_TIMEOUT_S, check=False, cwd=directory
+        )
+    if done.returncode == 0:
+        return
+    if "No module named kvnode" in done.stderr:
+        raise PlaygroundError("kvnode is not installed here, and a playground runs its daemons", hint="pip install kvnode")
+    problems = [line.removeprefix("kvnode: ").replace(f" (from {draft})", "") for line in done.stderr.splitlines()]
+    raise PlaygroundError(
+        f"kvnode refuses these settings: {'; '.join(problems)}",
+        hint="nothing was changed; --set SECTION.FIELD= takes a setting back; all settings: kvnode config dump --preset local",
+        usage=True,
+    )
 
 
 class Daemons:
@@ -43,11 +80,10 @@ class Daemons:
             self._files.write_config(record, name)
         config = str(self._files.config_path(name))
         command = [part.replace("{config}", config) for part in record.command or DAEMON]
-        # The environment beats the file: another node's identity in it would give all nodes the same one.
-        env = {key: value for key, value in os.environ.items() if not key.startswith(("KVNODE_NODE__", "KVNODE_CLUSTER__"))}
+        node.log_offset = self._files.log_size_bytes(name)
         try:
             node.process = process.spawn(
-                command, cwd=self._files.node_directory(name), log_path=self._files.log_path(name), env=env
+                command, cwd=self._files.node_directory(name), log_path=self._files.log_path(name), env=environment()
             )
         except OSError as error:
             raise PlaygroundError(f"{name}: cannot run {command[0]}: {error.strerror}") from None

@@ -7,8 +7,9 @@ with `-o json` as one JSON object.
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,24 @@ HINTS = {
 """What to do, by reason."""
 
 
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]")
+"""C0, DEL and C1; separators of lines and the directions of text, which make a line look like another one."""
+_ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Text that cannot command a terminal: control characters, except those in `keep`, become escapes such as \\x1b."""
+
+    def escape(match: re.Match[str]) -> str:
+        character = match[0]
+        if character in keep:
+            return character
+        number = ord(character)
+        return _ESCAPES.get(character) or (f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}")
+
+    return _CONTROL.sub(escape, text)
+
+
 @dataclass
 class Failure(Exception):
     """A failure on its way to the user."""
@@ -119,11 +138,11 @@ class Failure(Exception):
             print(json.dumps({"error": error}), file=sys.stderr)
             return
         bold, off = ("\x1b[1;31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
-        print(f"{bold}error:{off} {self.message}", file=sys.stderr)
+        print(f"{bold}error:{off} {printable(self.message)}", file=sys.stderr)
         if self.log_tail:
-            print("\n".join(f"  | {line}" for line in self.log_tail.splitlines()), file=sys.stderr)
+            print("\n".join(f"  | {printable(line)}" for line in self.log_tail.split("\n")), file=sys.stderr)
         if self.hint:
-            print(f"hint: {self.hint}", file=sys.stderr)
+            print(f"hint: {printable(self.hint)}", file=sys.stderr)
 
 
 def usage(message: str, hint: str = "") -> Failure:
@@ -136,6 +155,14 @@ def by_reason(reason: str, message: str, metadata: Mapping[str, str] | None = No
     code = CODES_BY_REASON.get(reason, ExitCode.INTERNAL)
     hint = HINTS.get(reason) or (HINTS["UNAVAILABLE"] if code is ExitCode.UNAVAILABLE else "")
     return Failure(code, reason, message, hint, metadata or {})
+
+
+def nobody_answers(endpoints: Sequence[str], why: str, reason: str = "UNAVAILABLE") -> Failure:
+    """Not one of the nodes that the command knows can be reached."""
+    if "connection refused" in why.lower():
+        why = "connection refused"  # gRPC says it with addresses, twice
+    hint = "start a playground: kvctl cluster up; see what runs: kvctl cluster status; name other nodes: --endpoints"
+    return Failure(ExitCode.UNAVAILABLE, reason, f"no node answers at {', '.join(endpoints)}: {why}", hint)
 
 
 def from_rpc_error(error: grpc.RpcError, address: str) -> Failure:

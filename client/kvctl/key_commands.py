@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kvctl.command import Call, command
-from kvctl.failures import ExitCode, Failure, by_reason, usage
-from kvctl.output import duration_text, hlc_time, print_json, print_table
+from kvctl.failures import ExitCode, Failure, printable, usage
+from kvctl.output import duration_text, hlc_time, print_json, print_table, print_value
+from kvctl.store import open_client
 
 if TYPE_CHECKING:
-    from kvclient import Client, KeyValue, KvError, Served, Session
+    from kvclient import Client, KeyValue, Served, Session
 
 PANEL = "Keys"
 PAGE_LIMIT = 100
@@ -79,30 +80,6 @@ def register(app: typer.Typer) -> None:
 
 
 @contextmanager
-def _open(call: Call) -> Iterator[Client]:
-    """A client of the SDK; its errors become failures."""
-    import kvclient
-
-    try:
-        with kvclient.connect_sync(f"kv://{','.join(call.endpoints)}?timeout={call.timeout_s}") as client:
-            yield client
-    except kvclient.KvError as error:
-        raise _failure(error, call) from None
-
-
-def _failure(error: KvError, call: Call) -> Failure:
-    """What an exception of the SDK means."""
-    about = (
-        [f"key {call.encoding.encode(error.key)!r}"] if error.key is not None and repr(error.key) not in error.message else []
-    )
-    about += [f"node {error.node}"] if error.node else []
-    if error.reason == "CONNECT_FAILED" and error.key is None:  # not even the cluster's map could be had
-        about = [f"no node answers of {', '.join(call.endpoints)}"]
-    message = f"{', '.join(about)}: {error.message}" if about else error.message
-    return by_reason(error.reason, message.rstrip("."), error.metadata)
-
-
-@contextmanager
 def _session(client: Client, path: Path | None) -> Iterator[Client | Session]:
     """The client itself, or a session of it that goes on where the file left off."""
     if path is None:
@@ -141,7 +118,7 @@ def served_text(served: Served) -> str:
 
 def _remark(text: str) -> None:
     if sys.stderr.isatty():
-        print(f"\x1b[2m{text}\x1b[0m", file=sys.stderr)
+        print(f"\x1b[2m{printable(text)}\x1b[0m", file=sys.stderr)
 
 
 def _written(call: Call, key: bytes, result: Any, **more: Any) -> None:
@@ -178,7 +155,7 @@ def put(
 ) -> None:
     """Write a key."""
     name, data = call.encoding.decode(key, "KEY"), _value(call, value)
-    with _open(call) as client, _session(client, session) as target:
+    with open_client(call) as client, _session(client, session) as target:
         result = target.put(name, data, consistency=consistency.value, acks=acks, if_revision=if_revision)
     _written(call, name, result)
 
@@ -193,7 +170,7 @@ def get(
 ) -> None:
     """Read a key: its value on standard output. Exit code 1 if it does not exist."""
     name = call.encoding.decode(key, "KEY")
-    with _open(call) as client, _session(client, session) as target:
+    with open_client(call) as client, _session(client, session) as target:
         answer = target.get_result(name, consistency=consistency.value, max_staleness=max_staleness)
     found = answer.value
     if call.as_json:
@@ -214,7 +191,7 @@ def get(
         sys.stdout.buffer.write(found.value)
         sys.stdout.buffer.flush()
     else:
-        print(call.encoding.encode(found.value))
+        print_value(call.encoding, found.value)
     tentative = "TENTATIVE: may still be superseded; " if found.tentative else ""
     _remark(f"{tentative}revision {found.revision}, version {found.version}; {served_text(answer.served)}")
 
@@ -229,7 +206,7 @@ def delete(
 ) -> None:
     """Delete a key. Deleting a key that does not exist succeeds."""
     name = call.encoding.decode(key, "KEY")
-    with _open(call) as client, _session(client, session) as target:
+    with open_client(call) as client, _session(client, session) as target:
         result = target.delete(name, consistency=consistency.value, acks=acks, if_revision=if_revision)
     _written(call, name, result, found=result.found)
 
@@ -243,10 +220,17 @@ def cas(
 ) -> None:
     """Compare and set: write a key only if its revision is the expected one. Exit code 3 if it is not."""
     if absent is (if_revision is not None):
-        raise usage("cas needs one of --if-revision and --absent", "kvctl get KEY -o json shows the revision")
+        raise usage("give exactly one of --if-revision and --absent", "kvctl get KEY -o json shows the revision")
     name, data = call.encoding.decode(key, "KEY"), _value(call, value)
-    with _open(call) as client:
-        result = client.put(name, data, if_revision=0 if absent else if_revision)
+    try:
+        with open_client(call) as client:
+            result = client.put(name, data, if_revision=0 if absent else if_revision)
+    except Failure as failure:
+        if absent and failure.reason == "COMPARE_FAILED":
+            revision = failure.metadata.get("revision", "unknown")
+            failure.message = f"key '{call.encoding.encode(name)}' already exists (revision {revision})"
+            failure.hint = f"write over that: --if-revision {revision}"
+        raise
     _written(call, name, result)
 
 
@@ -285,7 +269,7 @@ def range_(
         "consistency": consistency.value,
         "max_staleness": max_staleness,
     }
-    with _open(call) as client:
+    with open_client(call) as client:
         if count:
             number = client.count(**where)
             if call.as_json:
@@ -319,16 +303,18 @@ def _print_range(call: Call, items: list[KeyValue], token: bytes, keys_only: boo
             plain = [{name: value for name, value in item.items() if not name.startswith("value")} for item in plain]
         print_json({"items": plain, "next_page": token.hex()})
         return
-    encode = call.encoding.encode
     if keys_only:
         for item in items:
-            print(encode(item.key))
+            print(call.encoding.encode(item.key))
     else:
+        shorten = call.encoding.shorten
         rows = [
-            [encode(item.key), encode(item.value), item.revision, item.version, "tentative" if item.tentative else ""]
+            [shorten(item.key), shorten(item.value), item.revision, item.version, "tentative" if item.tentative else ""]
             for item in items
         ]
         print_table(["key", "value", "revision", "version", ""], rows, right="revision version")
+        if any(call.encoding.is_long(data) for item in items for data in (item.key, item.value)):
+            print("long keys and values are cut; whole: kvctl get KEY --raw, or -o json", file=sys.stderr)
     if token:
         print(f"there is more: --page {token.hex()} (or --all)", file=sys.stderr)
 
@@ -344,7 +330,7 @@ def operation(
     from kvclient import OperationState
 
     deadline = time.monotonic() + call.timeout_s
-    with _open(call) as client:
+    with open_client(call) as client:
         result = client.operation(operation_id)
         while wait and result.state in (OperationState.PENDING, OperationState.UNKNOWN) and time.monotonic() < deadline:
             time.sleep(SETTLE_POLL_S)

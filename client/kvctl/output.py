@@ -1,7 +1,8 @@
 """What commands print: text, tables, JSON.
 
 Owns the forms of bytes (text, hex, base64) and of tables. Where they fit a terminal, tables are drawn by rich; elsewhere
-they are plain aligned columns that nothing truncates, for grep and awk.
+they are plain aligned columns, for grep and awk. Invariant: what comes from the store reaches a terminal, or a table, only
+with its control characters escaped.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import Any
 
-from kvctl.failures import usage
+from kvctl.failures import printable, usage
 
 HLC_COUNTER_BITS = 16
 """The low bits of a hybrid logical clock; above them are Unix milliseconds."""
+
+CELL_WIDTH_MAX = 60
+"""Of a key or a value in a table, in characters."""
 
 
 class Output(StrEnum):
@@ -43,17 +47,29 @@ class Encoding(Enum):
                 return bytes.fromhex(text)
             if self is Encoding.BASE64:
                 return base64.b64decode(text, validate=True)
-        except (ValueError, binascii.Error) as error:
-            raise usage(f"{what} is not {self.value}: {error}") from None
+        except (ValueError, binascii.Error):
+            form = "pairs of 0-9 and a-f" if self is Encoding.HEX else "groups of four of A-Z, a-z, 0-9, + and /, padded with ="
+            raise usage(f"{what} is not {self.value}: {text!r}; expected {form}") from None
         return text.encode("utf-8", "surrogateescape")  # arguments that are not UTF-8 arrive that way
 
     def encode(self, data: bytes) -> str:
-        """Bytes for a person: undecodable bytes of a text are shown as \\xNN."""
+        """Bytes for a person, on one line: control characters and undecodable bytes of a text are shown as \\xNN."""
         if self is Encoding.HEX:
             return data.hex()
         if self is Encoding.BASE64:
             return base64.b64encode(data).decode()
-        return data.decode("utf-8", "backslashreplace")
+        return printable(data.decode("utf-8", "backslashreplace"))
+
+    def shorten(self, data: bytes) -> str:
+        """Bytes for a cell of a table: what is long is cut, and its size told."""
+        text = self.encode(data[: 4 * (CELL_WIDTH_MAX + 1)])  # a character has at most four bytes
+        if not self.is_long(data):
+            return text
+        return f"{text[: CELL_WIDTH_MAX - 12]}… {size_text(len(data))}"
+
+    def is_long(self, data: bytes) -> bool:
+        """Whether `shorten` cuts it."""
+        return len(self.encode(data[: 4 * (CELL_WIDTH_MAX + 1)])) > CELL_WIDTH_MAX
 
     def json_field(self, name: str, data: bytes) -> dict[str, str]:
         """Bytes for a program, never ambiguous: {name: text}, {name_hex: ...} or {name_base64: ...}; what is not text
@@ -72,12 +88,26 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
+def print_value(encoding: Encoding, data: bytes) -> None:
+    """A value alone on standard output. A program that reads it gets the exact bytes and a newline; on a terminal, control
+    characters other than newline and tab are escaped.
+    """
+    if encoding is not Encoding.TEXT:
+        print(encoding.encode(data))
+    elif sys.stdout.isatty():
+        print(printable(data.decode("utf-8", "backslashreplace"), keep="\n\t"))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data + b"\n")
+        sys.stdout.buffer.flush()
+
+
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", right: str = "") -> None:
     """A table on standard output; `right` names the columns to align right, separated by spaces."""
-    texts = [[str(cell) for cell in row] for row in rows]
+    texts = [[printable(str(cell)) for cell in row] for row in rows]
     numeric = {header for header in headers if header in right.split()}
     if title:
-        print(title)
+        print(printable(title))
     widths = [max([len(header), *(len(row[i]) for row in texts)]) for i, header in enumerate(headers)]
     if sys.stdout.isatty() and sum(widths) + 3 * len(widths) <= shutil.get_terminal_size().columns:
         _print_rich_table(headers, texts, numeric)

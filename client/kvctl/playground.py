@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from kvctl import process
-from kvctl.daemons import STOP_TIMEOUT_S, Daemons, free_base_port
+from kvctl.daemons import STOP_TIMEOUT_S, Daemons, check_config, free_base_port
 from kvctl.playground_files import (
     NodeRecord,
     PlaygroundError,
@@ -93,25 +93,31 @@ class Playground:
         """Lay out a cluster, without starting it, or open the one that is there.
 
         Node i (n1, n2, ...) listens on 127.0.0.1, port `base_port` + i - 1. `settings` is additional configuration for all
-        nodes, flat ("election.timeout_ms_min": 500) or nested. Defaults: 3 nodes, port 7401, 8 shards, grpcio.
-        Of an existing cluster nodes, base_port and shards cannot change; transport and settings take effect at a node's
-        next start. Raises PlaygroundError.
+        nodes, flat ("election.timeout_ms_min": 500) or nested; None takes one back. kvnode judges them before anything is
+        written. Defaults: 3 nodes, port 7401, 8 shards, grpcio. Of an existing cluster nodes, base_port and shards cannot
+        change; transport and settings take effect at a node's next start. Raises PlaygroundError.
         """
         files = PlaygroundFiles(Path(directory).resolve())
         flat = flatten(settings or {})
         check_settings(flat)
         with files.locked():
-            if files.exists():
-                record = files.load()
-                check_same(files.directory, record, {"nodes": nodes, "base_port": base_port, "shards": shards})
-                if transport is None and not flat and command is None:
-                    return cls(files.directory)
+            try:
+                if files.exists():
+                    record = files.load()
+                    check_same(files.directory, record, {"nodes": nodes, "base_port": base_port, "shards": shards})
+                    if transport is None and not flat and command is None:
+                        return cls(files.directory)
+                else:
+                    record = new_record(nodes or 3, base_port or 7401, shards or 8, "grpcio")
                 record.transport = transport or record.transport
-                record.settings |= flat
+                record.settings = {name: value for name, value in (record.settings | flat).items() if value is not None}
                 record.command = list(command) if command else record.command
-            else:
-                record = new_record(nodes or 3, base_port or 7401, shards or 8, transport or "grpcio")
-                record.settings, record.command = flat, list(command) if command else None
+                if transport is not None or flat:
+                    check_config(files, record)
+            except PlaygroundError:
+                if not files.exists():
+                    files.abandon()
+                raise
             for name in record.nodes:
                 files.write_config(record, name)
             files.save(record)
@@ -159,7 +165,7 @@ class Playground:
         return self._node(name, record_of(self._files.load(), name))
 
     def log_tail(self, name: str, lines_max: int = 15) -> str:
-        """The last lines that a node's process wrote."""
+        """The last lines in a node's log, of all its processes."""
         return self._files.log_tail(name, lines_max)
 
     def status(self, timeout_s: float = 1.0) -> list[NodeStatus]:
@@ -191,6 +197,8 @@ class Playground:
         try:
             with self._files.changing() as record:
                 for name in record.nodes:
+                    self._files.write_config(record, name)
+                for name in record.nodes:
                     if self._daemons.start(record, name):
                         started.append(name)
             self.wait_serving(timeout_s)
@@ -211,9 +219,7 @@ class Playground:
                 for name in self._files.load().nodes:
                     shutil.rmtree(self._files.node_directory(name), ignore_errors=True)
                 self._files.record_path.unlink()
-            (self.directory / ".lock").unlink(missing_ok=True)
-            if not any(self.directory.iterdir()):
-                self.directory.rmdir()
+            self._files.abandon()
         return seconds
 
     def wait_serving(self, timeout_s: float = UP_TIMEOUT_S) -> float:
@@ -261,18 +267,28 @@ class Playground:
 
         Raises PlaygroundError if it still runs after `timeout_s`.
         """
-        seconds, ended = self._daemons.signal_end([name], signal.SIGTERM, timeout_s)[name]
-        if not ended:
-            raise PlaygroundError(
-                f"{name} (pid {self.node(name).pid}) still runs {timeout_s:.0f} s after SIGTERM",
-                hint=f"end it hard: kvctl cluster kill {name} --dir {self.directory}",
-                log_tail=self.log_tail(name),
-            )
-        return seconds
+        return self.stop_all([name], timeout_s)[name]
+
+    def stop_all(self, names: Iterable[str], timeout_s: float = STOP_TIMEOUT_S) -> dict[str, float]:
+        """Stop several nodes at once; otherwise as `stop`."""
+        results = self._daemons.signal_end(names, signal.SIGTERM, timeout_s)
+        for name, (_, ended) in results.items():
+            if not ended:
+                raise PlaygroundError(
+                    f"{name} (pid {self.node(name).pid}) still runs {timeout_s:.0f} s after SIGTERM",
+                    hint=f"end it hard: kvctl cluster kill {name} --dir {self.directory}",
+                    log_tail=self.log_tail(name),
+                )
+        return {name: seconds for name, (seconds, _) in results.items()}
 
     def kill(self, name: str) -> float:
         """End a node at once (SIGKILL), as a crash would. Returns the seconds until the kernel had cleaned up."""
-        return self._daemons.signal_end([name], signal.SIGKILL, STOP_TIMEOUT_S)[name][0]
+        return self.kill_all([name])[name]
+
+    def kill_all(self, names: Iterable[str]) -> dict[str, float]:
+        """End several nodes at once, as a power failure would."""
+        results = self._daemons.signal_end(names, signal.SIGKILL, STOP_TIMEOUT_S)
+        return {name: seconds for name, (seconds, _) in results.items()}
 
     def pause(self, name: str) -> None:
         """Freeze a node (SIGSTOP): it keeps its connections and says nothing. Raises PlaygroundError if it does not run."""
@@ -305,7 +321,7 @@ class Playground:
                 raise PlaygroundError(
                     f"{node.name} ({node.address}) died",
                     hint=f"the whole log: {node.log_path}",
-                    log_tail=self.log_tail(node.name) or "(it wrote nothing)",
+                    log_tail=self._files.last_words(node.name) or "(it wrote nothing)",
                 )
         return [node for node in nodes if node.state == "running"]
 

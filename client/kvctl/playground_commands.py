@@ -8,20 +8,36 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kvctl.command import Call, command, last_playground, remember_playground, state_directory
+from kvctl.command import Call, command, forget_playground, last_playground, remember_playground, state_directory
 from kvctl.output import duration_text, print_json, print_table
 
 if TYPE_CHECKING:
     from kvctl.playground import Node, NodeStatus, Playground
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The node: n1, n2, ...")]
+
+def complete_node(context: typer.Context, incomplete: str) -> list[str]:
+    """The names of the playground's nodes, for the shell."""
+    from kvctl.playground_files import PlaygroundError, PlaygroundFiles
+
+    given = context.params.get("directory")
+    directory = Path(given) if given else directory_of(context.obj or Call())
+    try:
+        nodes = PlaygroundFiles(directory.resolve()).load().nodes
+    except PlaygroundError:
+        return []
+    return [name for name in nodes if name.startswith(incomplete) and name not in (context.params.get("names") or ())]
+
+
+NamesArgument = Annotated[
+    list[str], typer.Argument(metavar="NAME...", help="The nodes: n1, n2, ...", autocompletion=complete_node)
+]
 SERVE_TIMEOUT_S = 30.0
 
 
@@ -40,9 +56,15 @@ def directory_of(call: Call) -> Path:
 
 
 def _open(call: Call) -> Playground:
-    from kvctl.playground import Playground
+    from kvctl.playground import Playground, PlaygroundError
 
-    return Playground(directory_of(call))
+    directory = directory_of(call)
+    if call.directory is None and not (directory / "cluster.json").exists():
+        raise PlaygroundError(
+            "no playground is known: none was started, or it was removed",
+            hint="start one: kvctl cluster up, or name its directory: --dir DIR",
+        )
+    return Playground(directory)
 
 
 @contextmanager
@@ -81,7 +103,7 @@ def up(
     transport: Annotated[str | None, typer.Option("--transport", help="What carries gRPC (default: grpcio).")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Additional configuration of all nodes; may be repeated."),
+        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Configuration of all nodes; no VALUE takes it back."),
     ] = None,
 ) -> None:
     """Start a cluster of daemons on this machine, and wait until it serves.
@@ -130,52 +152,89 @@ def shown(directory: Path) -> str:
     return relative if len(relative) < len(str(directory)) else str(directory)
 
 
-def _done(call: Call, playground: Playground, name: str, text: str, seconds: float) -> None:
-    """Report on one node."""
+def _each(call: Call, playground: Playground, names: list[str], act: Callable[[str], tuple[str, float]]) -> None:
+    """Do something to one node after another; each answers what it was, and the seconds."""
+    names = list(dict.fromkeys(names))
+    for name in names:
+        playground.node(name)  # all names are right, or nothing happens
+    done = []
+    for name in names:
+        text, seconds = act(name)
+        if not call.as_json:
+            print(text)
+        done.append({**node_json(playground.node(name)), "seconds": round(seconds, 3)})
     if call.as_json:
-        print_json({**node_json(playground.node(name)), "seconds": round(seconds, 3)})
-    else:
-        print(text)
+        print_json(done[0] if len(names) == 1 else {"nodes": done})
 
 
-def start(call: Call, name: NameArgument) -> None:
-    """Start one node, and wait until it answers."""
+def _living(playground: Playground, names: list[str]) -> dict[str, bool]:
+    """Which of these nodes have a process now. Raises PlaygroundError for a name that is none."""
+    return {name: playground.node(name).pid is not None for name in names}
+
+
+def start(call: Call, names: NamesArgument) -> None:
+    """Start nodes, and wait until they answer."""
     playground = _open(call)
-    with spinner(f"Starting {name} …", call.as_json):
-        seconds = playground.start(name, call.timeout_given_s or SERVE_TIMEOUT_S)
-    node = playground.node(name)
-    _done(call, playground, name, f"{name} runs (pid {node.pid}); it answered after {duration_text(seconds)}", seconds)
+
+    def act(name: str) -> tuple[str, float]:
+        before = playground.node(name)
+        with spinner(f"Starting {name} …", call.as_json):
+            seconds = playground.start(name, call.timeout_given_s or SERVE_TIMEOUT_S)
+        pid = playground.node(name).pid
+        if before.state == "running":
+            return f"{name} ran already (pid {pid})", seconds
+        return f"{name} runs (pid {pid}); it answered after {duration_text(seconds)}", seconds
+
+    _each(call, playground, names, act)
 
 
-def stop(call: Call, name: NameArgument) -> None:
-    """Stop one node gracefully: it hands its leaderships over (SIGTERM)."""
+def stop(call: Call, names: NamesArgument) -> None:
+    """Stop nodes gracefully, all at once: each hands its leaderships over (SIGTERM)."""
     from kvctl.daemons import STOP_TIMEOUT_S
 
     playground = _open(call)
-    with spinner(f"Stopping {name} …", call.as_json):
-        seconds = playground.stop(name, call.timeout_given_s or STOP_TIMEOUT_S)
-    _done(call, playground, name, f"{name} stopped in {duration_text(seconds)}", seconds)
+    living = _living(playground, names)
+    with spinner(f"Stopping {', '.join(living)} …", call.as_json):
+        seconds = playground.stop_all(living, call.timeout_given_s or STOP_TIMEOUT_S)
+
+    def act(name: str) -> tuple[str, float]:
+        said = f"{name} stopped in {duration_text(seconds[name])}" if living[name] else f"{name} was not running"
+        return said, seconds[name]
+
+    _each(call, playground, names, act)
 
 
-def kill(call: Call, name: NameArgument) -> None:
-    """End one node at once, as a crash would (SIGKILL)."""
+def kill(call: Call, names: NamesArgument) -> None:
+    """End nodes at once, as a crash would (SIGKILL)."""
     playground = _open(call)
-    seconds = playground.kill(name)
-    _done(call, playground, name, f"{name} killed", seconds)
+    living = _living(playground, names)
+    seconds = playground.kill_all(living)
+    _each(
+        call, playground, names, lambda name: (f"{name} {'killed' if living[name] else 'was not running'}", seconds[name])
+    )  # fmt: skip
 
 
-def pause(call: Call, name: NameArgument) -> None:
-    """Freeze one node: it keeps its connections and says nothing (SIGSTOP)."""
+def pause(call: Call, names: NamesArgument) -> None:
+    """Freeze nodes: they keep their connections and say nothing (SIGSTOP)."""
     playground = _open(call)
-    playground.pause(name)
-    _done(call, playground, name, f"{name} paused; go on: kvctl cluster resume {name}", 0.0)
+
+    def act(name: str) -> tuple[str, float]:
+        playground.pause(name)
+        return f"{name} paused; go on: kvctl cluster resume {name}", 0.0
+
+    _each(call, playground, names, act)
 
 
-def resume(call: Call, name: NameArgument) -> None:
-    """Let a frozen node go on (SIGCONT)."""
+def resume(call: Call, names: NamesArgument) -> None:
+    """Let frozen nodes go on (SIGCONT)."""
     playground = _open(call)
-    playground.resume(name)
-    _done(call, playground, name, f"{name} goes on", 0.0)
+
+    def act(name: str) -> tuple[str, float]:
+        was_paused = playground.node(name).state == "paused"
+        playground.resume(name)
+        return f"{name} goes on" if was_paused else f"{name} was not paused", 0.0
+
+    _each(call, playground, names, act)
 
 
 def status(call: Call) -> None:
@@ -232,6 +291,8 @@ def down(call: Call, purge: Annotated[bool, typer.Option("--purge", help="Also r
     playground = _open(call)
     with spinner("Stopping all nodes …", call.as_json):
         seconds = playground.down(purge=purge, timeout_s=call.timeout_given_s or STOP_TIMEOUT_S)
+    if purge:
+        forget_playground(playground.directory)
     longest = max(seconds.values(), default=0.0)
     if call.as_json:
         print_json(

@@ -9,8 +9,10 @@ Layout: D/cluster.json, D/.lock, and for each node D/n1/{kvnode.toml, log.jsonl,
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+import re
 import tomllib
 import uuid
 from collections.abc import Iterator, Mapping
@@ -33,6 +35,11 @@ OWN_SETTINGS = (
 """What the playground decides by itself; not open to additional settings."""
 
 
+LAST_WORDS_SIZE_BYTES_MAX = 1 << 20
+_LEVELS_OF_CAUSES = tuple(re.compile(rf'"level": ?"{level}"|\[{level} *\]') for level in ("critical", "error"))
+"""A line of the log that says why, in both formats; the worst first."""
+
+
 class PlaygroundError(Exception):
     """What went wrong with a playground, with which node, and what to do."""
 
@@ -49,6 +56,10 @@ class NodeRecord:
 
     address: str
     process: ProcessId | None = None
+    config_digest: str = ""
+    """Of the configuration that the playground wrote last: a file edited since then is left alone until there is another."""
+    log_offset: int = 0
+    """The log's size in bytes when the process was started: what follows are its own words."""
 
 
 @dataclass
@@ -75,13 +86,17 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Read "section.field=value"; the value as in TOML, or else as plain text. Raises PlaygroundError."""
+    """Read "section.field=value"; the value as in TOML, or else as plain text; None, if there is none, takes the setting
+    back. Raises PlaygroundError.
+    """
     name, equals, value = text.partition("=")
     name = name.strip()
     if not equals or name.count(".") < 1 or not all(name.split(".")):
         raise PlaygroundError(
             f"--set {text}: expected section.field=value", hint="for example --set election.timeout_ms_min=500", usage=True
         )
+    if not value.strip():
+        return name, None
     try:
         return name, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -97,7 +112,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             )
         if name.count(".") != 1:
             raise PlaygroundError(f"setting {name}: expected section.field", usage=True)
-        _toml_value(name, value)
+        if value is not None:
+            _toml_value(name, value)
 
 
 def _toml_value(name: str, value: Any) -> str:
@@ -110,6 +126,13 @@ def _toml_value(name: str, value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml_value(name, item) for item in value) + "]"
     raise PlaygroundError(f"setting {name}: a {type(value).__name__} cannot be written as TOML")
+
+
+def unusable(directory: Path, error: OSError) -> PlaygroundError:
+    """The directory cannot hold a playground."""
+    inside = next((path for path in (directory, *directory.parents) if os.path.exists(path)), directory)
+    why = f"{inside} is not a directory" if not os.path.isdir(inside) else (error.strerror or str(error)).lower()
+    return PlaygroundError(f"no playground can be in {directory}: {why}", hint="name another directory: --dir DIR")
 
 
 def record_of(record: ClusterRecord, name: str) -> NodeRecord:
@@ -177,7 +200,7 @@ class PlaygroundFiles:
                     hint="use the kvctl that made it, or start a new playground in another --dir",
                 )
             nodes = {
-                name: NodeRecord(node["address"], ProcessId(**node["process"]) if node["process"] else None)
+                name: NodeRecord(**{**node, "process": ProcessId(**node["process"]) if node["process"] else None})
                 for name, node in raw["nodes"].items()
             }
             return ClusterRecord(**{**{key: value for key, value in raw.items() if key != "format"}, "nodes": nodes})
@@ -185,6 +208,8 @@ class PlaygroundFiles:
             raise PlaygroundError(
                 f"there is no playground in {self.directory}", hint=f"start one: kvctl cluster up --dir {self.directory}"
             ) from None
+        except OSError as error:
+            raise unusable(self.directory, error) from None
         except (ValueError, KeyError, TypeError) as error:
             raise PlaygroundError(
                 f"{self.record_path} is not a playground's record: {error}", hint="start a new playground in another --dir"
@@ -198,11 +223,21 @@ class PlaygroundFiles:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory's lock; another kvctl waits."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / ".lock").open("a") as lock:
+        """Hold the directory's lock; another kvctl waits. Raises PlaygroundError if nothing can be written there."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            lock = (self.directory / ".lock").open("a")
+        except OSError as error:
+            raise unusable(self.directory, error) from None
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    def abandon(self) -> None:
+        """Leave a directory without a playground; it is removed if nothing else is in it."""
+        (self.directory / ".lock").unlink(missing_ok=True)
+        if not any(self.directory.iterdir()):
+            self.directory.rmdir()
 
     @contextmanager
     def changing(self) -> Iterator[ClusterRecord]:
@@ -215,7 +250,19 @@ class PlaygroundFiles:
                 self.save(record)
 
     def write_config(self, record: ClusterRecord, name: str) -> None:
-        """Write a node's configuration file."""
+        """Write a node's configuration file, unless it is there and was written from the same record: then it may hold
+        somebody's changes, which stay. The record remembers what was written.
+        """
+        text = self.config_text(record, name)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        if record.nodes[name].config_digest == digest and self.config_path(name).exists():
+            return
+        self.node_directory(name).mkdir(parents=True, exist_ok=True)
+        self.config_path(name).write_text(text)
+        record.nodes[name].config_digest = digest
+
+    def config_text(self, record: ClusterRecord, name: str) -> str:
+        """A node's configuration as TOML."""
         sections: dict[str, dict[str, Any]] = {
             "node": {
                 "name": name,
@@ -236,8 +283,29 @@ class PlaygroundFiles:
         for section, fields in sections.items():
             lines += ["", f"[{section}]", *(f"{key} = {_toml_value(key, value)}" for key, value in fields.items())]
         lines += ["", "[cluster.members]", *(f'{member} = "{node.address}"' for member, node in record.nodes.items())]
-        self.node_directory(name).mkdir(parents=True, exist_ok=True)
-        self.config_path(name).write_text("\n".join(lines) + "\n")
+        return "\n".join(lines) + "\n"
+
+    def log_size_bytes(self, name: str) -> int:
+        """Of what the node's processes wrote so far."""
+        try:
+            return self.log_path(name).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def last_words(self, name: str, lines_max: int = 15) -> str:
+        """Why a node's process may have ended: its first critical line, or else its first error, then its last lines. Nothing
+        of what earlier processes of the node wrote.
+        """
+        begin = record_of(self.load(), name).log_offset
+        size_bytes = self.log_size_bytes(name)
+        if not size_bytes:
+            return ""
+        with self.log_path(name).open("rb") as file:
+            file.seek(max(begin if begin <= size_bytes else 0, size_bytes - LAST_WORDS_SIZE_BYTES_MAX))
+            lines = file.read().decode(errors="replace").splitlines()
+        cause = next((line for level in _LEVELS_OF_CAUSES for line in lines if level.search(line)), None)
+        tail = lines[-lines_max:]
+        return "\n".join(tail if cause is None else [cause, *(line for line in tail if line != cause)])
 
     def log_tail(self, name: str, lines_max: int = 15) -> str:
         """The last lines that the node's process wrote."""

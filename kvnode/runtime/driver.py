@@ -283,10 +283,15 @@ class Driver:
         small = batch.set_aside(self._blocked)
         if len(small.records) == len(batch.records):
             # Not even the reserve is left: nothing can be promised until there is space.
-            self.fatal(error)
+            self._writing = small
+            self.loop.call_later(SPACE_RETRY_INTERVAL, self._resubmit, small)
             return
         self._submit(small)
         self._schedule()
+
+    def _resubmit(self, batch: LogBatch) -> None:
+        if not self._stopped:
+            self._submit(batch)
 
     def set_out_of_space(self, full: bool, why: str = "") -> None:
         """Refuses writes, or takes them again; see `Raft.on_disk_full`."""

@@ -91,6 +91,10 @@ class Faults:
                 node.kill("stays dead")
             elif not node.up:
                 node.start()
+            elif node.stopping:
+                # (A stop that is under way would end it after the healing.)
+                node.kill("its stop is cut short")
+                node.start()
 
     # ---- processes --------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ import structlog
 from kvapi.v1 import kv_pb2
 from kvclient.hashing import shard_of
 from kvnode.errors import KvnodeError
+from kvnode.protocol.raft import leader
 from kvnode.runtime.transport import PeerUnreachable
 
 from .faults import Faults
@@ -180,7 +181,10 @@ class Simulation:
             assert sim.node is not None
             for shard, replica in sim.node.replicas.items():
                 log = replica.raft.log
-                if log.last_index - log.offset > retained + 50:
+                # (What follows a snapshot that is on its way is kept until it has arrived.)
+                floor = leader.snapshot_floor(replica.raft)
+                kept_from = log.last_index if floor is None else min(floor, log.last_index)
+                if kept_from - log.offset > retained + 50:
                     world.violate("the log is bounded", f"{sim.name}, shard {shard}: {log.last_index - log.offset} entries")
             bound = 4 * (world.config.storage.memtable_size_bytes + world.config.storage.segment_size_bytes) + 256 * 1024
             if sim.node.log.size_bytes > bound:

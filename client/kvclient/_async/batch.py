@@ -1,6 +1,7 @@
 """Independent operations that are sent together.
 
-Owns the builder. Each operation has its own outcome; there is no order between them and no atomicity.
+Owns the builder. Each operation has its own outcome. They run concurrently: there is no order between them (a get may or may
+not see a put of the same batch) and no atomicity.
 """
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ class AsyncBatch:
 
     def get(self, key: Bytes, *, consistency: ConsistencyLike | None = None, max_staleness: float | None = None) -> AsyncBatch:
         """Add a read; as the client's `get`."""
-        level = self._default_read if max_staleness is None else Consistency.BOUNDED
-        if consistency is not None:
-            level = consistency_of(consistency)
+        level = requests.read_level(consistency, max_staleness, self._default_read)
         return self._add(requests.get_call(key, level, max_staleness), types.value_from)
 
     def delete(
@@ -68,12 +67,14 @@ class AsyncBatch:
         return self._add(call, types.delete_result_from)
 
     async def run(self, *, timeout: float | None = None) -> list[Result]:
-        """Run all; the results, in the order of adding: each a value, or the `KvError` with which that operation failed.
+        """Run all, concurrently and in no order; the results come in the order of the operations: each a value, or the
+        `KvError` with which that operation failed.
 
-        A batch runs once. Any number of operations may be in it: they leave in as many calls as needed, a node's together.
+        A batch runs once, then raises `InvalidArgument`. Any number of operations may be in it: they leave in as many calls as
+        needed, a node's together.
         """
         if self._ran:
-            raise RuntimeError("this batch was run already: a second run would repeat its writes; build a new one")
+            raise requests.invalid("batch", "was run already; a second run would repeat its writes: build a new one")
         self._ran = True
         responses = await self._execute_many(self._calls, timeout)
         return [

@@ -11,19 +11,12 @@ from typing import Any, ClassVar
 from kvclient import _requests as requests
 from kvclient import types
 from kvclient._async.batch import AsyncBatch
-from kvclient._requests import Call, invalid
+from kvclient._requests import Call, invalid, quoted, read_level
 from kvclient.errors import KvError
 from kvclient.types import Bytes, Consistency, ConsistencyLike, KeyValue, RangePage, consistency_of
 
 PAGE_ITEMS = 500
 """Items that an iteration asks for at a time."""
-
-
-def read_level(asked: ConsistencyLike | None, max_staleness: float | None, default: Consistency) -> Consistency:
-    """The level of a read: as asked; bounded where only a staleness is given; else the default."""
-    if asked is not None:
-        return consistency_of(asked)
-    return default if max_staleness is None else Consistency.BOUNDED
 
 
 class AsyncOperations:
@@ -90,7 +83,7 @@ class AsyncOperations:
         self, key: Bytes, value: Bytes, revision: int, *, timeout: float | None = None
     ) -> types.PutResult:
         """Write a key whose revision is `revision`; 0: that does not exist. Raises `CompareFailed` with the actual revision."""
-        return await self.put(key, value, if_revision=revision, timeout=timeout)
+        return await self.put(key, value, if_revision=requests.revision_of("revision", revision), timeout=timeout)
 
     async def delete(
         self,
@@ -122,10 +115,12 @@ class AsyncOperations:
         Pages are fetched as the iteration needs them, each within `timeout` and each as consistent as asked; the pages
         together are not one snapshot.
         """
-        if limit is not None and limit < 0:
-            raise invalid("limit", f"{limit} is negative")
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+            raise invalid("limit", f"{quoted(limit)} is not a whole number, 0 or more")
+        if timeout is not None:
+            requests.timeout_seconds(timeout)
         level = read_level(consistency, max_staleness, self._default_read)
-        requests.range_call(prefix, start, end, level, max_staleness)  # So that a wrong argument shows here.
+        requests.range_call(prefix, start, end, level, max_staleness, keys_only=keys_only)  # A wrong argument shows here.
         return self._range(prefix, start, end, limit, keys_only, level, max_staleness, timeout)
 
     async def _range(

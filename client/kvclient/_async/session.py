@@ -5,12 +5,11 @@ Owns the token and which answers it covers (`_session`). Never sends: its client
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvclient._async.operations import AsyncOperations
 from kvclient._backend import async_ as _backend
-from kvclient._requests import OPERATION, RANGE, Call
+from kvclient._requests import OPERATION, RANGE, Call, token_bytes
 from kvclient._session import SessionToken
 from kvclient.errors import DeadlineExceeded, KvError
 from kvclient.types import Consistency
@@ -33,7 +32,7 @@ class AsyncSession(AsyncOperations):
 
     def __init__(self, client: AsyncClient, token: bytes = b"") -> None:
         self._client = client
-        self._token = SessionToken(token)
+        self._token = SessionToken(token_bytes("token", token))
         self._mutex = _backend.Mutex()
         self._gate = _backend.Gate(OVERLAPPING_MAX)
 
@@ -44,7 +43,7 @@ class AsyncSession(AsyncOperations):
             return self._token.current()
 
     async def _execute(self, call: Call, timeout: float | None) -> Any:
-        deadline = time.monotonic() + self._client.timeout_of(timeout)
+        deadline = self._client.deadline_of(timeout)
         if not await self._gate.enter(deadline):
             raise DeadlineExceeded(f"{OVERLAPPING_MAX} operations of this session are under way already", key=call.key)
         try:
@@ -56,7 +55,7 @@ class AsyncSession(AsyncOperations):
             self._gate.leave()
 
     async def _execute_many(self, calls: list[Call], timeout: float | None) -> list[Any | KvError]:
-        deadline = time.monotonic() + self._client.timeout_of(timeout)
+        deadline = self._client.deadline_of(timeout)
         responses: list[Any | KvError] = []
         for first in range(0, len(calls), OVERLAPPING_MAX):
             chunk = calls[first : first + OVERLAPPING_MAX]

@@ -16,6 +16,7 @@ import grpc.aio
 
 from kvclient._backend.channels import OPTIONS, ChannelClosed
 from kvclient._tracing import Metadata
+from kvclient.errors import InvalidArgument
 
 Channel = grpc.aio.Channel
 OnDone = Callable[[Any, Exception | None], None]
@@ -34,6 +35,28 @@ class Mutex:
 
     def __exit__(self, *_: object) -> None:
         return None
+
+
+class Home:
+    """The event loop of a client: the one on which it was first used. Its connections cannot move to another."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def check(self) -> None:
+        """Raises `InvalidArgument` on another loop."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            message = "this client belongs to another event loop; make one for each asyncio.run"
+            raise InvalidArgument(message, metadata={"field": "client"})
+
+    def is_gone(self) -> bool:
+        """Whether that loop is closed."""
+        return self._loop is not None and self._loop.is_closed()
 
 
 class Alarm:

@@ -22,6 +22,19 @@ OnDone = Callable[[Any, Exception | None], None]
 Mutex = threading.Lock
 
 
+class Home:
+    """Any thread will do."""
+
+    __slots__ = ()
+
+    def check(self) -> None:
+        """Nothing to check."""
+
+    def is_gone(self) -> bool:
+        """Never."""
+        return False
+
+
 class Alarm:
     """Threads wait with a time-out of their own."""
 

@@ -7,6 +7,7 @@ in `_routing`, how it is sent in `connection`.
 Invariants:
 - All attempts of an operation together keep its deadline.
 - At most one refresh of the map runs at a time, and no operation waits for one; only the first of all waits for the first map.
+- A client stays on the event loop on which it was first used: connections cannot move.
 - Cancelling any operation, at any point, leaves the client as usable as before.
 """
 
@@ -24,13 +25,13 @@ from kvclient import _requests as requests
 from kvclient import _retry, _tracing, types
 from kvclient._backend import sync as _backend
 from kvclient._lane import Ticket
-from kvclient._requests import LOCATE, OPERATION, RANGE, Call, invalid
+from kvclient._requests import LOCATE, OPERATION, RANGE, Call
 from kvclient._routing import Router
-from kvclient._sync.connection import Connection, NotSentInTime
+from kvclient._sync.connection import Connection
 from kvclient._sync.operations import Operations
 from kvclient._sync.session import Session
 from kvclient._tracing import Tracing
-from kvclient.errors import ClientClosed, DeadlineExceeded, KvError, Unavailable
+from kvclient.errors import ClientClosed, DeadlineExceeded, KvError, NotSentInTime, Unavailable
 from kvclient.types import Bytes
 from kvclient.uri import ClusterUri
 
@@ -56,6 +57,7 @@ class Client(Operations):
         self._router = Router(uri.endpoints, self._rng)
         self._tracing = Tracing(tracer_provider)
         self._connections: dict[str, Connection] = {}
+        self._home = _backend.Home()
         self._mutex = _backend.Mutex()
         self._opening = _backend.Gate(1)
         self._background = _backend.Background()
@@ -72,19 +74,25 @@ class Client(Operations):
 
     def open(self, *, timeout: float | None = None) -> None:
         """Connect and learn the cluster's map, unless that is done already. Raises `Unavailable`, `DeadlineExceeded`."""
+        deadline = self.deadline_of(timeout)
         if self._router.map is None:
             try:
-                self._open(time.monotonic() + self.timeout_of(timeout))
+                self._open(deadline)
             except BaseException:
                 self.close()
                 raise
 
     def close(self) -> None:
         """Close all connections. Operations that wait fail with `ClientClosed`, writes under way with `OutcomeUnknown`."""
+        is_home_gone = self._home.is_gone()
+        if not is_home_gone:
+            self._home.check()
         with self._mutex:
             self._closed = True
             connections = list(self._connections.values())
             self._connections = {}
+        if is_home_gone:
+            return  # What ran there ended with it, and nobody waits.
         for connection in connections:
             connection.close()
         self._background.close()
@@ -98,18 +106,18 @@ class Client(Operations):
         response = self._execute(requests.locate_call(key), timeout)
         return types.Location(response.shard, response.leader, tuple(response.replicas), response.epoch)
 
-    def timeout_of(self, timeout: float | None) -> float:
-        """Seconds that an operation may take: `timeout`, or the client's. Raises `InvalidArgument`."""
-        if timeout is None:
-            return self._uri.timeout
-        if not timeout > 0:
-            raise invalid("timeout", f"{timeout} is not a positive number of seconds")
-        return timeout
+    def deadline_of(self, timeout: float | None) -> float:
+        """When an operation that begins now must have ended, in monotonic seconds: after `timeout`, or the client's.
+
+        Raises `InvalidArgument` for a wrong time-out, and on another event loop than the client's.
+        """
+        self._home.check()
+        return time.monotonic() + (self._uri.timeout if timeout is None else requests.timeout_seconds(timeout))
 
     # One operation: its span, its attempts.
 
     def _execute(self, call: Call, timeout: float | None) -> Any:
-        return self._execute_by(call, time.monotonic() + self.timeout_of(timeout))
+        return self._execute_by(call, self.deadline_of(timeout))
 
     def _execute_by(self, call: Call, deadline: float) -> Any:
         call.deadline = deadline
@@ -152,7 +160,7 @@ class Client(Operations):
                 return response
 
     def _execute_many(self, calls: list[Call], timeout: float | None) -> list[Any | KvError]:
-        return self._execute_many_by(calls, time.monotonic() + self.timeout_of(timeout))
+        return self._execute_many_by(calls, self.deadline_of(timeout))
 
     def _execute_many_by(self, calls: list[Call], deadline: float) -> list[Any | KvError]:
         for call in calls:

@@ -26,11 +26,7 @@ from kvclient._lane import DONE, QUEUED_MAX, Lane, Ticket
 from kvclient._requests import BATCH, GET, Call, topology_call
 from kvclient._status import error_from, failure_of_call, failure_of_operation, unknown
 from kvclient._tracing import Tracing
-from kvclient.errors import ClientClosed, DeadlineExceeded, InternalError, KvError, Overloaded
-
-
-class NotSentInTime(DeadlineExceeded):
-    """The deadline passed in this client; the node heard nothing."""
+from kvclient.errors import ClientClosed, DeadlineExceeded, InternalError, KvError, NotSentInTime, Overloaded
 
 
 class Connection:

@@ -6,11 +6,10 @@ Owns the token and which answers it covers (`_session`). Never sends: its client
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvclient._backend import sync as _backend
-from kvclient._requests import OPERATION, RANGE, Call
+from kvclient._requests import OPERATION, RANGE, Call, token_bytes
 from kvclient._session import SessionToken
 from kvclient._sync.operations import Operations
 from kvclient.errors import DeadlineExceeded, KvError
@@ -34,7 +33,7 @@ class Session(Operations):
 
     def __init__(self, client: Client, token: bytes = b"") -> None:
         self._client = client
-        self._token = SessionToken(token)
+        self._token = SessionToken(token_bytes("token", token))
         self._mutex = _backend.Mutex()
         self._gate = _backend.Gate(OVERLAPPING_MAX)
 
@@ -45,7 +44,7 @@ class Session(Operations):
             return self._token.current()
 
     def _execute(self, call: Call, timeout: float | None) -> Any:
-        deadline = time.monotonic() + self._client.timeout_of(timeout)
+        deadline = self._client.deadline_of(timeout)
         if not self._gate.enter(deadline):
             raise DeadlineExceeded(f"{OVERLAPPING_MAX} operations of this session are under way already", key=call.key)
         try:
@@ -57,7 +56,7 @@ class Session(Operations):
             self._gate.leave()
 
     def _execute_many(self, calls: list[Call], timeout: float | None) -> list[Any | KvError]:
-        deadline = time.monotonic() + self._client.timeout_of(timeout)
+        deadline = self._client.deadline_of(timeout)
         responses: list[Any | KvError] = []
         for first in range(0, len(calls), OVERLAPPING_MAX):
             chunk = calls[first : first + OVERLAPPING_MAX]

@@ -37,6 +37,9 @@ class AdminNode(FakeNode):
         """A new leader, at once."""
 
         def transfer() -> cluster_pb2.TransferLeadershipResponse:
+            if self.cluster.leaders[request.shard] == request.to:
+                term = self.cluster.shards[request.shard].term
+                return cluster_pb2.TransferLeadershipResponse(leader=request.to, term=term)
             self.cluster.elect(request.shard, request.to)
             return cluster_pb2.TransferLeadershipResponse(leader=request.to, term=self.cluster.shards[request.shard].term)
 

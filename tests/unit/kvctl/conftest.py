@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,6 +53,24 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
 
     return command
+
+
+class Screen(io.TextIOWrapper):
+    """A standard output that one can look at byte by byte, and that may be a terminal."""
+
+    def __init__(self, *, is_terminal: bool) -> None:
+        self.raw_bytes = io.BytesIO()
+        self.is_terminal = is_terminal
+        super().__init__(self.raw_bytes, encoding="utf-8", write_through=True)
+
+    def isatty(self) -> bool:
+        """As told."""
+        return self.is_terminal
+
+    @property
+    def shown(self) -> bytes:
+        """What was written."""
+        return self.raw_bytes.getvalue()
 
 
 @pytest.fixture

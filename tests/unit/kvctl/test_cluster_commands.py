@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import grpc
+
+from tests.unit.kvclient.fake_cluster import Refusal
 from tests.unit.kvctl.admin_cluster import AdminCluster
 from tests.unit.kvctl.conftest import Run
 
@@ -57,6 +60,19 @@ def test_transfer_moves_a_leadership(run: Run, cluster: AdminCluster) -> None:
     """The answer names the new leader and its term."""
     assert run("transfer", "2", "n1").out == "n1 leads shard 2 in term 2\n"
     assert cluster.leaders[2] == "n1"
+
+
+def test_transfer_to_the_present_leader_is_done_already(run: Run, cluster: AdminCluster) -> None:
+    """Whether the node answers with success or refuses as older ones do, what was asked for is so."""
+    leader = cluster.leaders[2]
+    assert leader is not None
+    expected = f"{leader} leads it already: shard 2, term 1\n"
+    assert run("transfer", "2", leader).out == expected
+    cluster.nodes[leader].refusals.append(
+        (lambda kind, key: kind == "TransferLeadership", Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"))
+    )
+    result = run("transfer", "2", leader)
+    assert (result.code, result.out) == (0, expected)
 
 
 def test_superseded_lists_what_lost_and_counts_each_once(run: Run, cluster: AdminCluster) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from pathlib import Path
 
 import grpc
@@ -11,7 +12,7 @@ import pytest
 
 from tests.unit.kvclient.fake_cluster import OVERLOADED, Refusal
 from tests.unit.kvctl.admin_cluster import AdminCluster
-from tests.unit.kvctl.conftest import Run
+from tests.unit.kvctl.conftest import Run, Screen
 
 
 def test_put_and_get_round_trip_as_text(run: Run, cluster: AdminCluster) -> None:
@@ -56,11 +57,57 @@ def test_bytes_go_in_and_out_in_the_encoding_asked_for(
     assert cluster.shards[cluster.shard_of(b"\x00\xff")].tables[-1][b"\x00\xff"].value == b"\xc0\xff\xee"
 
 
-def test_value_that_is_no_text_is_escaped_or_base64(run: Run, cluster: AdminCluster) -> None:
-    """Without an encoding a person sees escapes, and a program base64 under another name."""
+def test_value_that_is_no_text_is_escaped_or_base64(run: Run, cluster: AdminCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an encoding a person sees escapes, a pipe gets the bytes, and JSON base64 under another name."""
     run("put", "6b", "ff41", "--hex")
-    assert run("get", "k").out == "\\xffA\n"
     assert run("get", "k", "-o", "json").json["value_base64"] == "/0E="
+    assert run("range").out.splitlines()[1].split()[:2] == ["k", "\\xffA"]
+    for is_terminal, expected in ((True, b"\\xffA\n"), (False, b"\xffA\n")):
+        screen = Screen(is_terminal=is_terminal)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", screen)
+            run("get", "k")
+        assert screen.shown == expected
+
+
+HOSTILE = "a\x1b[2J\x07\x00\x7f\x9b1m\r\n\tb\u202e"
+"""Clears the screen, rings, colours, and runs backwards."""
+
+
+def test_control_characters_never_reach_a_terminal_or_a_table(
+    run: Run, cluster: AdminCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value from somebody else cannot command the terminal; a value on a terminal keeps its lines and tabs."""
+    run("put", HOSTILE.encode().hex(), HOSTILE.encode().hex(), "--hex")
+    escaped = r"a\x1b[2J\x07\x00\x7f\x9b1m\r\n\tb\u202e"
+    assert run("range").out.splitlines()[1].split()[:2] == [escaped, escaped]
+    assert run("range", "--keys-only").out == escaped + "\n"
+    assert run("locate", HOSTILE.encode().hex(), "--hex").code == 0
+    assert escaped in run("locate", HOSTILE).out
+    assert escaped in run("cas", HOSTILE, "x", "--absent").err
+    for is_terminal, expected in ((True, r"a\x1b[2J\x07\x00\x7f\x9b1m\r" + "\n\tb" + r"\u202e"), (False, HOSTILE)):
+        screen = Screen(is_terminal=is_terminal)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", screen)
+            run("get", HOSTILE)
+        assert screen.shown == expected.encode() + b"\n"
+
+
+def test_range_cuts_long_cells_and_says_how_to_see_them(run: Run, cluster: AdminCluster) -> None:
+    """A table stays a table whatever is in the store; JSON and --keys-only are complete."""
+    key, value = "k" * 200, "ä" * 2048
+    run("put", key, value)
+    result = run("range")
+    row = result.out.splitlines()[1]
+    assert len(row) < 160
+    assert "… 200 B" in row
+    assert "ä… 4.0 KiB" in row
+    assert "kvctl get KEY --raw" in result.err
+    assert run("range", "-o", "json").json["items"][0]["value"] == value
+    assert run("range", "--keys-only").out == key + "\n"
+    run("del", key)
+    run("put", "short", "v")
+    assert run("range").err == ""
 
 
 @pytest.mark.parametrize(("option", "text"), [("--hex", "xyz"), ("--base64", "*")])
@@ -68,7 +115,8 @@ def test_bytes_that_do_not_decode_are_a_usage_error(run: Run, cluster: AdminClus
     """The error names the argument and its encoding."""
     result = run("put", text, "00", option)
     assert result.code == 2
-    assert f"KEY is not {option[2:]}" in result.err
+    assert f"KEY is not {option[2:]}: {text!r}; expected" in result.err
+    assert "fromhex" not in result.err
 
 
 def test_hex_and_base64_together_are_a_usage_error(run: Run, cluster: AdminCluster) -> None:
@@ -98,7 +146,17 @@ def test_cas_writes_only_on_the_expected_revision(run: Run, cluster: AdminCluste
 
 def test_cas_needs_exactly_one_condition(run: Run, cluster: AdminCluster) -> None:
     """Neither and both are usage errors."""
-    assert run("cas", "k", "v").code == run("cas", "k", "v", "--absent", "--if-revision", "1").code == 2
+    for conditions in ((), ("--absent", "--if-revision", "1")):
+        result = run("cas", "k", "v", *conditions)
+        assert result.code == 2
+        assert "exactly one of" in result.err
+
+
+def test_cas_absent_of_an_existing_key_says_that_it_exists(run: Run, cluster: AdminCluster) -> None:
+    """Not a revision that the caller never gave, but what is in the way."""
+    run("put", "k", "v")
+    result = run("cas", "k", "w", "--absent", "-o", "json")
+    assert (result.code, result.error["message"]) == (3, "key 'k' already exists (revision 1)")
 
 
 def test_eventual_put_prints_the_operation_and_operation_tells_its_fate(run: Run, cluster: AdminCluster) -> None:
@@ -203,9 +261,20 @@ def test_put_without_a_leader_exits_with_4_and_says_what_to_do(run: Run, cluster
 
 def test_get_where_nobody_listens_exits_with_4(run: Run) -> None:
     """A cluster that is not there is unavailable, and the error names the address."""
-    result = run("get", "k", "--endpoints", "127.0.0.1:9", "--timeout", "0.2")
+    began = time.monotonic()
+    result = run("get", "k", "--endpoints", "127.0.0.1:9,127.0.0.1:11")
+    assert time.monotonic() - began < 3.0  # of the five seconds that a command has
     assert result.code == 4
-    assert "127.0.0.1:9" in result.err
+    assert "no node answers at 127.0.0.1:9, 127.0.0.1:11: connection refused" in result.err
+    assert "kvctl cluster up" in result.err
+
+
+def test_session_file_that_cannot_be_written_is_one_line(run: Run, cluster: AdminCluster, tmp_path: Path) -> None:
+    """A wrong path is the user's error, not a defect with a trace."""
+    result = run("put", "k", "v", "--session", str(tmp_path / "no" / "file"))
+    assert result.code == 2
+    assert "no such file or directory" in result.err
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize("endpoints", ["nowhere", "host:0", "host:99999", ":7401", ","])

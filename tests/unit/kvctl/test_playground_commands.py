@@ -8,9 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+from typer.main import get_command
 
 from kvctl import daemons
+from kvctl.app import app
+from kvctl.command import last_playground, remember_playground, state_directory
 from kvctl.playground import Playground, PlaygroundError, free_base_port
+from kvctl.playground_commands import complete_node
+from kvctl.playground_files import PlaygroundFiles
 from tests.unit.kvctl.conftest import Run
 
 FAKE_DAEMON = (sys.executable, str(Path(__file__).with_name("fake_daemon.py")), "{config}")
@@ -20,6 +26,7 @@ FAKE_DAEMON = (sys.executable, str(Path(__file__).with_name("fake_daemon.py")), 
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where a playground of fake daemons may live; nothing of it is left afterwards."""
     monkeypatch.setattr(daemons, "DAEMON", FAKE_DAEMON)
+    monkeypatch.setattr(daemons, "CHECK", ("/bin/true",))
     yield tmp_path / "pg"
     if (tmp_path / "pg" / "cluster.json").exists():
         Playground(tmp_path / "pg").down(timeout_s=1.0)
@@ -96,6 +103,55 @@ def test_unknown_node_is_refused_with_the_names_there_are(run: Run, directory: P
     result = run("cluster", "kill", "n7", "--dir", str(directory))
     assert result.code == 8
     assert "n1, n2" in result.err
+
+
+def test_nodes_are_named_several_at_once(run: Run, directory: Path) -> None:
+    """A wrong name among them and nothing happens; what did not run is told apart from what was ended."""
+    Playground.create(directory, 3, free_base_port(3), command=["/bin/sleep", "60"])
+    where = ("--dir", str(directory))
+    with PlaygroundFiles(directory).changing() as record:
+        for name in ("n1", "n2"):
+            daemons.Daemons(PlaygroundFiles(directory)).start(record, name)
+    assert run("cluster", "kill", "n1", "n9", *where).code == 8
+    paused = run("cluster", "pause", "n1", "n2", "-o", "json", *where).json["nodes"]
+    assert [(node["name"], node["state"]) for node in paused] == [("n1", "paused"), ("n2", "paused")]
+    assert run("cluster", "resume", "n1", *where).out == "n1 goes on\n"
+    assert run("cluster", "resume", "n1", *where).out == "n1 was not paused\n"
+    assert run("cluster", "kill", "n1", "n3", "n1", *where).out == "n1 killed\nn3 was not running\n"
+    stopped = run("cluster", "stop", "n1", "n2", *where).out.splitlines()
+    assert (stopped[0], stopped[1][:13]) == ("n1 was not running", "n2 stopped in")
+    assert run("cluster", "kill", "n2", "-o", "json", *where).json["state"] == "stopped"  # a single one is no list
+
+
+def test_node_names_are_completed(directory: Path) -> None:
+    """The shell offers the nodes that are not named yet, and nothing where there is no playground."""
+    context = typer.Context(get_command(app))
+    context.params = {"directory": directory, "names": ["n1"]}
+    assert complete_node(context, "n") == []
+    Playground.create(directory, 3, 17401)
+    assert complete_node(context, "n") == ["n2", "n3"]
+
+
+def test_purged_playground_is_forgotten(run: Run, directory: Path) -> None:
+    """Later commands do not speak of a directory that nobody named."""
+    Playground.create(directory, 1, 17401)
+    remember_playground(directory)
+    assert last_playground() == directory
+    assert run("cluster", "down", "--purge").code == 0
+    assert not (state_directory() / "last-playground.json").exists()
+    result = run("cluster", "status")
+    assert result.code == 8
+    assert "no playground is known" in result.err
+    assert str(state_directory()) not in result.err
+
+
+def test_up_in_a_file_is_one_line(run: Run, tmp_path: Path) -> None:
+    """No trace, whatever --dir names."""
+    (tmp_path / "README").write_text("text")
+    result = run("cluster", "up", "--dir", str(tmp_path / "README"))
+    assert result.code == 8
+    assert "is not a directory" in result.err.splitlines()[0]
+    assert "Traceback" not in result.err
 
 
 def test_settings_reach_the_configuration(run: Run, directory: Path) -> None:

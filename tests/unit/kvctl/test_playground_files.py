@@ -14,7 +14,7 @@ from kvctl.playground_files import PlaygroundFiles, flatten, parse_setting
 def test_create_writes_one_configuration_a_node(tmp_path: Path) -> None:
     """Every node knows itself, the cluster's identity, and all members."""
     settings = {"election": {"timeout_ms_min": 300}, "log.level": 'de"bug', "clock.max_clock_skew_ms": 1.5}
-    playground = Playground.create(tmp_path / "pg", 3, 17401, shards=4, settings=settings)
+    playground = Playground.create(tmp_path / "pg", 3, 17401, shards=4, settings=settings, command=["x"])
     configs = [tomllib.loads(node.config_path.read_text()) for node in playground.nodes]
     assert [config["node"]["name"] for config in configs] == ["n1", "n2", "n3"]
     assert configs[1]["node"] == {
@@ -38,7 +38,7 @@ def test_create_writes_one_configuration_a_node(tmp_path: Path) -> None:
 
 def test_create_on_an_existing_directory_keeps_the_cluster(tmp_path: Path) -> None:
     """The identity is minted once; what cannot change is refused by name, settings are added."""
-    first = Playground.create(tmp_path, 3, 17401)
+    first = Playground.create(tmp_path, 3, 17401, command=["x"])
     again = Playground.create(tmp_path, settings={"log.level": "debug"})
     assert again.cluster_id == first.cluster_id
     assert len(again.cluster_id) == 32
@@ -80,6 +80,8 @@ def test_setting_that_is_the_playgrounds_own_or_no_field_is_refused(tmp_path: Pa
         ("log.level=debug", ("log.level", "debug")),
         ('log.level="info"', ("log.level", "info")),
         ("tracing.file=/a=b", ("tracing.file", "/a=b")),
+        ("log.level=", ("log.level", None)),
+        ('tracing.file=""', ("tracing.file", "")),
     ],
 )
 def test_setting_text_is_read_as_toml_or_plain_text(text: str, expected: tuple[str, object]) -> None:
@@ -92,6 +94,66 @@ def test_setting_text_without_a_section_is_refused(text: str) -> None:
     """The error shows the form that is expected."""
     with pytest.raises(PlaygroundError, match=r"expected section\.field=value"):
         parse_setting(text)
+
+
+def test_setting_is_taken_back_by_none(tmp_path: Path) -> None:
+    """The record and every node's file forget it."""
+    Playground.create(tmp_path, 2, 17401, settings={"log.level": "debug", "log.format": "json"}, command=["x"])
+    playground = Playground.create(tmp_path, settings={"log.level": None})
+    assert PlaygroundFiles(tmp_path).load().settings == {"log.format": "json"}
+    assert [tomllib.loads(node.config_path.read_text())["log"] for node in playground.nodes] == [{"format": "json"}] * 2
+
+
+def test_settings_that_kvnode_refuses_change_nothing(tmp_path: Path) -> None:
+    """A typo is found before it is written down, where it would kill every later start."""
+    with pytest.raises(PlaygroundError, match=r"log\.levl: unknown field; did you mean level\?") as caught:
+        Playground.create(tmp_path / "pg", 2, 17401, settings={"log.levl": "debug"})
+    assert caught.value.usage
+    assert not (tmp_path / "pg").exists()
+    playground = Playground.create(tmp_path / "pg", 2, 17401)
+    before = {path: path.read_text() for path in (tmp_path / "pg").rglob("*") if path.is_file()}
+    with pytest.raises(PlaygroundError, match=r"log\.level: .*loud"):
+        Playground.create(tmp_path / "pg", settings={"log.level": "loud"})
+    assert {path: path.read_text() for path in playground.directory.rglob("*") if path.is_file()} == before
+
+
+def test_configuration_edited_by_hand_stays_until_the_playground_has_another(tmp_path: Path) -> None:
+    """A test may change one node's file; new settings replace it, and a lost file comes back."""
+    files, playground = PlaygroundFiles(tmp_path), Playground.create(tmp_path, 2, 17401, command=["x"])
+    first, second = (node.config_path for node in playground.nodes)
+    first.write_text("edited")
+    second.unlink()
+    with files.changing() as record:
+        for name in record.nodes:
+            files.write_config(record, name)
+    assert first.read_text() == "edited"
+    assert second.exists()
+    Playground.create(tmp_path, settings={"log.level": "debug"})
+    assert tomllib.loads(first.read_text())["log"] == {"level": "debug"}
+
+
+def test_last_words_are_of_this_start_and_the_cause_comes_first(tmp_path: Path) -> None:
+    """What earlier processes wrote says nothing about this one's end."""
+    files, playground = PlaygroundFiles(tmp_path), Playground.create(tmp_path, 1, 17401, command=["x"])
+    log = playground.node("n1").log_path
+    log.write_text('{"level":"critical","event":"long ago"}\n')
+    with files.changing() as record:
+        record.nodes["n1"].log_offset = files.log_size_bytes("n1")
+    assert files.last_words("n1") == ""
+    lines = ['{"level":"info","event":"up"}', '{"level":"error","event":"e"}', '{"level":"critical","event":"why"}', "end"]
+    with log.open("a") as file:
+        file.write("\n".join(lines) + "\n")
+    assert files.last_words("n1").splitlines() == [lines[2], lines[0], lines[1], lines[3]]
+    assert files.last_words("n1", lines_max=1).splitlines() == [lines[2], "end"]
+
+
+@pytest.mark.parametrize("inside", ["", "deeper"])
+def test_create_in_a_file_is_refused_by_name(tmp_path: Path, inside: str) -> None:
+    """A path that is no directory is an error of one line, for create and for open."""
+    (tmp_path / "notes.txt").write_text("mine")
+    for make in (Playground.create, Playground):
+        with pytest.raises(PlaygroundError, match=r"notes\.txt is not a directory"):
+            make(tmp_path / "notes.txt" / inside)
 
 
 def test_flatten_joins_nested_names() -> None:
