@@ -26,6 +26,7 @@ class PeerService(
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._streams: dict[asyncio.Task[Any], None] = {}
+        self._ended = False
 
     async def Heartbeat(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answers each heartbeat."""
@@ -38,6 +39,8 @@ class PeerService(
             yield answer
 
     async def _answers(self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        if self._ended:
+            return
         started: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(limits.APPENDS_IN_FLIGHT_MAX)
         reader = asyncio.create_task(self._read(requests, started))
         self._streams[reader] = None
@@ -69,7 +72,8 @@ class PeerService(
         started.put_nowait(None)
 
     def end_streams(self) -> None:
-        """Ends what peers keep open, so that the server can stop at once."""
+        """Ends what peers keep open, and what they open anew at once, so that the server can stop without waiting for them."""
+        self._ended = True
         for reader in list(self._streams):
             reader.cancel()
 

@@ -249,11 +249,16 @@ async def test_full_disk_keeps_entries_waiting_and_lets_votes_through(stage: Sta
     assert stage.replica.full == [True, False]
 
 
-async def test_full_disk_without_a_reserve_halts_the_node(stage: Stage) -> None:
-    """A vote that cannot be written cannot be promised."""
-    await stage.turn(ready(hard_state=HardState(4, "b", 0), durable=DurableMark(0, 0, 4, ())))
+async def test_full_disk_without_a_reserve_promises_nothing_until_there_is_space(stage: Stage) -> None:
+    """A vote that cannot be written cannot be promised; it is written, and given, as soon as it can be."""
+    vote = stage.future()
+    answers = (Answer(vote, election_pb2.RequestVoteResponse(shard=0)),)
+    await stage.turn(ready(hard_state=HardState(4, "b", 0), durable=DurableMark(0, 0, 4, ()), answers=answers))
     await stage.written(OutOfSpace("full"))
-    assert [type(error) for error in stage.fatal] == [OutOfSpace]
+    assert (vote.done(), stage.worker.writes, stage.fatal) == (False, [], [])
+    stage.driver._resubmit(stage.driver._writing)
+    await stage.written()
+    assert (vote.done(), stage.replica.told) == (True, [DurableMark(0, 0, 4, ())])
 
 
 async def test_broken_invariant_halts_the_node(stage: Stage) -> None:
