@@ -29,9 +29,19 @@ class PeerService(
         self._ended = False
 
     async def Heartbeat(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """Answers each heartbeat."""
-        async for answer in self._answers(requests, context):
-            yield answer
+        """Answers each heartbeat at once: it waits for nothing, and an idle cluster does little else."""
+        if self._ended:
+            return
+        own = asyncio.current_task()
+        assert own is not None
+        self._streams[own] = None
+        try:
+            async for request in requests:
+                yield await self._endpoint.handle(request)
+        except KvnodeError as error:
+            await abort(context, error)
+        finally:
+            self._streams.pop(own, None)
 
     async def Append(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Answers each append, in order, once it is durable; the next ones are taken meanwhile."""

@@ -46,11 +46,11 @@ class Heartbeats:
         interval: Seconds,
         progress: Callable[[], failure_detection_pb2.Progress],
         own_state: Callable[[], message_pb2.NodeState],
-        after_heard: Callable[[], None],
+        on_lost: Callable[[], None],
     ) -> None:
         self._driver, self._replicas, self._envelopes, self._transport = driver, replicas, envelopes, transport
         self._detector, self._interval = detector, interval
-        self._progress, self._own_state, self._after_heard = progress, own_state, after_heard
+        self._progress, self._own_state, self._on_lost = progress, own_state, on_lost
         self._loop = driver.loop
         self._round = 0
         self._round_wanted = False
@@ -154,7 +154,7 @@ class Heartbeats:
             if error.lost or (error.refused and not (error.repeated and peer in self._back)):
                 self._unheard[peer] = None
                 self._detector.on_connection_lost(peer, loop.time(), refused=error.refused)
-                self._after_heard()
+                self._on_lost()
             return
         except KvnodeError as error:
             self._reached.pop(peer, None)
@@ -171,7 +171,6 @@ class Heartbeats:
             if replica is not None:
                 replica.raft.on_lead_ack(peer, ack, response.round, now, heard_at)
                 self._driver.wake(ack.shard)
-        self._after_heard()
 
     def _on_refused(self, peer: NodeName, error: KvnodeError) -> None:
         """One of us will not talk to the other: said once, since it is asked again every interval."""
@@ -196,7 +195,6 @@ class Heartbeats:
                 accepted = replica.on_lead(sender, lead, heard_after, now)
                 response.acks.add(shard=lead.shard, term=replica.raft.term, accepted=accepted)
                 self._driver.wake(lead.shard)
-        self._after_heard()
         return response
 
     def _stamp(self, now: Seconds) -> int:
