@@ -172,9 +172,12 @@ class LocalShards:
     # ---- eventual ---------------------------------------------------------------------------------------------------
 
     async def accept(
-        self, replica: Replica, key: bytes, value: bytes | None, acks: int, context: RequestContext
+        self, replica: Replica, key: bytes, value: bytes | None, acks: int, token: bytes, context: RequestContext
     ) -> tuple[replication_pb2.EventualWrite, int]:
-        """Accepts an eventual write here; answers it, and how many replicas hold it durably."""
+        """Accepts an eventual write here; answers it, and how many replicas hold it durably.
+
+        The session's earlier writes and reads, maybe on nodes with faster clocks, come before it.
+        """
         self._check_deadline(context)
         self._check_writable()
         replicas = len(replica.raft.voters)
@@ -187,7 +190,10 @@ class LocalShards:
                 shard=replica.shard,
             )
         future = self._loop.create_future()
-        replica.accept(key, value, future, self._loop.time())
+        seen = session.position(session.decode(token), replica.shard) if token else None
+        # (A token is a client's word: no stamp of the future comes in by it.)
+        above = min(seen.hlc, self._clock() + (limits.CLOCK_SKEW_MS_MAX << 16)) if seen else 0
+        replica.accept(key, value, above, future, self._loop.time())
         self.driver.wake(replica.shard)
         write = await self._wait(future, context, lambda: self._late_write(replica.shard))
         return write, await self._wait_acks(replica, write.sequence, acks, context) if acks > 1 else 1
@@ -289,6 +295,7 @@ class LocalShards:
         token: bytes,
         revision: Index | None = None,
         writes: dict[Origin, int] | None = None,
+        hlc: Hlc = 0,
     ) -> kv_pb2.Served:
         """What an answer says about itself. `revision`: what the operation saw, or the applied index."""
         applied = replica.applied
@@ -299,7 +306,7 @@ class LocalShards:
             shard=replica.shard,
             revision=applied,
             hlc=self._clock(),
-            session=session.advance(token, replica, applied if revision is None else revision, writes or {}),
+            session=session.advance(token, replica, applied if revision is None else revision, writes or {}, hlc),
         )
         if consistency == kv_pb2.CONSISTENCY_STRONG:
             served.staleness_ms = 0

@@ -124,8 +124,8 @@ class Router:
             if replica is None:
                 forwarded: kv_pb2.PutResponse = await self._forward(self._nearest(shard), request, context, is_write=True)
                 return forwarded
-            write, acks = await self.local.accept(replica, request.key, request.value, request.acks, context)
-            served = self._served_eventual(replica, request.session, write.sequence)
+            write, acks = await self.local.accept(replica, request.key, request.value, request.acks, request.session, context)
+            served = self._served_eventual(replica, request.session, write)
             return kv_pb2.PutResponse(operation_id=operation_id(shard, replica.me, write.sequence), acks=acks, served=served)
         leader = await self._leader(shard, context, for_write=True)
         if leader != self.me:
@@ -148,8 +148,8 @@ class Router:
             if replica is None:
                 forwarded: kv_pb2.DeleteResponse = await self._forward(self._nearest(shard), request, context, is_write=True)
                 return forwarded
-            write, acks = await self.local.accept(replica, request.key, None, request.acks, context)
-            served = self._served_eventual(replica, request.session, write.sequence)
+            write, acks = await self.local.accept(replica, request.key, None, request.acks, request.session, context)
+            served = self._served_eventual(replica, request.session, write)
             return kv_pb2.DeleteResponse(operation_id=operation_id(shard, replica.me, write.sequence), acks=acks, served=served)
         leader = await self._leader(shard, context, for_write=True)
         if leader != self.me:
@@ -163,8 +163,8 @@ class Router:
         served = self.local.served(replica, STRONG, request.session, revision=result.revision)
         return kv_pb2.DeleteResponse(found=result.existed, revision=result.revision, served=served)
 
-    def _served_eventual(self, replica: Replica, token: bytes, sequence: int) -> kv_pb2.Served:
-        return self.local.served(replica, EVENTUAL, token, writes={replica.me: sequence})
+    def _served_eventual(self, replica: Replica, token: bytes, write: replication_pb2.EventualWrite) -> kv_pb2.Served:
+        return self.local.served(replica, EVENTUAL, token, writes={replica.me: write.sequence}, hlc=write.hlc)
 
     # ---- reads ------------------------------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class Router:
         seen = self.local.seen(replica, request.key, tentative=level in (EVENTUAL, SESSION))
         # (A tentative deletion is something that the session has seen, too.)
         writes = {seen.tentative.origin: seen.tentative.sequence} if seen and seen.tentative else None
-        served = self.local.served(replica, level, request.session, writes=writes)
+        served = self.local.served(replica, level, request.session, writes=writes, hlc=seen.version.hlc if seen else 0)
         if seen is None or seen.version.value is None:
             return kv_pb2.GetResponse(found=False, served=served)
         version = seen.version

@@ -12,7 +12,7 @@ from kvapi.v1 import kv_pb2
 from kvnode import limits
 from kvnode.errors import InvalidRequest
 from kvnode.shard.replica import Replica
-from kvnode.types import Index, Origin, Shard
+from kvnode.types import Hlc, Index, Origin, Shard
 
 
 def decode(token: bytes) -> kv_pb2.SessionToken:
@@ -35,7 +35,7 @@ def position(token: kv_pb2.SessionToken, shard: Shard) -> kv_pb2.SessionPosition
     said = [p for p in token.positions if p.shard == shard]
     if len(said) < 2:
         return said[0] if said else None
-    merged = kv_pb2.SessionPosition(shard=shard, revision=max(p.revision for p in said))
+    merged = kv_pb2.SessionPosition(shard=shard, revision=max(p.revision for p in said), hlc=max(p.hlc for p in said))
     needed: dict[Origin, int] = {}
     for origin in (o for p in said for o in p.origins):
         known = Origin(origin.node, origin.incarnation)
@@ -58,16 +58,17 @@ def _has(replica: Replica, origin: Origin, sequence: int) -> bool:
     return replica.machine.sequenced.get(origin, 0) >= sequence or replica.holder.shown(origin) >= sequence
 
 
-def advance(token: bytes, replica: Replica, revision: Index, writes: dict[Origin, int]) -> bytes:
-    """The token after an operation on the replica's shard that saw `revision` and eventual `writes` without a place yet."""
+def advance(token: bytes, replica: Replica, revision: Index, writes: dict[Origin, int], hlc: Hlc) -> bytes:
+    """The token after an operation on the replica's shard that saw `revision`, eventual `writes` without a place yet, and a
+    version stamped `hlc`."""
     if not token and not writes:
-        return _plain(replica.shard, revision)
+        return _plain(replica.shard, revision, hlc)
     before = decode(token) if token else kv_pb2.SessionToken()
     merged = kv_pb2.SessionToken()
     for shard in dict.fromkeys([*(p.shard for p in before.positions), replica.shard]):
         merged.positions.append(position(before, shard) or kv_pb2.SessionPosition(shard=shard))
     seen = next(p for p in merged.positions if p.shard == replica.shard)
-    seen.revision = max(seen.revision, revision)
+    seen.revision, seen.hlc = max(seen.revision, revision), max(seen.hlc, hlc)
     needed = {Origin(o.node, o.incarnation): o.sequence for o in seen.origins}
     for origin, sequence in writes.items():
         needed[origin] = max(needed.get(origin, 0), sequence)
@@ -81,7 +82,7 @@ def advance(token: bytes, replica: Replica, revision: Index, writes: dict[Origin
     return merged.SerializeToString()
 
 
-def _plain(shard: Shard, revision: Index) -> bytes:
+def _plain(shard: Shard, revision: Index, hlc: Hlc) -> bytes:
     token = kv_pb2.SessionToken()
-    token.positions.add(shard=shard, revision=revision)
+    token.positions.add(shard=shard, revision=revision, hlc=hlc)
     return token.SerializeToString()

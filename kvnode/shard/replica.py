@@ -147,9 +147,9 @@ class Replica:
         """Replies to whoever waits for another leader: this node stops, and will not hear of one."""
         self._replies.extend(self.waits.released_by_stop())
 
-    def accept(self, key: bytes, value: bytes | None, token: object, now: Seconds) -> None:
-        """An eventual write of a local client: replied with the write once it is durable here."""
-        hlc = self.clock()
+    def accept(self, key: bytes, value: bytes | None, above: Hlc, token: object, now: Seconds) -> None:
+        """An eventual write of a local client, stamped above `above`: replied with the write once it is durable here."""
+        hlc = max(self.clock(), above + 1)
         version = self.machine.version(key)
         # Above everything this replica shows for the key, whatever the clocks said: a client that read a value and then
         # writes must not lose against what it read.

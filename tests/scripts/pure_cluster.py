@@ -315,7 +315,7 @@ class PureCluster:
     def accept(self, name: NodeName, key: bytes, value: bytes | None, token: object) -> None:
         """An eventual write arrives at a node."""
         node = self.nodes[name]
-        node.replica.accept(key, value, token, self.now(name))
+        node.replica.accept(key, value, 0, token, self.now(name))
         self.drain(node)
 
     def beat(self, name: NodeName) -> None:

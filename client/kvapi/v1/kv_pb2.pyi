@@ -90,14 +90,16 @@ class OriginPosition(_message.Message):
     def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class SessionPosition(_message.Message):
-    __slots__ = ("shard", "revision", "origins")
+    __slots__ = ("shard", "revision", "origins", "hlc")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     ORIGINS_FIELD_NUMBER: _ClassVar[int]
+    HLC_FIELD_NUMBER: _ClassVar[int]
     shard: int
     revision: int
     origins: _containers.RepeatedCompositeFieldContainer[OriginPosition]
-    def __init__(self, shard: _Optional[int] = ..., revision: _Optional[int] = ..., origins: _Optional[_Iterable[_Union[OriginPosition, _Mapping]]] = ...) -> None: ...
+    hlc: int
+    def __init__(self, shard: _Optional[int] = ..., revision: _Optional[int] = ..., origins: _Optional[_Iterable[_Union[OriginPosition, _Mapping]]] = ..., hlc: _Optional[int] = ...) -> None: ...
 
 class SessionToken(_message.Message):
     __slots__ = ("positions",)

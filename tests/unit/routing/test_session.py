@@ -61,14 +61,16 @@ def test_token_advanced_keeps_the_most_of_everything(replica: Replica) -> None:
     """Other shards' positions stay; what the replica has applied needs no origin any more."""
     replica.machine.sequenced[Origin("3", 1)] = 5
     before = kv_pb2.SessionToken(positions=[position(revision=7, n3=5, n2=4), position(shard=3, revision=9)])
-    after = session.decode(session.advance(before.SerializeToString(), replica, 2, {Origin("2", 1): 3, Origin("1", 1): 1}))
-    assert session.position(after, 0) == position(revision=7, n2=4, n1=1)
+    after = session.decode(session.advance(before.SerializeToString(), replica, 2, {Origin("2", 1): 3, Origin("1", 1): 1}, 7))
+    expected = position(revision=7, n2=4, n1=1)
+    expected.hlc = 7
+    assert session.position(after, 0) == expected
     assert session.position(after, 3) == position(shard=3, revision=9)
 
 
 def test_token_of_a_plain_operation_is_its_revision(replica: Replica) -> None:
     """The common case."""
-    token = session.decode(session.advance(b"", replica, 5, {}))
+    token = session.decode(session.advance(b"", replica, 5, {}, 0))
     assert list(token.positions) == [position(revision=5)]
 
 

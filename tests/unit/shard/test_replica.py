@@ -115,6 +115,15 @@ def test_write_covered_by_a_snapshot_is_unknown() -> None:
     assert (replica.applied, type(cluster.outcomes["w"])) == (2, OutcomeUnknown)
 
 
+def test_eventual_write_of_a_session_is_stamped_above_what_the_session_saw() -> None:
+    """Its earlier write went to a node whose clock is ahead; last writer wins must not turn the two around."""
+    cluster = led()
+    replica = cluster.nodes["2"].replica
+    ahead = replica.clock() + (300 << 16)
+    replica.accept(b"k", b"later", ahead, "e", cluster.now("2"))
+    assert [write.hlc for write in replica.holder.held_at_key(b"k")] == [ahead + 1]
+
+
 def test_eventual_write_is_answered_once_durable_and_stamped_above_what_it_shows() -> None:
     """Its base is what this replica has applied; its clock is above the version and above held writes."""
     cluster = led()
