@@ -54,7 +54,8 @@ class PeerService(
         started: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue(limits.APPENDS_IN_FLIGHT_MAX)
         reader = asyncio.create_task(self._read(requests, started))
         self._streams[reader] = None
-        reader.add_done_callback(lambda done: self._streams.pop(done, None))
+        # Not at the end of `_read`: a reader that is cancelled before its first step never gets there.
+        reader.add_done_callback(lambda done: self._on_read(done, started))
         try:
             while (answer := await started.get()) is not None:
                 try:
@@ -70,11 +71,10 @@ class PeerService(
                 await started.put(asyncio.create_task(self._endpoint.handle(request)))
         except KvnodeError as error:  # a request that could not be read: the stream ends with this answer
             await started.put(asyncio.create_task(_refused(error)))
-        finally:
-            self._finish(started)
 
-    def _finish(self, started: asyncio.Queue[asyncio.Task[Any] | None]) -> None:
+    def _on_read(self, reader: asyncio.Task[Any], started: asyncio.Queue[asyncio.Task[Any] | None]) -> None:
         # The stream is over, or the server stops: what is not answered yet will be asked again.
+        self._streams.pop(reader, None)
         while started.full():
             waiting = started.get_nowait()
             if waiting is not None:

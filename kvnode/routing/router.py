@@ -15,10 +15,20 @@ from typing import Any
 from kvapi.v1 import kv_pb2, replication_pb2
 from kvclient.hashing import hashed_part
 from kvnode import limits
-from kvnode.errors import DeadlineExpired, InvalidRequest, NoLeader, NotLeader, OutcomeUnknown, Overloaded, Unavailable
+from kvnode.errors import (
+    DeadlineExpired,
+    InvalidRequest,
+    KvnodeError,
+    NoLeader,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    Unavailable,
+)
 from kvnode.routing import session
 from kvnode.routing.context import RequestContext
-from kvnode.routing.local import SCAN_ROWS_PER_TURN, LocalShards, Seen
+from kvnode.routing.local import SCAN_ROWS_PER_TURN, LocalShards
+from kvnode.routing.ranges import key_value, range_bounds
 from kvnode.routing.shard_map import ShardMap
 from kvnode.runtime.transport import PeerUnreachable, Transport
 from kvnode.shard.replica import Replica
@@ -29,6 +39,8 @@ STRONG, EVENTUAL = kv_pb2.CONSISTENCY_STRONG, kv_pb2.CONSISTENCY_EVENTUAL
 SESSION, BOUNDED = kv_pb2.CONSISTENCY_SESSION, kv_pb2.CONSISTENCY_BOUNDED
 LEADER_WAIT_MAX: Seconds = 3.0
 """How long a request waits for a shard that has no leader; an election takes about one second."""
+OPERATION_WAIT_MAX: Seconds = 0.5
+"""How long a node asks another one what became of an eventual write, before it says what it knows itself."""
 SESSION_WAIT_SHARE = 0.5
 """Share of the remaining time that a replica waits for what a session has seen, before it forwards."""
 
@@ -337,7 +349,7 @@ class Router:
                 break
             scanned, last = scanned + 1, key
             if row is not None:
-                item = row if isinstance(row, kv_pb2.KeyValue) else _key_value(key, row, request.keys_only)
+                item = row if isinstance(row, kv_pb2.KeyValue) else key_value(key, row, request.keys_only)
                 response.items.append(item)
                 size += len(key) + len(item.value) + 64
         else:
@@ -361,12 +373,21 @@ class Router:
             response: kv_pb2.OperationResponse = await self._forward(self._nearest(shard), request, context, is_write=False)
             return response
         known = self._operation(replica, origin, sequence)
-        elsewhere = origin.node != self.me and self.map.address(origin.node) and self._healthy(origin.node)
-        if known.state == kv_pb2.OPERATION_STATE_UNKNOWN and elsewhere and context.may_forward:
-            # Not here yet, maybe: who accepted it knows for certain.
-            asked: kv_pb2.OperationResponse = await self._forward(origin.node, request, context, is_write=False)
-            return asked
-        return known
+        if known.state in (kv_pb2.OPERATION_STATE_APPLIED, kv_pb2.OPERATION_STATE_SUPERSEDED) or not context.may_forward:
+            return known
+        # Others may know more: the leader has applied the most, and who accepted the write knows whether it exists. So the
+        # answers of different nodes do not go back in time, as long as these two can be asked.
+        better = self.leader_of(shard)
+        if better in ("", self.me):
+            better = origin.node if known.state == kv_pb2.OPERATION_STATE_UNKNOWN else ""
+        if better in ("", self.me) or not self.map.address(better) or not self._healthy(better):
+            return known
+        soon = RequestContext(min(context.deadline, self._loop.time() + OPERATION_WAIT_MAX), context.hops)
+        try:
+            asked: kv_pb2.OperationResponse = await self._forward(better, request, soon, is_write=False)
+        except KvnodeError:
+            return known
+        return known if asked.state == kv_pb2.OPERATION_STATE_UNKNOWN else asked
 
     def _operation(self, replica: Replica, origin: Origin, sequence: int) -> kv_pb2.OperationResponse:
         machine = replica.machine
@@ -402,34 +423,3 @@ async def replica_leader_change(replica: Replica, loop: asyncio.AbstractEventLoo
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def range_bounds(request: kv_pb2.RangeRequest) -> tuple[bytes, bytes | None]:
-    """The [start, end) that prefix, bounds and page token mean together; end None: no bound."""
-    start, end = request.start, request.end or None
-    if request.prefix:
-        start = max(start, request.prefix)
-        after = _after_prefix(request.prefix)
-        if after is not None:
-            end = after if end is None else min(end, after)
-    if request.page_token:
-        start = max(start, request.page_token + b"\0")
-    return start, end
-
-
-def _after_prefix(prefix: bytes) -> bytes | None:
-    stripped = prefix.rstrip(b"\xff")
-    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
-
-
-def _key_value(key: bytes, seen: Seen, keys_only: bool) -> kv_pb2.KeyValue:
-    version = seen.version
-    return kv_pb2.KeyValue(
-        key=key,
-        value=b"" if keys_only else version.value or b"",
-        revision=version.revision,
-        create_revision=version.create_revision,
-        version=version.version,
-        hlc=version.hlc,
-        tentative=seen.tentative is not None,
-    )

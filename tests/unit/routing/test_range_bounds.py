@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvapi.v1 import kv_pb2
-from kvnode.routing.router import range_bounds
+from kvnode.routing.ranges import range_bounds
 
 
 @pytest.mark.parametrize(

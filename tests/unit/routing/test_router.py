@@ -117,6 +117,7 @@ async def test_eventual_write_is_shown_to_its_session_as_tentative(stand: Stand)
     assert (found.value, found.tentative, found.revision) == (b"v", True, 0)
     stand.index = 1
     assert not (await stand.router.get(get(), context(stand))).found
+    stand.answer = NoLeader("nobody answers")
     state = await stand.router.operation(kv_pb2.OperationRequest(operation_id="0.1.1.1"), context(stand))
     assert state.state == kv_pb2.OPERATION_STATE_PENDING
 
@@ -264,3 +265,14 @@ def test_stand_is_a_leader_with_one_entry(stand: Stand) -> None:
     """What the other tests begin with."""
     assert isinstance(stand.replica, Replica)
     assert (stand.replica.is_leader, stand.replica.applied) == (True, 1)
+
+
+async def test_operation_that_is_pending_here_is_asked_of_the_leader(stand: Stand) -> None:
+    """The leader has applied the most: so answers of different nodes do not go back in time."""
+    stand.follow("2")
+    written = await stand.router.put(put(level=EVENTUAL), context(stand))
+    stand.answer = kv_pb2.OperationResponse(state=kv_pb2.OPERATION_STATE_APPLIED, revision=9)
+    request = kv_pb2.OperationRequest(operation_id=written.operation_id)
+    assert (await stand.router.operation(request, context(stand))).revision == 9
+    stand.answer = kv_pb2.OperationResponse(state=kv_pb2.OPERATION_STATE_UNKNOWN)
+    assert (await stand.router.operation(request, context(stand))).state == kv_pb2.OPERATION_STATE_PENDING
