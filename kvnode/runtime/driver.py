@@ -11,6 +11,7 @@ A full disk is not: the batch waits and is tried again until there is space, whi
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -63,6 +64,7 @@ class Driver:
         self._log, self._log_worker, self._on_fatal = log, log_worker, on_fatal
         self._dirty: dict[Shard, None] = {}
         self._scheduled = False
+        self._context = contextvars.Context()
         self._stopped = False
         self._next = LogBatch()
         self._writing: LogBatch | None = None
@@ -137,7 +139,8 @@ class Driver:
     def _schedule(self) -> None:
         if not self._scheduled and not self._stopped:
             self._scheduled = True
-            self.loop.call_soon(self._guarded_turn)
+            # (Not in the context of whichever request came first: its trace id is not the others'.)
+            self.loop.call_soon(self._guarded_turn, context=self._context)
 
     def _guarded_turn(self) -> None:
         self._scheduled = False

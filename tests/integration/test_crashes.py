@@ -184,8 +184,9 @@ async def test_graceful_stops_of_all_nodes_in_turn_hand_leadership_over(cluster:
                 await asyncio.to_thread(cluster.start, name)
                 await asyncio.to_thread(cluster.wait_caught_up, name)
         await harness.verify(client, writers.ledger, "roll")
-        # A call that the closing connection cuts off has an unknown outcome; all others are answered or tried elsewhere.
-        assert len(writers.ledger.errors) <= 2, writers.ledger.errors
+        # One call that reaches a closing server too late has an unknown outcome, and may carry every writer's operation; all
+        # others are answered or tried elsewhere.
+        assert len(writers.ledger.errors) <= 6, writers.ledger.errors
         assert len(writers.ledger.strong) > 200
 
 
