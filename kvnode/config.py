@@ -139,7 +139,7 @@ class Cluster(Section):
 class FailureDetection(Section):
     """Who is alive. It chooses routes and starts elections early; it never grants a vote, a lease or a commit."""
 
-    heartbeat_interval_ms: Milliseconds = 100
+    heartbeat_interval_ms: Milliseconds = 200
     """Between two heartbeats to each peer. Shorter finds failures sooner; cost: 2 * (nodes - 1) * 1000 / interval messages
     a second and node. A strong read waits for a quorum round, which a heartbeat may carry."""
     phi_suspected: float = Field(default=5.0, gt=0, le=100)
@@ -147,7 +147,7 @@ class FailureDetection(Section):
     intervals if they are distributed as before (Hayashibara et al. 2004)."""
     phi_failed: float = Field(default=8.0, gt=0, le=100)
     """Suspicion at which a node may be declared FAILED, when no probe reaches it either."""
-    silence_ms_min: Milliseconds = 400
+    silence_ms_min: Milliseconds = 600
     """Floor: a shorter silence is never suspicious, however regular the heartbeats were. It must outlast the pauses of a busy
     process (garbage collection, scheduling), and three heartbeats."""
     silence_ms_max: Milliseconds = 3000

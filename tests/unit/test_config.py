@@ -57,7 +57,7 @@ def test_config_from_a_file_alone_fills_in_defaults(file: Path) -> None:
     assert config.cluster.members == MEMBERS
     assert (config.election.timeout_ms_min, config.election.timeout_ms_max) == (900, 1600)
     assert config.storage.segment_size_bytes == 1024 * 1024
-    assert config.failure_detection.heartbeat_interval_ms == 100
+    assert config.failure_detection.heartbeat_interval_ms == 200
 
 
 def test_config_set_in_every_layer_takes_the_flag(file: Path) -> None:
@@ -130,7 +130,7 @@ def test_config_without_required_fields_says_how_to_set_them() -> None:
     [
         ({"election.timeout_ms_min": "1600"}, "election.timeout_ms_min"),
         ({"election.timeout_ms_min": "200"}, "election.timeout_ms_min"),
-        ({"failure_detection.heartbeat_interval_ms": "200"}, "failure_detection.silence_ms_min"),
+        ({"failure_detection.heartbeat_interval_ms": "250"}, "failure_detection.silence_ms_min"),
         ({"failure_detection.silence_ms_max": "400"}, "failure_detection.silence_ms_min"),
         ({"failure_detection.phi_failed": "4"}, "failure_detection.phi_suspected"),
         ({"node.name": "n9"}, "cluster.members"),
