@@ -64,7 +64,7 @@ class Driver:
         self._log, self._log_worker, self._on_fatal = log, log_worker, on_fatal
         self._dirty: dict[Shard, None] = {}
         self._scheduled = False
-        self._context = contextvars.Context()
+        self._context = contextvars.copy_context()
         self._stopped = False
         self._next = LogBatch()
         self._writing: LogBatch | None = None
@@ -139,7 +139,7 @@ class Driver:
     def _schedule(self) -> None:
         if not self._scheduled and not self._stopped:
             self._scheduled = True
-            # (Not in the context of whichever request came first: its trace id is not the others'.)
+            # (In the driver's own context, not that of whichever request came first: its trace id is not the others'.)
             self.loop.call_soon(self._guarded_turn, context=self._context)
 
     def _guarded_turn(self) -> None:
