@@ -68,6 +68,13 @@ class CompareFailed(KvnodeError):
     code, reason, definite = 9, "COMPARE_FAILED", True
 
 
+class SessionExpired(KvnodeError):
+    """The request's id is too old, or its clock too far ahead, to know whether it was executed before: this attempt was not, and
+    never will be. `clock` is what a new request's `started` should be."""
+
+    code, reason, definite = 9, "SESSION_EXPIRED", True
+
+
 class Overloaded(KvnodeError):
     """A queue is full. Nothing was stored."""
 

@@ -1,5 +1,6 @@
 from kvapi.v1 import kv_pb2 as _kv_pb2
 from kvapi.v1 import message_pb2 as _message_pb2
+from kvapi.v1 import two_phase_commit_pb2 as _two_phase_commit_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -45,18 +46,20 @@ class ShardPlacement(_message.Message):
     def __init__(self, shard: _Optional[int] = ..., leader: _Optional[str] = ..., term: _Optional[int] = ..., replicas: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TopologyResponse(_message.Message):
-    __slots__ = ("epoch", "cluster_id", "members", "shards", "key_hash")
+    __slots__ = ("epoch", "cluster_id", "members", "shards", "key_hash", "hlc")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     KEY_HASH_FIELD_NUMBER: _ClassVar[int]
+    HLC_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     cluster_id: str
     members: _containers.RepeatedCompositeFieldContainer[Member]
     shards: _containers.RepeatedCompositeFieldContainer[ShardPlacement]
     key_hash: str
-    def __init__(self, epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., shards: _Optional[_Iterable[_Union[ShardPlacement, _Mapping]]] = ..., key_hash: _Optional[str] = ...) -> None: ...
+    hlc: int
+    def __init__(self, epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., shards: _Optional[_Iterable[_Union[ShardPlacement, _Mapping]]] = ..., key_hash: _Optional[str] = ..., hlc: _Optional[int] = ...) -> None: ...
 
 class Member(_message.Message):
     __slots__ = ("name", "address", "state", "incarnation", "uid", "phi", "last_heard_ms")
@@ -233,3 +236,63 @@ class EventsResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[NodeEvent]
     def __init__(self, events: _Optional[_Iterable[_Union[NodeEvent, _Mapping]]] = ...) -> None: ...
+
+class TransactionsRequest(_message.Message):
+    __slots__ = ("shard", "transaction_id", "ended", "limit")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    transaction_id: str
+    ended: bool
+    limit: int
+    def __init__(self, shard: _Optional[int] = ..., transaction_id: _Optional[str] = ..., ended: bool = ..., limit: _Optional[int] = ...) -> None: ...
+
+class TransactionInfo(_message.Message):
+    __slots__ = ("transaction_id", "shard", "state", "anchor", "participants", "age_ms", "index", "write_keys", "read_keys", "read_prefixes", "waiting_eventual", "unresolved", "leader")
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ANCHOR_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
+    AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    WRITE_KEYS_FIELD_NUMBER: _ClassVar[int]
+    READ_KEYS_FIELD_NUMBER: _ClassVar[int]
+    READ_PREFIXES_FIELD_NUMBER: _ClassVar[int]
+    WAITING_EVENTUAL_FIELD_NUMBER: _ClassVar[int]
+    UNRESOLVED_FIELD_NUMBER: _ClassVar[int]
+    LEADER_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    shard: int
+    state: _two_phase_commit_pb2.TransactionState
+    anchor: int
+    participants: _containers.RepeatedScalarFieldContainer[int]
+    age_ms: int
+    index: int
+    write_keys: _containers.RepeatedScalarFieldContainer[bytes]
+    read_keys: _containers.RepeatedScalarFieldContainer[bytes]
+    read_prefixes: _containers.RepeatedScalarFieldContainer[bytes]
+    waiting_eventual: int
+    unresolved: _containers.RepeatedScalarFieldContainer[int]
+    leader: bool
+    def __init__(self, transaction_id: _Optional[str] = ..., shard: _Optional[int] = ..., state: _Optional[_Union[_two_phase_commit_pb2.TransactionState, str]] = ..., anchor: _Optional[int] = ..., participants: _Optional[_Iterable[int]] = ..., age_ms: _Optional[int] = ..., index: _Optional[int] = ..., write_keys: _Optional[_Iterable[bytes]] = ..., read_keys: _Optional[_Iterable[bytes]] = ..., read_prefixes: _Optional[_Iterable[bytes]] = ..., waiting_eventual: _Optional[int] = ..., unresolved: _Optional[_Iterable[int]] = ..., leader: bool = ...) -> None: ...
+
+class TransactionsResponse(_message.Message):
+    __slots__ = ("transactions",)
+    TRANSACTIONS_FIELD_NUMBER: _ClassVar[int]
+    transactions: _containers.RepeatedCompositeFieldContainer[TransactionInfo]
+    def __init__(self, transactions: _Optional[_Iterable[_Union[TransactionInfo, _Mapping]]] = ...) -> None: ...
+
+class ResolveTransactionRequest(_message.Message):
+    __slots__ = ("transaction_id",)
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    transaction_id: str
+    def __init__(self, transaction_id: _Optional[str] = ...) -> None: ...
+
+class ResolveTransactionResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: _two_phase_commit_pb2.TransactionState
+    def __init__(self, state: _Optional[_Union[_two_phase_commit_pb2.TransactionState, str]] = ...) -> None: ...

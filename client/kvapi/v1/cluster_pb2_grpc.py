@@ -70,6 +70,16 @@ class ClusterStub(object):
                 request_serializer=kvapi_dot_v1_dot_cluster__pb2.EventsRequest.SerializeToString,
                 response_deserializer=kvapi_dot_v1_dot_cluster__pb2.EventsResponse.FromString,
                 _registered_method=True)
+        self.Transactions = channel.unary_unary(
+                '/kvapi.v1.Cluster/Transactions',
+                request_serializer=kvapi_dot_v1_dot_cluster__pb2.TransactionsRequest.SerializeToString,
+                response_deserializer=kvapi_dot_v1_dot_cluster__pb2.TransactionsResponse.FromString,
+                _registered_method=True)
+        self.ResolveTransaction = channel.unary_unary(
+                '/kvapi.v1.Cluster/ResolveTransaction',
+                request_serializer=kvapi_dot_v1_dot_cluster__pb2.ResolveTransactionRequest.SerializeToString,
+                response_deserializer=kvapi_dot_v1_dot_cluster__pb2.ResolveTransactionResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer(object):
@@ -125,6 +135,20 @@ class ClusterServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Transactions(self, request, context):
+        """Transactions over several shards that this node's replicas know: those under way, and the latest that ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveTransaction(self, request, context):
+        """Ends a transaction that is under way as its anchor says, which decides ABORT if nothing is decided yet. Never guesses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +186,16 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.Events,
                     request_deserializer=kvapi_dot_v1_dot_cluster__pb2.EventsRequest.FromString,
                     response_serializer=kvapi_dot_v1_dot_cluster__pb2.EventsResponse.SerializeToString,
+            ),
+            'Transactions': grpc.unary_unary_rpc_method_handler(
+                    servicer.Transactions,
+                    request_deserializer=kvapi_dot_v1_dot_cluster__pb2.TransactionsRequest.FromString,
+                    response_serializer=kvapi_dot_v1_dot_cluster__pb2.TransactionsResponse.SerializeToString,
+            ),
+            'ResolveTransaction': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveTransaction,
+                    request_deserializer=kvapi_dot_v1_dot_cluster__pb2.ResolveTransactionRequest.FromString,
+                    response_serializer=kvapi_dot_v1_dot_cluster__pb2.ResolveTransactionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +388,60 @@ class Cluster(object):
             '/kvapi.v1.Cluster/Events',
             kvapi_dot_v1_dot_cluster__pb2.EventsRequest.SerializeToString,
             kvapi_dot_v1_dot_cluster__pb2.EventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Transactions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvapi.v1.Cluster/Transactions',
+            kvapi_dot_v1_dot_cluster__pb2.TransactionsRequest.SerializeToString,
+            kvapi_dot_v1_dot_cluster__pb2.TransactionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveTransaction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvapi.v1.Cluster/ResolveTransaction',
+            kvapi_dot_v1_dot_cluster__pb2.ResolveTransactionRequest.SerializeToString,
+            kvapi_dot_v1_dot_cluster__pb2.ResolveTransactionResponse.FromString,
             options,
             channel_credentials,
             insecure,

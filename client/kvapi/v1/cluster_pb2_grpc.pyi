@@ -47,6 +47,10 @@ class ClusterStub:
     """Eventual writes that took no effect: counts, and the latest of them."""
     Events: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.EventsRequest, _cluster_pb2.EventsResponse]
     """The failure detector's durable record: who changed state, when, why."""
+    Transactions: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.TransactionsRequest, _cluster_pb2.TransactionsResponse]
+    """Transactions over several shards that this node's replicas know: those under way, and the latest that ended."""
+    ResolveTransaction: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ResolveTransactionRequest, _cluster_pb2.ResolveTransactionResponse]
+    """Ends a transaction that is under way as its anchor says, which decides ABORT if nothing is decided yet. Never guesses."""
 
 @_typing.type_check_only
 class ClusterAsyncStub(ClusterStub):
@@ -67,6 +71,10 @@ class ClusterAsyncStub(ClusterStub):
     """Eventual writes that took no effect: counts, and the latest of them."""
     Events: _aio.UnaryUnaryMultiCallable[_cluster_pb2.EventsRequest, _cluster_pb2.EventsResponse]  # type: ignore[assignment]
     """The failure detector's durable record: who changed state, when, why."""
+    Transactions: _aio.UnaryUnaryMultiCallable[_cluster_pb2.TransactionsRequest, _cluster_pb2.TransactionsResponse]  # type: ignore[assignment]
+    """Transactions over several shards that this node's replicas know: those under way, and the latest that ended."""
+    ResolveTransaction: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ResolveTransactionRequest, _cluster_pb2.ResolveTransactionResponse]  # type: ignore[assignment]
+    """Ends a transaction that is under way as its anchor says, which decides ABORT if nothing is decided yet. Never guesses."""
 
 class ClusterServicer(metaclass=_abc_1.ABCMeta):
     """State, placement and operations of the cluster."""
@@ -126,5 +134,21 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.EventsResponse, _abc.Awaitable[_cluster_pb2.EventsResponse]]:
         """The failure detector's durable record: who changed state, when, why."""
+
+    @_abc_1.abstractmethod
+    def Transactions(
+        self,
+        request: _cluster_pb2.TransactionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.TransactionsResponse, _abc.Awaitable[_cluster_pb2.TransactionsResponse]]:
+        """Transactions over several shards that this node's replicas know: those under way, and the latest that ended."""
+
+    @_abc_1.abstractmethod
+    def ResolveTransaction(
+        self,
+        request: _cluster_pb2.ResolveTransactionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.ResolveTransactionResponse, _abc.Awaitable[_cluster_pb2.ResolveTransactionResponse]]:
+        """Ends a transaction that is under way as its anchor says, which decides ABORT if nothing is decided yet. Never guesses."""
 
 def add_ClusterServicer_to_server(servicer: ClusterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

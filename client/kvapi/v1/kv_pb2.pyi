@@ -23,6 +23,14 @@ class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROLE_LEADER: _ClassVar[Role]
     ROLE_LEARNER: _ClassVar[Role]
 
+class CompareOperator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMPARE_OPERATOR_UNSPECIFIED: _ClassVar[CompareOperator]
+    COMPARE_OPERATOR_EQUAL: _ClassVar[CompareOperator]
+    COMPARE_OPERATOR_NOT_EQUAL: _ClassVar[CompareOperator]
+    COMPARE_OPERATOR_GREATER: _ClassVar[CompareOperator]
+    COMPARE_OPERATOR_LESS: _ClassVar[CompareOperator]
+
 class OperationState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     OPERATION_STATE_UNSPECIFIED: _ClassVar[OperationState]
@@ -48,6 +56,11 @@ ROLE_FOLLOWER: Role
 ROLE_CANDIDATE: Role
 ROLE_LEADER: Role
 ROLE_LEARNER: Role
+COMPARE_OPERATOR_UNSPECIFIED: CompareOperator
+COMPARE_OPERATOR_EQUAL: CompareOperator
+COMPARE_OPERATOR_NOT_EQUAL: CompareOperator
+COMPARE_OPERATOR_GREATER: CompareOperator
+COMPARE_OPERATOR_LESS: CompareOperator
 OPERATION_STATE_UNSPECIFIED: OperationState
 OPERATION_STATE_PENDING: OperationState
 OPERATION_STATE_APPLIED: OperationState
@@ -107,8 +120,20 @@ class SessionToken(_message.Message):
     positions: _containers.RepeatedCompositeFieldContainer[SessionPosition]
     def __init__(self, positions: _Optional[_Iterable[_Union[SessionPosition, _Mapping]]] = ...) -> None: ...
 
+class RequestId(_message.Message):
+    __slots__ = ("session", "sequence", "acknowledged", "started")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    sequence: int
+    acknowledged: int
+    started: int
+    def __init__(self, session: _Optional[bytes] = ..., sequence: _Optional[int] = ..., acknowledged: _Optional[int] = ..., started: _Optional[int] = ...) -> None: ...
+
 class PutRequest(_message.Message):
-    __slots__ = ("key", "value", "consistency", "key_text", "value_text", "text", "if_revision", "acks", "session")
+    __slots__ = ("key", "value", "consistency", "key_text", "value_text", "text", "if_revision", "acks", "session", "request")
     KEY_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +143,7 @@ class PutRequest(_message.Message):
     IF_REVISION_FIELD_NUMBER: _ClassVar[int]
     ACKS_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     value: bytes
     consistency: Consistency
@@ -127,7 +153,8 @@ class PutRequest(_message.Message):
     if_revision: int
     acks: int
     session: bytes
-    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., key_text: _Optional[str] = ..., value_text: _Optional[str] = ..., text: bool = ..., if_revision: _Optional[int] = ..., acks: _Optional[int] = ..., session: _Optional[bytes] = ...) -> None: ...
+    request: RequestId
+    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., key_text: _Optional[str] = ..., value_text: _Optional[str] = ..., text: bool = ..., if_revision: _Optional[int] = ..., acks: _Optional[int] = ..., session: _Optional[bytes] = ..., request: _Optional[_Union[RequestId, _Mapping]] = ...) -> None: ...
 
 class PutResponse(_message.Message):
     __slots__ = ("revision", "operation_id", "acks", "served")
@@ -182,7 +209,7 @@ class GetResponse(_message.Message):
     def __init__(self, found: bool = ..., value: _Optional[bytes] = ..., revision: _Optional[int] = ..., create_revision: _Optional[int] = ..., version: _Optional[int] = ..., hlc: _Optional[int] = ..., tentative: bool = ..., key_text: _Optional[str] = ..., value_text: _Optional[str] = ..., served: _Optional[_Union[Served, _Mapping]] = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
-    __slots__ = ("key", "consistency", "key_text", "text", "if_revision", "acks", "session")
+    __slots__ = ("key", "consistency", "key_text", "text", "if_revision", "acks", "session", "request")
     KEY_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     KEY_TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +217,7 @@ class DeleteRequest(_message.Message):
     IF_REVISION_FIELD_NUMBER: _ClassVar[int]
     ACKS_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     consistency: Consistency
     key_text: str
@@ -197,7 +225,8 @@ class DeleteRequest(_message.Message):
     if_revision: int
     acks: int
     session: bytes
-    def __init__(self, key: _Optional[bytes] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., key_text: _Optional[str] = ..., text: bool = ..., if_revision: _Optional[int] = ..., acks: _Optional[int] = ..., session: _Optional[bytes] = ...) -> None: ...
+    request: RequestId
+    def __init__(self, key: _Optional[bytes] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., key_text: _Optional[str] = ..., text: bool = ..., if_revision: _Optional[int] = ..., acks: _Optional[int] = ..., session: _Optional[bytes] = ..., request: _Optional[_Union[RequestId, _Mapping]] = ...) -> None: ...
 
 class DeleteResponse(_message.Message):
     __slots__ = ("found", "revision", "operation_id", "acks", "served")
@@ -339,6 +368,52 @@ class BatchResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchResult]
     def __init__(self, results: _Optional[_Iterable[_Union[BatchResult, _Mapping]]] = ...) -> None: ...
+
+class Compare(_message.Message):
+    __slots__ = ("key", "key_text", "operator", "value", "value_text", "revision", "exists")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    KEY_TEXT_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_TEXT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    EXISTS_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    key_text: str
+    operator: CompareOperator
+    value: bytes
+    value_text: str
+    revision: int
+    exists: bool
+    def __init__(self, key: _Optional[bytes] = ..., key_text: _Optional[str] = ..., operator: _Optional[_Union[CompareOperator, str]] = ..., value: _Optional[bytes] = ..., value_text: _Optional[str] = ..., revision: _Optional[int] = ..., exists: bool = ...) -> None: ...
+
+class TxnRequest(_message.Message):
+    __slots__ = ("compare", "then", "otherwise", "request", "text", "session")
+    COMPARE_FIELD_NUMBER: _ClassVar[int]
+    THEN_FIELD_NUMBER: _ClassVar[int]
+    OTHERWISE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    compare: _containers.RepeatedCompositeFieldContainer[Compare]
+    then: _containers.RepeatedCompositeFieldContainer[BatchOperation]
+    otherwise: _containers.RepeatedCompositeFieldContainer[BatchOperation]
+    request: RequestId
+    text: bool
+    session: bytes
+    def __init__(self, compare: _Optional[_Iterable[_Union[Compare, _Mapping]]] = ..., then: _Optional[_Iterable[_Union[BatchOperation, _Mapping]]] = ..., otherwise: _Optional[_Iterable[_Union[BatchOperation, _Mapping]]] = ..., request: _Optional[_Union[RequestId, _Mapping]] = ..., text: bool = ..., session: _Optional[bytes] = ...) -> None: ...
+
+class TxnResponse(_message.Message):
+    __slots__ = ("succeeded", "results", "transaction_id", "served")
+    SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FIELD_NUMBER: _ClassVar[int]
+    succeeded: bool
+    results: _containers.RepeatedCompositeFieldContainer[BatchResult]
+    transaction_id: str
+    served: _containers.RepeatedCompositeFieldContainer[Served]
+    def __init__(self, succeeded: bool = ..., results: _Optional[_Iterable[_Union[BatchResult, _Mapping]]] = ..., transaction_id: _Optional[str] = ..., served: _Optional[_Iterable[_Union[Served, _Mapping]]] = ...) -> None: ...
 
 class OperationRequest(_message.Message):
     __slots__ = ("operation_id",)

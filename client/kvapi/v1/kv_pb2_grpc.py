@@ -60,6 +60,11 @@ class KVStub(object):
                 request_serializer=kvapi_dot_v1_dot_kv__pb2.BatchRequest.SerializeToString,
                 response_deserializer=kvapi_dot_v1_dot_kv__pb2.BatchResponse.FromString,
                 _registered_method=True)
+        self.Txn = channel.unary_unary(
+                '/kvapi.v1.KV/Txn',
+                request_serializer=kvapi_dot_v1_dot_kv__pb2.TxnRequest.SerializeToString,
+                response_deserializer=kvapi_dot_v1_dot_kv__pb2.TxnResponse.FromString,
+                _registered_method=True)
         self.Operation = channel.unary_unary(
                 '/kvapi.v1.KV/Operation',
                 request_serializer=kvapi_dot_v1_dot_kv__pb2.OperationRequest.SerializeToString,
@@ -106,6 +111,14 @@ class KVServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Txn(self, request, context):
+        """A transaction over any keys on any shards: if all comparisons hold then some operations, else others; atomic and
+        serializable, and linearizable with everything strong.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Operation(self, request, context):
         """What became of an eventual write.
         """
@@ -140,6 +153,11 @@ def add_KVServicer_to_server(servicer, server):
                     servicer.Batch,
                     request_deserializer=kvapi_dot_v1_dot_kv__pb2.BatchRequest.FromString,
                     response_serializer=kvapi_dot_v1_dot_kv__pb2.BatchResponse.SerializeToString,
+            ),
+            'Txn': grpc.unary_unary_rpc_method_handler(
+                    servicer.Txn,
+                    request_deserializer=kvapi_dot_v1_dot_kv__pb2.TxnRequest.FromString,
+                    response_serializer=kvapi_dot_v1_dot_kv__pb2.TxnResponse.SerializeToString,
             ),
             'Operation': grpc.unary_unary_rpc_method_handler(
                     servicer.Operation,
@@ -283,6 +301,33 @@ class KV(object):
             '/kvapi.v1.KV/Batch',
             kvapi_dot_v1_dot_kv__pb2.BatchRequest.SerializeToString,
             kvapi_dot_v1_dot_kv__pb2.BatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Txn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvapi.v1.KV/Txn',
+            kvapi_dot_v1_dot_kv__pb2.TxnRequest.SerializeToString,
+            kvapi_dot_v1_dot_kv__pb2.TxnResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,10 @@ class KVStub:
     """Reads keys in order, in pages. Spans shards: each shard's part is as consistent as asked, the parts are not one snapshot."""
     Batch: _grpc.UnaryUnaryMultiCallable[_kv_pb2.BatchRequest, _kv_pb2.BatchResponse]
     """Independent operations in one call, each with its own outcome and no order between them."""
+    Txn: _grpc.UnaryUnaryMultiCallable[_kv_pb2.TxnRequest, _kv_pb2.TxnResponse]
+    """A transaction over any keys on any shards: if all comparisons hold then some operations, else others; atomic and
+    serializable, and linearizable with everything strong.
+    """
     Operation: _grpc.UnaryUnaryMultiCallable[_kv_pb2.OperationRequest, _kv_pb2.OperationResponse]
     """What became of an eventual write."""
 
@@ -66,6 +70,10 @@ class KVAsyncStub(KVStub):
     """Reads keys in order, in pages. Spans shards: each shard's part is as consistent as asked, the parts are not one snapshot."""
     Batch: _aio.UnaryUnaryMultiCallable[_kv_pb2.BatchRequest, _kv_pb2.BatchResponse]  # type: ignore[assignment]
     """Independent operations in one call, each with its own outcome and no order between them."""
+    Txn: _aio.UnaryUnaryMultiCallable[_kv_pb2.TxnRequest, _kv_pb2.TxnResponse]  # type: ignore[assignment]
+    """A transaction over any keys on any shards: if all comparisons hold then some operations, else others; atomic and
+    serializable, and linearizable with everything strong.
+    """
     Operation: _aio.UnaryUnaryMultiCallable[_kv_pb2.OperationRequest, _kv_pb2.OperationResponse]  # type: ignore[assignment]
     """What became of an eventual write."""
 
@@ -111,6 +119,16 @@ class KVServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_kv_pb2.BatchResponse, _abc.Awaitable[_kv_pb2.BatchResponse]]:
         """Independent operations in one call, each with its own outcome and no order between them."""
+
+    @_abc_1.abstractmethod
+    def Txn(
+        self,
+        request: _kv_pb2.TxnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kv_pb2.TxnResponse, _abc.Awaitable[_kv_pb2.TxnResponse]]:
+        """A transaction over any keys on any shards: if all comparisons hold then some operations, else others; atomic and
+        serializable, and linearizable with everything strong.
+        """
 
     @_abc_1.abstractmethod
     def Operation(

@@ -22,58 +22,78 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from kvapi.v1 import kv_pb2 as kvapi_dot_v1_dot_kv__pb2
 from kvapi.v1 import message_pb2 as kvapi_dot_v1_dot_message__pb2
+from kvapi.v1 import two_phase_commit_pb2 as kvapi_dot_v1_dot_two__phase__commit__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1akvapi/v1/replication.proto\x12\x08kvapi.v1\x1a\x16kvapi/v1/message.proto\"I\n\x08LogEntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.kvapi.v1.EntryKind\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x8e\x01\n\x0bShardAppend\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x16\n\x0eprevious_index\x18\x03 \x01(\x04\x12\x15\n\rprevious_term\x18\x04 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x05 \x01(\x04\x12#\n\x07\x65ntries\x18\x06 \x03(\x0b\x32\x12.kvapi.v1.LogEntry\"[\n\rAppendRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12&\n\x07\x61ppends\x18\x02 \x03(\x0b\x32\x15.kvapi.v1.ShardAppend\"\xb6\x01\n\x11ShardAppendResult\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07success\x18\x03 \x01(\x08\x12\r\n\x05index\x18\x04 \x01(\x04\x12\x12\n\nhint_index\x18\x05 \x01(\x04\x12\x11\n\thint_term\x18\x06 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x07 \x01(\x04\x12\x16\n\x0e\x65ventual_floor\x18\x08 \x01(\x04\x12\x14\n\x0cout_of_space\x18\t \x01(\x08\"b\n\x0e\x41ppendResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12,\n\x07results\x18\x02 \x03(\x0b\x32\x1b.kvapi.v1.ShardAppendResult\"\xbc\x01\n\x16InstallSnapshotRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x12\n\nlast_index\x18\x04 \x01(\x04\x12\x11\n\tlast_term\x18\x05 \x01(\x04\x12\x0e\n\x06offset\x18\x06 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x08 \x01(\x07\x12\x0c\n\x04\x64one\x18\t \x01(\x08\"\x7f\n\x17InstallSnapshotResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x0f\n\x07success\x18\x04 \x01(\x08\x12\x12\n\nlast_index\x18\x05 \x01(\x04\"E\n\x10ReadIndexRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05shard\x18\x02 \x01(\r\"T\n\x11ReadIndexResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\"R\n\nPutCommand\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x18\n\x0bif_revision\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_if_revision\"F\n\rDeleteCommand\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x18\n\x0bif_revision\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_if_revision\"\x8d\x01\n\rEventualWrite\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0b\n\x03hlc\x18\x04 \x01(\x06\x12\x0c\n\x04\x62\x61se\x18\x05 \x01(\x04\x12\x0b\n\x03key\x18\x06 \x01(\x0c\x12\r\n\x05value\x18\x07 \x01(\x0c\x12\x10\n\x08\x64\x65letion\x18\x08 \x01(\x08\":\n\x0fSequenceCommand\x12\'\n\x06writes\x18\x01 \x03(\x0b\x32\x17.kvapi.v1.EventualWrite\"!\n\x0e\x43ollectCommand\x12\x0f\n\x07horizon\x18\x01 \x01(\x04\"\x12\n\x10TermStartCommand\"\x81\x02\n\x07\x43ommand\x12\x0b\n\x03hlc\x18\x01 \x01(\x06\x12\x30\n\nterm_start\x18\x02 \x01(\x0b\x32\x1a.kvapi.v1.TermStartCommandH\x00\x12#\n\x03put\x18\x03 \x01(\x0b\x32\x14.kvapi.v1.PutCommandH\x00\x12)\n\x06\x64\x65lete\x18\x04 \x01(\x0b\x32\x17.kvapi.v1.DeleteCommandH\x00\x12-\n\x08sequence\x18\x05 \x01(\x0b\x32\x19.kvapi.v1.SequenceCommandH\x00\x12+\n\x07\x63ollect\x18\x06 \x01(\x0b\x32\x18.kvapi.v1.CollectCommandH\x00\x42\x0b\n\toperation\"}\n\rEventualBatch\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x11\n\tsequenced\x18\x04 \x01(\x04\x12\'\n\x06writes\x18\x05 \x03(\x0b\x32\x17.kvapi.v1.EventualWrite\"h\n\x18ReplicateEventualRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12(\n\x07\x62\x61tches\x18\x02 \x03(\x0b\x32\x17.kvapi.v1.EventualBatch\"N\n\x0c\x45ventualHeld\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x0c\n\x04held\x18\x04 \x01(\x04\"e\n\x19ReplicateEventualResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12$\n\x04held\x18\x02 \x03(\x0b\x32\x16.kvapi.v1.EventualHeld*]\n\tEntryKind\x12\x1a\n\x16\x45NTRY_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45NTRY_KIND_COMMAND\x10\x01\x12\x1c\n\x18\x45NTRY_KIND_CONFIGURATION\x10\x02\x32\xcc\x02\n\x0bReplication\x12?\n\x06\x41ppend\x12\x17.kvapi.v1.AppendRequest\x1a\x18.kvapi.v1.AppendResponse(\x01\x30\x01\x12X\n\x0fInstallSnapshot\x12 .kvapi.v1.InstallSnapshotRequest\x1a!.kvapi.v1.InstallSnapshotResponse(\x01\x12\x44\n\tReadIndex\x12\x1a.kvapi.v1.ReadIndexRequest\x1a\x1b.kvapi.v1.ReadIndexResponse\x12\\\n\x11ReplicateEventual\x12\".kvapi.v1.ReplicateEventualRequest\x1a#.kvapi.v1.ReplicateEventualResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1akvapi/v1/replication.proto\x12\x08kvapi.v1\x1a\x11kvapi/v1/kv.proto\x1a\x16kvapi/v1/message.proto\x1a\x1fkvapi/v1/two_phase_commit.proto\"I\n\x08LogEntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.kvapi.v1.EntryKind\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x8e\x01\n\x0bShardAppend\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x16\n\x0eprevious_index\x18\x03 \x01(\x04\x12\x15\n\rprevious_term\x18\x04 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x05 \x01(\x04\x12#\n\x07\x65ntries\x18\x06 \x03(\x0b\x32\x12.kvapi.v1.LogEntry\"[\n\rAppendRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12&\n\x07\x61ppends\x18\x02 \x03(\x0b\x32\x15.kvapi.v1.ShardAppend\"\xb6\x01\n\x11ShardAppendResult\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07success\x18\x03 \x01(\x08\x12\r\n\x05index\x18\x04 \x01(\x04\x12\x12\n\nhint_index\x18\x05 \x01(\x04\x12\x11\n\thint_term\x18\x06 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x07 \x01(\x04\x12\x16\n\x0e\x65ventual_floor\x18\x08 \x01(\x04\x12\x14\n\x0cout_of_space\x18\t \x01(\x08\"b\n\x0e\x41ppendResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12,\n\x07results\x18\x02 \x03(\x0b\x32\x1b.kvapi.v1.ShardAppendResult\"\xbc\x01\n\x16InstallSnapshotRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x12\n\nlast_index\x18\x04 \x01(\x04\x12\x11\n\tlast_term\x18\x05 \x01(\x04\x12\x0e\n\x06offset\x18\x06 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x08 \x01(\x07\x12\x0c\n\x04\x64one\x18\t \x01(\x08\"\x7f\n\x17InstallSnapshotResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x0f\n\x07success\x18\x04 \x01(\x08\x12\x12\n\nlast_index\x18\x05 \x01(\x04\"E\n\x10ReadIndexRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05shard\x18\x02 \x01(\r\"T\n\x11ReadIndexResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\"R\n\nPutCommand\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x18\n\x0bif_revision\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_if_revision\"F\n\rDeleteCommand\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x18\n\x0bif_revision\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_if_revision\"\x8d\x01\n\rEventualWrite\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0b\n\x03hlc\x18\x04 \x01(\x06\x12\x0c\n\x04\x62\x61se\x18\x05 \x01(\x04\x12\x0b\n\x03key\x18\x06 \x01(\x0c\x12\r\n\x05value\x18\x07 \x01(\x0c\x12\x10\n\x08\x64\x65letion\x18\x08 \x01(\x08\":\n\x0fSequenceCommand\x12\'\n\x06writes\x18\x01 \x03(\x0b\x32\x17.kvapi.v1.EventualWrite\"!\n\x0e\x43ollectCommand\x12\x0f\n\x07horizon\x18\x01 \x01(\x04\"\x12\n\x10TermStartCommand\":\n\x0fTransactCommand\x12\'\n\x04part\x18\x01 \x01(\x0b\x32\x19.kvapi.v1.TransactionPart\"\x8d\x01\n\x0ePrepareCommand\x12,\n\x0btransaction\x18\x01 \x01(\x0b\x32\x17.kvapi.v1.TransactionId\x12\x0e\n\x06\x61nchor\x18\x02 \x01(\r\x12\x14\n\x0cparticipants\x18\x03 \x03(\r\x12\'\n\x04part\x18\x04 \x01(\x0b\x32\x19.kvapi.v1.TransactionPart\"r\n\rDecideCommand\x12,\n\x0btransaction\x18\x01 \x01(\x0b\x32\x17.kvapi.v1.TransactionId\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\x08\x12\x11\n\tsucceeded\x18\x03 \x01(\x08\x12\x10\n\x08response\x18\x04 \x01(\x0c\"w\n\x0eResolveCommand\x12,\n\x0btransaction\x18\x01 \x01(\x0b\x32\x17.kvapi.v1.TransactionId\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\x08\x12\x11\n\tsucceeded\x18\x03 \x01(\x08\x12\x14\n\x0c\x63ommitted_at\x18\x04 \x01(\x06\">\n\rForgetCommand\x12-\n\x0ctransactions\x18\x01 \x03(\x0b\x32\x17.kvapi.v1.TransactionId\"\x86\x04\n\x07\x43ommand\x12\x0b\n\x03hlc\x18\x01 \x01(\x06\x12\x30\n\nterm_start\x18\x02 \x01(\x0b\x32\x1a.kvapi.v1.TermStartCommandH\x00\x12#\n\x03put\x18\x03 \x01(\x0b\x32\x14.kvapi.v1.PutCommandH\x00\x12)\n\x06\x64\x65lete\x18\x04 \x01(\x0b\x32\x17.kvapi.v1.DeleteCommandH\x00\x12-\n\x08sequence\x18\x05 \x01(\x0b\x32\x19.kvapi.v1.SequenceCommandH\x00\x12+\n\x07\x63ollect\x18\x06 \x01(\x0b\x32\x18.kvapi.v1.CollectCommandH\x00\x12-\n\x08transact\x18\x07 \x01(\x0b\x32\x19.kvapi.v1.TransactCommandH\x00\x12+\n\x07prepare\x18\x08 \x01(\x0b\x32\x18.kvapi.v1.PrepareCommandH\x00\x12)\n\x06\x64\x65\x63ide\x18\t \x01(\x0b\x32\x17.kvapi.v1.DecideCommandH\x00\x12+\n\x07resolve\x18\n \x01(\x0b\x32\x18.kvapi.v1.ResolveCommandH\x00\x12)\n\x06\x66orget\x18\x0b \x01(\x0b\x32\x17.kvapi.v1.ForgetCommandH\x00\x12$\n\x07request\x18\x0f \x01(\x0b\x32\x13.kvapi.v1.RequestIdB\x0b\n\toperation\"\x8a\x01\n\x13PreparedTransaction\x12)\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x18.kvapi.v1.PrepareCommand\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0f\n\x07matched\x18\x03 \x01(\x08\x12(\n\x07waiting\x18\x04 \x03(\x0b\x32\x17.kvapi.v1.EventualWrite\"\xa0\x01\n\x10\x45ndedTransaction\x12,\n\x0btransaction\x18\x01 \x01(\x0b\x32\x17.kvapi.v1.TransactionId\x12\x11\n\tcommitted\x18\x02 \x01(\x08\x12\x11\n\tsucceeded\x18\x03 \x01(\x08\x12\x14\n\x0c\x63ommitted_at\x18\x04 \x01(\x06\x12\x12\n\nunresolved\x18\x05 \x03(\r\x12\x0e\n\x06number\x18\x06 \x01(\x04\"\x8a\x02\n\rClientSession\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x11\n\tforgotten\x18\x02 \x01(\x04\x12/\n\x07results\x18\x03 \x03(\x0b\x32\x1e.kvapi.v1.ClientSession.Result\x12\x11\n\tactive_at\x18\x04 \x01(\x06\x1a\x90\x01\n\x06Result\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0f\n\x07\x65xisted\x18\x03 \x01(\x08\x12\x1b\n\x0e\x63ompare_failed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x10\n\x08response\x18\x06 \x01(\x0c\x42\x11\n\x0f_compare_failed\"}\n\rEventualBatch\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x11\n\tsequenced\x18\x04 \x01(\x04\x12\'\n\x06writes\x18\x05 \x03(\x0b\x32\x17.kvapi.v1.EventualWrite\"h\n\x18ReplicateEventualRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12(\n\x07\x62\x61tches\x18\x02 \x03(\x0b\x32\x17.kvapi.v1.EventualBatch\"N\n\x0c\x45ventualHeld\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x04\x12\x0c\n\x04held\x18\x04 \x01(\x04\"e\n\x19ReplicateEventualResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12$\n\x04held\x18\x02 \x03(\x0b\x32\x16.kvapi.v1.EventualHeld*]\n\tEntryKind\x12\x1a\n\x16\x45NTRY_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45NTRY_KIND_COMMAND\x10\x01\x12\x1c\n\x18\x45NTRY_KIND_CONFIGURATION\x10\x02\x32\xcc\x02\n\x0bReplication\x12?\n\x06\x41ppend\x12\x17.kvapi.v1.AppendRequest\x1a\x18.kvapi.v1.AppendResponse(\x01\x30\x01\x12X\n\x0fInstallSnapshot\x12 .kvapi.v1.InstallSnapshotRequest\x1a!.kvapi.v1.InstallSnapshotResponse(\x01\x12\x44\n\tReadIndex\x12\x1a.kvapi.v1.ReadIndexRequest\x1a\x1b.kvapi.v1.ReadIndexResponse\x12\\\n\x11ReplicateEventual\x12\".kvapi.v1.ReplicateEventualRequest\x1a#.kvapi.v1.ReplicateEventualResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kvapi.v1.replication_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENTRYKIND']._serialized_start=2230
-  _globals['_ENTRYKIND']._serialized_end=2323
-  _globals['_LOGENTRY']._serialized_start=64
-  _globals['_LOGENTRY']._serialized_end=137
-  _globals['_SHARDAPPEND']._serialized_start=140
-  _globals['_SHARDAPPEND']._serialized_end=282
-  _globals['_APPENDREQUEST']._serialized_start=284
-  _globals['_APPENDREQUEST']._serialized_end=375
-  _globals['_SHARDAPPENDRESULT']._serialized_start=378
-  _globals['_SHARDAPPENDRESULT']._serialized_end=560
-  _globals['_APPENDRESPONSE']._serialized_start=562
-  _globals['_APPENDRESPONSE']._serialized_end=660
-  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_start=663
-  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_end=851
-  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_start=853
-  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_end=980
-  _globals['_READINDEXREQUEST']._serialized_start=982
-  _globals['_READINDEXREQUEST']._serialized_end=1051
-  _globals['_READINDEXRESPONSE']._serialized_start=1053
-  _globals['_READINDEXRESPONSE']._serialized_end=1137
-  _globals['_PUTCOMMAND']._serialized_start=1139
-  _globals['_PUTCOMMAND']._serialized_end=1221
-  _globals['_DELETECOMMAND']._serialized_start=1223
-  _globals['_DELETECOMMAND']._serialized_end=1293
-  _globals['_EVENTUALWRITE']._serialized_start=1296
-  _globals['_EVENTUALWRITE']._serialized_end=1437
-  _globals['_SEQUENCECOMMAND']._serialized_start=1439
-  _globals['_SEQUENCECOMMAND']._serialized_end=1497
-  _globals['_COLLECTCOMMAND']._serialized_start=1499
-  _globals['_COLLECTCOMMAND']._serialized_end=1532
-  _globals['_TERMSTARTCOMMAND']._serialized_start=1534
-  _globals['_TERMSTARTCOMMAND']._serialized_end=1552
-  _globals['_COMMAND']._serialized_start=1555
-  _globals['_COMMAND']._serialized_end=1812
-  _globals['_EVENTUALBATCH']._serialized_start=1814
-  _globals['_EVENTUALBATCH']._serialized_end=1939
-  _globals['_REPLICATEEVENTUALREQUEST']._serialized_start=1941
-  _globals['_REPLICATEEVENTUALREQUEST']._serialized_end=2045
-  _globals['_EVENTUALHELD']._serialized_start=2047
-  _globals['_EVENTUALHELD']._serialized_end=2125
-  _globals['_REPLICATEEVENTUALRESPONSE']._serialized_start=2127
-  _globals['_REPLICATEEVENTUALRESPONSE']._serialized_end=2228
-  _globals['_REPLICATION']._serialized_start=2326
-  _globals['_REPLICATION']._serialized_end=2658
+  _globals['_ENTRYKIND']._serialized_start=3621
+  _globals['_ENTRYKIND']._serialized_end=3714
+  _globals['_LOGENTRY']._serialized_start=116
+  _globals['_LOGENTRY']._serialized_end=189
+  _globals['_SHARDAPPEND']._serialized_start=192
+  _globals['_SHARDAPPEND']._serialized_end=334
+  _globals['_APPENDREQUEST']._serialized_start=336
+  _globals['_APPENDREQUEST']._serialized_end=427
+  _globals['_SHARDAPPENDRESULT']._serialized_start=430
+  _globals['_SHARDAPPENDRESULT']._serialized_end=612
+  _globals['_APPENDRESPONSE']._serialized_start=614
+  _globals['_APPENDRESPONSE']._serialized_end=712
+  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_start=715
+  _globals['_INSTALLSNAPSHOTREQUEST']._serialized_end=903
+  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_start=905
+  _globals['_INSTALLSNAPSHOTRESPONSE']._serialized_end=1032
+  _globals['_READINDEXREQUEST']._serialized_start=1034
+  _globals['_READINDEXREQUEST']._serialized_end=1103
+  _globals['_READINDEXRESPONSE']._serialized_start=1105
+  _globals['_READINDEXRESPONSE']._serialized_end=1189
+  _globals['_PUTCOMMAND']._serialized_start=1191
+  _globals['_PUTCOMMAND']._serialized_end=1273
+  _globals['_DELETECOMMAND']._serialized_start=1275
+  _globals['_DELETECOMMAND']._serialized_end=1345
+  _globals['_EVENTUALWRITE']._serialized_start=1348
+  _globals['_EVENTUALWRITE']._serialized_end=1489
+  _globals['_SEQUENCECOMMAND']._serialized_start=1491
+  _globals['_SEQUENCECOMMAND']._serialized_end=1549
+  _globals['_COLLECTCOMMAND']._serialized_start=1551
+  _globals['_COLLECTCOMMAND']._serialized_end=1584
+  _globals['_TERMSTARTCOMMAND']._serialized_start=1586
+  _globals['_TERMSTARTCOMMAND']._serialized_end=1604
+  _globals['_TRANSACTCOMMAND']._serialized_start=1606
+  _globals['_TRANSACTCOMMAND']._serialized_end=1664
+  _globals['_PREPARECOMMAND']._serialized_start=1667
+  _globals['_PREPARECOMMAND']._serialized_end=1808
+  _globals['_DECIDECOMMAND']._serialized_start=1810
+  _globals['_DECIDECOMMAND']._serialized_end=1924
+  _globals['_RESOLVECOMMAND']._serialized_start=1926
+  _globals['_RESOLVECOMMAND']._serialized_end=2045
+  _globals['_FORGETCOMMAND']._serialized_start=2047
+  _globals['_FORGETCOMMAND']._serialized_end=2109
+  _globals['_COMMAND']._serialized_start=2112
+  _globals['_COMMAND']._serialized_end=2630
+  _globals['_PREPAREDTRANSACTION']._serialized_start=2633
+  _globals['_PREPAREDTRANSACTION']._serialized_end=2771
+  _globals['_ENDEDTRANSACTION']._serialized_start=2774
+  _globals['_ENDEDTRANSACTION']._serialized_end=2934
+  _globals['_CLIENTSESSION']._serialized_start=2937
+  _globals['_CLIENTSESSION']._serialized_end=3203
+  _globals['_CLIENTSESSION_RESULT']._serialized_start=3059
+  _globals['_CLIENTSESSION_RESULT']._serialized_end=3203
+  _globals['_EVENTUALBATCH']._serialized_start=3205
+  _globals['_EVENTUALBATCH']._serialized_end=3330
+  _globals['_REPLICATEEVENTUALREQUEST']._serialized_start=3332
+  _globals['_REPLICATEEVENTUALREQUEST']._serialized_end=3436
+  _globals['_EVENTUALHELD']._serialized_start=3438
+  _globals['_EVENTUALHELD']._serialized_end=3516
+  _globals['_REPLICATEEVENTUALRESPONSE']._serialized_start=3518
+  _globals['_REPLICATEEVENTUALRESPONSE']._serialized_end=3619
+  _globals['_REPLICATION']._serialized_start=3717
+  _globals['_REPLICATION']._serialized_end=4049
 # @@protoc_insertion_point(module_scope)

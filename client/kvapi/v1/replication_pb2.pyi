@@ -1,4 +1,6 @@
+from kvapi.v1 import kv_pb2 as _kv_pb2
 from kvapi.v1 import message_pb2 as _message_pb2
+from kvapi.v1 import two_phase_commit_pb2 as _two_phase_commit_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -189,21 +191,136 @@ class TermStartCommand(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class TransactCommand(_message.Message):
+    __slots__ = ("part",)
+    PART_FIELD_NUMBER: _ClassVar[int]
+    part: _two_phase_commit_pb2.TransactionPart
+    def __init__(self, part: _Optional[_Union[_two_phase_commit_pb2.TransactionPart, _Mapping]] = ...) -> None: ...
+
+class PrepareCommand(_message.Message):
+    __slots__ = ("transaction", "anchor", "participants", "part")
+    TRANSACTION_FIELD_NUMBER: _ClassVar[int]
+    ANCHOR_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    transaction: _two_phase_commit_pb2.TransactionId
+    anchor: int
+    participants: _containers.RepeatedScalarFieldContainer[int]
+    part: _two_phase_commit_pb2.TransactionPart
+    def __init__(self, transaction: _Optional[_Union[_two_phase_commit_pb2.TransactionId, _Mapping]] = ..., anchor: _Optional[int] = ..., participants: _Optional[_Iterable[int]] = ..., part: _Optional[_Union[_two_phase_commit_pb2.TransactionPart, _Mapping]] = ...) -> None: ...
+
+class DecideCommand(_message.Message):
+    __slots__ = ("transaction", "commit", "succeeded", "response")
+    TRANSACTION_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    transaction: _two_phase_commit_pb2.TransactionId
+    commit: bool
+    succeeded: bool
+    response: bytes
+    def __init__(self, transaction: _Optional[_Union[_two_phase_commit_pb2.TransactionId, _Mapping]] = ..., commit: bool = ..., succeeded: bool = ..., response: _Optional[bytes] = ...) -> None: ...
+
+class ResolveCommand(_message.Message):
+    __slots__ = ("transaction", "commit", "succeeded", "committed_at")
+    TRANSACTION_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_AT_FIELD_NUMBER: _ClassVar[int]
+    transaction: _two_phase_commit_pb2.TransactionId
+    commit: bool
+    succeeded: bool
+    committed_at: int
+    def __init__(self, transaction: _Optional[_Union[_two_phase_commit_pb2.TransactionId, _Mapping]] = ..., commit: bool = ..., succeeded: bool = ..., committed_at: _Optional[int] = ...) -> None: ...
+
+class ForgetCommand(_message.Message):
+    __slots__ = ("transactions",)
+    TRANSACTIONS_FIELD_NUMBER: _ClassVar[int]
+    transactions: _containers.RepeatedCompositeFieldContainer[_two_phase_commit_pb2.TransactionId]
+    def __init__(self, transactions: _Optional[_Iterable[_Union[_two_phase_commit_pb2.TransactionId, _Mapping]]] = ...) -> None: ...
+
 class Command(_message.Message):
-    __slots__ = ("hlc", "term_start", "put", "delete", "sequence", "collect")
+    __slots__ = ("hlc", "term_start", "put", "delete", "sequence", "collect", "transact", "prepare", "decide", "resolve", "forget", "request")
     HLC_FIELD_NUMBER: _ClassVar[int]
     TERM_START_FIELD_NUMBER: _ClassVar[int]
     PUT_FIELD_NUMBER: _ClassVar[int]
     DELETE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     COLLECT_FIELD_NUMBER: _ClassVar[int]
+    TRANSACT_FIELD_NUMBER: _ClassVar[int]
+    PREPARE_FIELD_NUMBER: _ClassVar[int]
+    DECIDE_FIELD_NUMBER: _ClassVar[int]
+    RESOLVE_FIELD_NUMBER: _ClassVar[int]
+    FORGET_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
     hlc: int
     term_start: TermStartCommand
     put: PutCommand
     delete: DeleteCommand
     sequence: SequenceCommand
     collect: CollectCommand
-    def __init__(self, hlc: _Optional[int] = ..., term_start: _Optional[_Union[TermStartCommand, _Mapping]] = ..., put: _Optional[_Union[PutCommand, _Mapping]] = ..., delete: _Optional[_Union[DeleteCommand, _Mapping]] = ..., sequence: _Optional[_Union[SequenceCommand, _Mapping]] = ..., collect: _Optional[_Union[CollectCommand, _Mapping]] = ...) -> None: ...
+    transact: TransactCommand
+    prepare: PrepareCommand
+    decide: DecideCommand
+    resolve: ResolveCommand
+    forget: ForgetCommand
+    request: _kv_pb2.RequestId
+    def __init__(self, hlc: _Optional[int] = ..., term_start: _Optional[_Union[TermStartCommand, _Mapping]] = ..., put: _Optional[_Union[PutCommand, _Mapping]] = ..., delete: _Optional[_Union[DeleteCommand, _Mapping]] = ..., sequence: _Optional[_Union[SequenceCommand, _Mapping]] = ..., collect: _Optional[_Union[CollectCommand, _Mapping]] = ..., transact: _Optional[_Union[TransactCommand, _Mapping]] = ..., prepare: _Optional[_Union[PrepareCommand, _Mapping]] = ..., decide: _Optional[_Union[DecideCommand, _Mapping]] = ..., resolve: _Optional[_Union[ResolveCommand, _Mapping]] = ..., forget: _Optional[_Union[ForgetCommand, _Mapping]] = ..., request: _Optional[_Union[_kv_pb2.RequestId, _Mapping]] = ...) -> None: ...
+
+class PreparedTransaction(_message.Message):
+    __slots__ = ("command", "index", "matched", "waiting")
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    MATCHED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    command: PrepareCommand
+    index: int
+    matched: bool
+    waiting: _containers.RepeatedCompositeFieldContainer[EventualWrite]
+    def __init__(self, command: _Optional[_Union[PrepareCommand, _Mapping]] = ..., index: _Optional[int] = ..., matched: bool = ..., waiting: _Optional[_Iterable[_Union[EventualWrite, _Mapping]]] = ...) -> None: ...
+
+class EndedTransaction(_message.Message):
+    __slots__ = ("transaction", "committed", "succeeded", "committed_at", "unresolved", "number")
+    TRANSACTION_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_AT_FIELD_NUMBER: _ClassVar[int]
+    UNRESOLVED_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    transaction: _two_phase_commit_pb2.TransactionId
+    committed: bool
+    succeeded: bool
+    committed_at: int
+    unresolved: _containers.RepeatedScalarFieldContainer[int]
+    number: int
+    def __init__(self, transaction: _Optional[_Union[_two_phase_commit_pb2.TransactionId, _Mapping]] = ..., committed: bool = ..., succeeded: bool = ..., committed_at: _Optional[int] = ..., unresolved: _Optional[_Iterable[int]] = ..., number: _Optional[int] = ...) -> None: ...
+
+class ClientSession(_message.Message):
+    __slots__ = ("session", "forgotten", "results", "active_at")
+    class Result(_message.Message):
+        __slots__ = ("sequence", "revision", "existed", "compare_failed", "message", "response")
+        SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+        REVISION_FIELD_NUMBER: _ClassVar[int]
+        EXISTED_FIELD_NUMBER: _ClassVar[int]
+        COMPARE_FAILED_FIELD_NUMBER: _ClassVar[int]
+        MESSAGE_FIELD_NUMBER: _ClassVar[int]
+        RESPONSE_FIELD_NUMBER: _ClassVar[int]
+        sequence: int
+        revision: int
+        existed: bool
+        compare_failed: int
+        message: str
+        response: bytes
+        def __init__(self, sequence: _Optional[int] = ..., revision: _Optional[int] = ..., existed: bool = ..., compare_failed: _Optional[int] = ..., message: _Optional[str] = ..., response: _Optional[bytes] = ...) -> None: ...
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_AT_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    forgotten: int
+    results: _containers.RepeatedCompositeFieldContainer[ClientSession.Result]
+    active_at: int
+    def __init__(self, session: _Optional[bytes] = ..., forgotten: _Optional[int] = ..., results: _Optional[_Iterable[_Union[ClientSession.Result, _Mapping]]] = ..., active_at: _Optional[int] = ...) -> None: ...
 
 class EventualBatch(_message.Message):
     __slots__ = ("shard", "node", "incarnation", "sequenced", "writes")

@@ -22,37 +22,43 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from kvapi.v1 import kv_pb2 as kvapi_dot_v1_dot_kv__pb2
 from kvapi.v1 import message_pb2 as kvapi_dot_v1_dot_message__pb2
-from kvapi.v1 import replication_pb2 as kvapi_dot_v1_dot_replication__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkvapi/v1/two_phase_commit.proto\x12\x08kvapi.v1\x1a\x16kvapi/v1/message.proto\x1a\x1akvapi/v1/replication.proto\"*\n\rTransactionId\x12\r\n\x05start\x18\x01 \x01(\x06\x12\n\n\x02id\x18\x02 \x01(\x0c\",\n\x0bReadVersion\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04\"k\n\x10TransactionWrite\x12#\n\x03put\x18\x01 \x01(\x0b\x32\x14.kvapi.v1.PutCommandH\x00\x12)\n\x06\x64\x65lete\x18\x02 \x01(\x0b\x32\x17.kvapi.v1.DeleteCommandH\x00\x42\x07\n\x05write\"\xe9\x01\n\x0ePrepareRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12,\n\x0btransaction\x18\x02 \x01(\x0b\x32\x17.kvapi.v1.TransactionId\x12\r\n\x05shard\x18\x03 \x01(\r\x12\x0e\n\x06\x61nchor\x18\x04 \x01(\r\x12\x14\n\x0cparticipants\x18\x05 \x03(\r\x12$\n\x05reads\x18\x06 \x03(\x0b\x32\x15.kvapi.v1.ReadVersion\x12*\n\x06writes\x18\x07 \x03(\x0b\x32\x1a.kvapi.v1.TransactionWrite\"m\n\x0fPrepareResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.kvapi.v1.TransactionState\x12\x0b\n\x03why\x18\x03 \x01(\t\"\x9e\x01\n\rDecideRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12,\n\x0btransaction\x18\x02 \x01(\x0b\x32\x17.kvapi.v1.TransactionId\x12\r\n\x05shard\x18\x03 \x01(\r\x12,\n\x08\x64\x65\x63ision\x18\x04 \x01(\x0e\x32\x1a.kvapi.v1.TransactionState\"_\n\x0e\x44\x65\x63ideResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.kvapi.v1.TransactionState\"\x8d\x01\n\x1bTwoPhaseCommitStatusRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12,\n\x0btransaction\x18\x02 \x01(\x0b\x32\x17.kvapi.v1.TransactionId\x12\x0e\n\x06\x61nchor\x18\x03 \x01(\r\x12\x0c\n\x04push\x18\x04 \x01(\x08\"m\n\x1cTwoPhaseCommitStatusResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.kvapi.v1.TransactionState*\x92\x02\n\x10TransactionState\x12!\n\x1dTRANSACTION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16TRANSACTION_STATE_INIT\x10\x01\x12\x1f\n\x1bTRANSACTION_STATE_PREPARING\x10\x02\x12\x1e\n\x1aTRANSACTION_STATE_PREPARED\x10\x03\x12 \n\x1cTRANSACTION_STATE_COMMITTING\x10\x04\x12\x1f\n\x1bTRANSACTION_STATE_COMMITTED\x10\x05\x12\x1d\n\x19TRANSACTION_STATE_ABORTED\x10\x06\x12\x1c\n\x18TRANSACTION_STATE_FAILED\x10\x07\x32\xe6\x01\n\x0eTwoPhaseCommit\x12>\n\x07Prepare\x12\x18.kvapi.v1.PrepareRequest\x1a\x19.kvapi.v1.PrepareResponse\x12;\n\x06\x44\x65\x63ide\x12\x17.kvapi.v1.DecideRequest\x1a\x18.kvapi.v1.DecideResponse\x12W\n\x06Status\x12%.kvapi.v1.TwoPhaseCommitStatusRequest\x1a&.kvapi.v1.TwoPhaseCommitStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkvapi/v1/two_phase_commit.proto\x12\x08kvapi.v1\x1a\x11kvapi/v1/kv.proto\x1a\x16kvapi/v1/message.proto\"*\n\rTransactionId\x12\r\n\x05start\x18\x01 \x01(\x06\x12\n\n\x02id\x18\x02 \x01(\x0c\"\x8a\x01\n\x0fTransactionPart\x12\"\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x11.kvapi.v1.Compare\x12&\n\x04then\x18\x02 \x03(\x0b\x32\x18.kvapi.v1.BatchOperation\x12+\n\totherwise\x18\x03 \x03(\x0b\x32\x18.kvapi.v1.BatchOperation\"\xc0\x01\n\x0ePrepareRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12,\n\x0btransaction\x18\x02 \x01(\x0b\x32\x17.kvapi.v1.TransactionId\x12\r\n\x05shard\x18\x03 \x01(\r\x12\x0e\n\x06\x61nchor\x18\x04 \x01(\r\x12\x14\n\x0cparticipants\x18\x05 \x03(\r\x12\'\n\x04part\x18\x06 \x01(\x0b\x32\x19.kvapi.v1.TransactionPart\"\x8f\x02\n\x0fPrepareResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.kvapi.v1.TransactionState\x12\x0b\n\x03why\x18\x03 \x01(\t\x12\r\n\x05index\x18\x04 \x01(\x04\x12\x0f\n\x07matched\x18\x05 \x01(\x08\x12#\n\x04then\x18\x06 \x03(\x0b\x32\x15.kvapi.v1.BatchResult\x12(\n\totherwise\x18\x07 \x03(\x0b\x32\x15.kvapi.v1.BatchResult\x12\x0f\n\x07horizon\x18\x08 \x01(\x06\x12 \n\x06served\x18\t \x01(\x0b\x32\x10.kvapi.v1.Served\"\xe3\x01\n\rDecideRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12,\n\x0btransaction\x18\x02 \x01(\x0b\x32\x17.kvapi.v1.TransactionId\x12\x0e\n\x06\x61nchor\x18\x03 \x01(\r\x12\x0e\n\x06\x63ommit\x18\x04 \x01(\x08\x12\x11\n\tsucceeded\x18\x05 \x01(\x08\x12$\n\x07request\x18\x06 \x01(\x0b\x32\x13.kvapi.v1.RequestId\x12\'\n\x08response\x18\x07 \x01(\x0b\x32\x15.kvapi.v1.TxnResponse\"\x81\x02\n\x0e\x44\x65\x63ideResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.kvapi.v1.TransactionState\x12\x11\n\tsucceeded\x18\x03 \x01(\x08\x12\x14\n\x0c\x63ommitted_at\x18\x04 \x01(\x06\x12\'\n\x08\x65xecuted\x18\x05 \x01(\x0b\x32\x15.kvapi.v1.TxnResponse\x12\x1a\n\rexpired_clock\x18\x06 \x01(\x06H\x00\x88\x01\x01\x12 \n\x06served\x18\x07 \x01(\x0b\x32\x10.kvapi.v1.ServedB\x10\n\x0e_expired_clock\"\xaa\x01\n\x0eResolveRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12,\n\x0btransaction\x18\x02 \x01(\x0b\x32\x17.kvapi.v1.TransactionId\x12\r\n\x05shard\x18\x03 \x01(\r\x12\x0e\n\x06\x63ommit\x18\x04 \x01(\x08\x12\x11\n\tsucceeded\x18\x05 \x01(\x08\x12\x14\n\x0c\x63ommitted_at\x18\x06 \x01(\x06\"5\n\x0fResolveResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\"l\n\x0e\x43ollectRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05shard\x18\x02 \x01(\r\x12\'\n\x04part\x18\x03 \x01(\x0b\x32\x19.kvapi.v1.TransactionPart\"\xcc\x01\n\x0f\x43ollectResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\x0f\n\x07matched\x18\x02 \x01(\x08\x12#\n\x04then\x18\x03 \x03(\x0b\x32\x15.kvapi.v1.BatchResult\x12(\n\totherwise\x18\x04 \x03(\x0b\x32\x15.kvapi.v1.BatchResult\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\x06\x12 \n\x06served\x18\x06 \x01(\x0b\x32\x10.kvapi.v1.Served\"\x8a\x01\n\x18TransactionStatusRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12,\n\x0btransaction\x18\x02 \x01(\x0b\x32\x17.kvapi.v1.TransactionId\x12\x0e\n\x06\x61nchor\x18\x03 \x01(\r\x12\x0c\n\x04push\x18\x04 \x01(\x08\"\x93\x01\n\x19TransactionStatusResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.kvapi.v1.TransactionState\x12\x11\n\tsucceeded\x18\x03 \x01(\x08\x12\x14\n\x0c\x63ommitted_at\x18\x04 \x01(\x06*\x92\x02\n\x10TransactionState\x12!\n\x1dTRANSACTION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16TRANSACTION_STATE_INIT\x10\x01\x12\x1f\n\x1bTRANSACTION_STATE_PREPARING\x10\x02\x12\x1e\n\x1aTRANSACTION_STATE_PREPARED\x10\x03\x12 \n\x1cTRANSACTION_STATE_COMMITTING\x10\x04\x12\x1f\n\x1bTRANSACTION_STATE_COMMITTED\x10\x05\x12\x1d\n\x19TRANSACTION_STATE_ABORTED\x10\x06\x12\x1c\n\x18TRANSACTION_STATE_FAILED\x10\x07\x32\xeb\x02\n\x0eTwoPhaseCommit\x12>\n\x07Prepare\x12\x18.kvapi.v1.PrepareRequest\x1a\x19.kvapi.v1.PrepareResponse\x12;\n\x06\x44\x65\x63ide\x12\x17.kvapi.v1.DecideRequest\x1a\x18.kvapi.v1.DecideResponse\x12>\n\x07Resolve\x12\x18.kvapi.v1.ResolveRequest\x1a\x19.kvapi.v1.ResolveResponse\x12>\n\x07\x43ollect\x12\x18.kvapi.v1.CollectRequest\x1a\x19.kvapi.v1.CollectResponse\x12\\\n\x11TransactionStatus\x12\".kvapi.v1.TransactionStatusRequest\x1a#.kvapi.v1.TransactionStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kvapi.v1.two_phase_commit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRANSACTIONSTATE']._serialized_start=1157
-  _globals['_TRANSACTIONSTATE']._serialized_end=1431
-  _globals['_TRANSACTIONID']._serialized_start=97
-  _globals['_TRANSACTIONID']._serialized_end=139
-  _globals['_READVERSION']._serialized_start=141
-  _globals['_READVERSION']._serialized_end=185
-  _globals['_TRANSACTIONWRITE']._serialized_start=187
-  _globals['_TRANSACTIONWRITE']._serialized_end=294
-  _globals['_PREPAREREQUEST']._serialized_start=297
-  _globals['_PREPAREREQUEST']._serialized_end=530
-  _globals['_PREPARERESPONSE']._serialized_start=532
-  _globals['_PREPARERESPONSE']._serialized_end=641
-  _globals['_DECIDEREQUEST']._serialized_start=644
-  _globals['_DECIDEREQUEST']._serialized_end=802
-  _globals['_DECIDERESPONSE']._serialized_start=804
-  _globals['_DECIDERESPONSE']._serialized_end=899
-  _globals['_TWOPHASECOMMITSTATUSREQUEST']._serialized_start=902
-  _globals['_TWOPHASECOMMITSTATUSREQUEST']._serialized_end=1043
-  _globals['_TWOPHASECOMMITSTATUSRESPONSE']._serialized_start=1045
-  _globals['_TWOPHASECOMMITSTATUSRESPONSE']._serialized_end=1154
-  _globals['_TWOPHASECOMMIT']._serialized_start=1434
-  _globals['_TWOPHASECOMMIT']._serialized_end=1664
+  _globals['_TRANSACTIONSTATE']._serialized_start=2069
+  _globals['_TRANSACTIONSTATE']._serialized_end=2343
+  _globals['_TRANSACTIONID']._serialized_start=88
+  _globals['_TRANSACTIONID']._serialized_end=130
+  _globals['_TRANSACTIONPART']._serialized_start=133
+  _globals['_TRANSACTIONPART']._serialized_end=271
+  _globals['_PREPAREREQUEST']._serialized_start=274
+  _globals['_PREPAREREQUEST']._serialized_end=466
+  _globals['_PREPARERESPONSE']._serialized_start=469
+  _globals['_PREPARERESPONSE']._serialized_end=740
+  _globals['_DECIDEREQUEST']._serialized_start=743
+  _globals['_DECIDEREQUEST']._serialized_end=970
+  _globals['_DECIDERESPONSE']._serialized_start=973
+  _globals['_DECIDERESPONSE']._serialized_end=1230
+  _globals['_RESOLVEREQUEST']._serialized_start=1233
+  _globals['_RESOLVEREQUEST']._serialized_end=1403
+  _globals['_RESOLVERESPONSE']._serialized_start=1405
+  _globals['_RESOLVERESPONSE']._serialized_end=1458
+  _globals['_COLLECTREQUEST']._serialized_start=1460
+  _globals['_COLLECTREQUEST']._serialized_end=1568
+  _globals['_COLLECTRESPONSE']._serialized_start=1571
+  _globals['_COLLECTRESPONSE']._serialized_end=1775
+  _globals['_TRANSACTIONSTATUSREQUEST']._serialized_start=1778
+  _globals['_TRANSACTIONSTATUSREQUEST']._serialized_end=1916
+  _globals['_TRANSACTIONSTATUSRESPONSE']._serialized_start=1919
+  _globals['_TRANSACTIONSTATUSRESPONSE']._serialized_end=2066
+  _globals['_TWOPHASECOMMIT']._serialized_start=2346
+  _globals['_TWOPHASECOMMIT']._serialized_end=2709
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TwoPhaseCommitStub(object):
-    """Two-phase commit between shards' leaders.
+    """Two-phase commit between shards' leaders. Every request may be repeated: its answer is then what stands.
     """
 
     def __init__(self, channel):
@@ -45,32 +45,56 @@ class TwoPhaseCommitStub(object):
                 request_serializer=kvapi_dot_v1_dot_two__phase__commit__pb2.DecideRequest.SerializeToString,
                 response_deserializer=kvapi_dot_v1_dot_two__phase__commit__pb2.DecideResponse.FromString,
                 _registered_method=True)
-        self.Status = channel.unary_unary(
-                '/kvapi.v1.TwoPhaseCommit/Status',
-                request_serializer=kvapi_dot_v1_dot_two__phase__commit__pb2.TwoPhaseCommitStatusRequest.SerializeToString,
-                response_deserializer=kvapi_dot_v1_dot_two__phase__commit__pb2.TwoPhaseCommitStatusResponse.FromString,
+        self.Resolve = channel.unary_unary(
+                '/kvapi.v1.TwoPhaseCommit/Resolve',
+                request_serializer=kvapi_dot_v1_dot_two__phase__commit__pb2.ResolveRequest.SerializeToString,
+                response_deserializer=kvapi_dot_v1_dot_two__phase__commit__pb2.ResolveResponse.FromString,
+                _registered_method=True)
+        self.Collect = channel.unary_unary(
+                '/kvapi.v1.TwoPhaseCommit/Collect',
+                request_serializer=kvapi_dot_v1_dot_two__phase__commit__pb2.CollectRequest.SerializeToString,
+                response_deserializer=kvapi_dot_v1_dot_two__phase__commit__pb2.CollectResponse.FromString,
+                _registered_method=True)
+        self.TransactionStatus = channel.unary_unary(
+                '/kvapi.v1.TwoPhaseCommit/TransactionStatus',
+                request_serializer=kvapi_dot_v1_dot_two__phase__commit__pb2.TransactionStatusRequest.SerializeToString,
+                response_deserializer=kvapi_dot_v1_dot_two__phase__commit__pb2.TransactionStatusResponse.FromString,
                 _registered_method=True)
 
 
 class TwoPhaseCommitServicer(object):
-    """Two-phase commit between shards' leaders.
+    """Two-phase commit between shards' leaders. Every request may be repeated: its answer is then what stands.
     """
 
     def Prepare(self, request, context):
-        """Phase one: stage the writes durably and vote.
+        """Phase one: lock, compare and read, stage the writes durably, and vote. Waits for locks of older transactions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Decide(self, request, context):
-        """Phase two: what the anchor's log decided. To the anchor: asks it to decide; the first decision in its log wins.
+        """Asks the anchor to decide: the first decision in its log wins, and is the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Status(self, request, context):
+    def Resolve(self, request, context):
+        """Phase two: tells a participant what the anchor's log decided.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Collect(self, request, context):
+        """Reads one shard's part of a read-only transaction, at a moment when nothing of it is locked for writing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransactionStatus(self, request, context):
         """Asks the anchor what was decided; with `push`, makes it decide.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -90,10 +114,20 @@ def add_TwoPhaseCommitServicer_to_server(servicer, server):
                     request_deserializer=kvapi_dot_v1_dot_two__phase__commit__pb2.DecideRequest.FromString,
                     response_serializer=kvapi_dot_v1_dot_two__phase__commit__pb2.DecideResponse.SerializeToString,
             ),
-            'Status': grpc.unary_unary_rpc_method_handler(
-                    servicer.Status,
-                    request_deserializer=kvapi_dot_v1_dot_two__phase__commit__pb2.TwoPhaseCommitStatusRequest.FromString,
-                    response_serializer=kvapi_dot_v1_dot_two__phase__commit__pb2.TwoPhaseCommitStatusResponse.SerializeToString,
+            'Resolve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resolve,
+                    request_deserializer=kvapi_dot_v1_dot_two__phase__commit__pb2.ResolveRequest.FromString,
+                    response_serializer=kvapi_dot_v1_dot_two__phase__commit__pb2.ResolveResponse.SerializeToString,
+            ),
+            'Collect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Collect,
+                    request_deserializer=kvapi_dot_v1_dot_two__phase__commit__pb2.CollectRequest.FromString,
+                    response_serializer=kvapi_dot_v1_dot_two__phase__commit__pb2.CollectResponse.SerializeToString,
+            ),
+            'TransactionStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransactionStatus,
+                    request_deserializer=kvapi_dot_v1_dot_two__phase__commit__pb2.TransactionStatusRequest.FromString,
+                    response_serializer=kvapi_dot_v1_dot_two__phase__commit__pb2.TransactionStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -104,7 +138,7 @@ def add_TwoPhaseCommitServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TwoPhaseCommit(object):
-    """Two-phase commit between shards' leaders.
+    """Two-phase commit between shards' leaders. Every request may be repeated: its answer is then what stands.
     """
 
     @staticmethod
@@ -162,7 +196,7 @@ class TwoPhaseCommit(object):
             _registered_method=True)
 
     @staticmethod
-    def Status(request,
+    def Resolve(request,
             target,
             options=(),
             channel_credentials=None,
@@ -175,9 +209,63 @@ class TwoPhaseCommit(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/kvapi.v1.TwoPhaseCommit/Status',
-            kvapi_dot_v1_dot_two__phase__commit__pb2.TwoPhaseCommitStatusRequest.SerializeToString,
-            kvapi_dot_v1_dot_two__phase__commit__pb2.TwoPhaseCommitStatusResponse.FromString,
+            '/kvapi.v1.TwoPhaseCommit/Resolve',
+            kvapi_dot_v1_dot_two__phase__commit__pb2.ResolveRequest.SerializeToString,
+            kvapi_dot_v1_dot_two__phase__commit__pb2.ResolveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Collect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvapi.v1.TwoPhaseCommit/Collect',
+            kvapi_dot_v1_dot_two__phase__commit__pb2.CollectRequest.SerializeToString,
+            kvapi_dot_v1_dot_two__phase__commit__pb2.CollectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransactionStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvapi.v1.TwoPhaseCommit/TransactionStatus',
+            kvapi_dot_v1_dot_two__phase__commit__pb2.TransactionStatusRequest.SerializeToString,
+            kvapi_dot_v1_dot_two__phase__commit__pb2.TransactionStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

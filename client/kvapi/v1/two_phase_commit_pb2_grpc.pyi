@@ -29,33 +29,41 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TwoPhaseCommitStub:
-    """Two-phase commit between shards' leaders."""
+    """Two-phase commit between shards' leaders. Every request may be repeated: its answer is then what stands."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TwoPhaseCommitAsyncStub: ...
     Prepare: _grpc.UnaryUnaryMultiCallable[_two_phase_commit_pb2.PrepareRequest, _two_phase_commit_pb2.PrepareResponse]
-    """Phase one: stage the writes durably and vote."""
+    """Phase one: lock, compare and read, stage the writes durably, and vote. Waits for locks of older transactions."""
     Decide: _grpc.UnaryUnaryMultiCallable[_two_phase_commit_pb2.DecideRequest, _two_phase_commit_pb2.DecideResponse]
-    """Phase two: what the anchor's log decided. To the anchor: asks it to decide; the first decision in its log wins."""
-    Status: _grpc.UnaryUnaryMultiCallable[_two_phase_commit_pb2.TwoPhaseCommitStatusRequest, _two_phase_commit_pb2.TwoPhaseCommitStatusResponse]
+    """Asks the anchor to decide: the first decision in its log wins, and is the answer."""
+    Resolve: _grpc.UnaryUnaryMultiCallable[_two_phase_commit_pb2.ResolveRequest, _two_phase_commit_pb2.ResolveResponse]
+    """Phase two: tells a participant what the anchor's log decided."""
+    Collect: _grpc.UnaryUnaryMultiCallable[_two_phase_commit_pb2.CollectRequest, _two_phase_commit_pb2.CollectResponse]
+    """Reads one shard's part of a read-only transaction, at a moment when nothing of it is locked for writing."""
+    TransactionStatus: _grpc.UnaryUnaryMultiCallable[_two_phase_commit_pb2.TransactionStatusRequest, _two_phase_commit_pb2.TransactionStatusResponse]
     """Asks the anchor what was decided; with `push`, makes it decide."""
 
 @_typing.type_check_only
 class TwoPhaseCommitAsyncStub(TwoPhaseCommitStub):
-    """Two-phase commit between shards' leaders."""
+    """Two-phase commit between shards' leaders. Every request may be repeated: its answer is then what stands."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Prepare: _aio.UnaryUnaryMultiCallable[_two_phase_commit_pb2.PrepareRequest, _two_phase_commit_pb2.PrepareResponse]  # type: ignore[assignment]
-    """Phase one: stage the writes durably and vote."""
+    """Phase one: lock, compare and read, stage the writes durably, and vote. Waits for locks of older transactions."""
     Decide: _aio.UnaryUnaryMultiCallable[_two_phase_commit_pb2.DecideRequest, _two_phase_commit_pb2.DecideResponse]  # type: ignore[assignment]
-    """Phase two: what the anchor's log decided. To the anchor: asks it to decide; the first decision in its log wins."""
-    Status: _aio.UnaryUnaryMultiCallable[_two_phase_commit_pb2.TwoPhaseCommitStatusRequest, _two_phase_commit_pb2.TwoPhaseCommitStatusResponse]  # type: ignore[assignment]
+    """Asks the anchor to decide: the first decision in its log wins, and is the answer."""
+    Resolve: _aio.UnaryUnaryMultiCallable[_two_phase_commit_pb2.ResolveRequest, _two_phase_commit_pb2.ResolveResponse]  # type: ignore[assignment]
+    """Phase two: tells a participant what the anchor's log decided."""
+    Collect: _aio.UnaryUnaryMultiCallable[_two_phase_commit_pb2.CollectRequest, _two_phase_commit_pb2.CollectResponse]  # type: ignore[assignment]
+    """Reads one shard's part of a read-only transaction, at a moment when nothing of it is locked for writing."""
+    TransactionStatus: _aio.UnaryUnaryMultiCallable[_two_phase_commit_pb2.TransactionStatusRequest, _two_phase_commit_pb2.TransactionStatusResponse]  # type: ignore[assignment]
     """Asks the anchor what was decided; with `push`, makes it decide."""
 
 class TwoPhaseCommitServicer(metaclass=_abc_1.ABCMeta):
-    """Two-phase commit between shards' leaders."""
+    """Two-phase commit between shards' leaders. Every request may be repeated: its answer is then what stands."""
 
     @_abc_1.abstractmethod
     def Prepare(
@@ -63,7 +71,7 @@ class TwoPhaseCommitServicer(metaclass=_abc_1.ABCMeta):
         request: _two_phase_commit_pb2.PrepareRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_two_phase_commit_pb2.PrepareResponse, _abc.Awaitable[_two_phase_commit_pb2.PrepareResponse]]:
-        """Phase one: stage the writes durably and vote."""
+        """Phase one: lock, compare and read, stage the writes durably, and vote. Waits for locks of older transactions."""
 
     @_abc_1.abstractmethod
     def Decide(
@@ -71,14 +79,30 @@ class TwoPhaseCommitServicer(metaclass=_abc_1.ABCMeta):
         request: _two_phase_commit_pb2.DecideRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_two_phase_commit_pb2.DecideResponse, _abc.Awaitable[_two_phase_commit_pb2.DecideResponse]]:
-        """Phase two: what the anchor's log decided. To the anchor: asks it to decide; the first decision in its log wins."""
+        """Asks the anchor to decide: the first decision in its log wins, and is the answer."""
 
     @_abc_1.abstractmethod
-    def Status(
+    def Resolve(
         self,
-        request: _two_phase_commit_pb2.TwoPhaseCommitStatusRequest,
+        request: _two_phase_commit_pb2.ResolveRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_two_phase_commit_pb2.TwoPhaseCommitStatusResponse, _abc.Awaitable[_two_phase_commit_pb2.TwoPhaseCommitStatusResponse]]:
+    ) -> _typing.Union[_two_phase_commit_pb2.ResolveResponse, _abc.Awaitable[_two_phase_commit_pb2.ResolveResponse]]:
+        """Phase two: tells a participant what the anchor's log decided."""
+
+    @_abc_1.abstractmethod
+    def Collect(
+        self,
+        request: _two_phase_commit_pb2.CollectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_two_phase_commit_pb2.CollectResponse, _abc.Awaitable[_two_phase_commit_pb2.CollectResponse]]:
+        """Reads one shard's part of a read-only transaction, at a moment when nothing of it is locked for writing."""
+
+    @_abc_1.abstractmethod
+    def TransactionStatus(
+        self,
+        request: _two_phase_commit_pb2.TransactionStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_two_phase_commit_pb2.TransactionStatusResponse, _abc.Awaitable[_two_phase_commit_pb2.TransactionStatusResponse]]:
         """Asks the anchor what was decided; with `push`, makes it decide."""
 
 def add_TwoPhaseCommitServicer_to_server(servicer: TwoPhaseCommitServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
