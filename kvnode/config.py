@@ -204,6 +204,15 @@ class Eventual(Section):
     """After this long without a place in the log a write is handed on by whoever holds it, in its origin's stead."""
 
 
+class Transactions(Section):
+    """Transactions over several shards."""
+
+    push_after_ms: Milliseconds = 1000
+    """How long a shard waits for the decision of a transaction that it has voted for, before it has the anchor decide, which
+    aborts whatever is undecided. It bounds for how long a dead coordinator's locks are in the way; a transaction that needs
+    longer than this, to wait for its locks and to vote, is aborted and tried again."""
+
+
 class Storage(Section):
     """The log and the store on disk. Sizes are bytes, or text as "64MiB"."""
 
@@ -261,6 +270,7 @@ class Config(Section):
     election: Election = Election()
     replication: Replication = Replication()
     eventual: Eventual = Eventual()
+    transactions: Transactions = Transactions()
     storage: Storage = Storage()
     clock: Clock = Clock()
     log: Log = Log()
@@ -328,6 +338,7 @@ class Config(Section):
             eventual=Eventual(
                 replicate_interval_ms=rng.choice((0, 1, 5, 50)), relay_after_ms=heartbeat_ms * rng.randint(1, 20)
             ),
+            transactions=Transactions(push_after_ms=rng.choice((200, 500, 1000, 2000))),
             storage=Storage(
                 segment_size_bytes=rng.choice((64 * KIB, 256 * KIB, MIB)),
                 memtable_size_bytes=rng.choice((64 * KIB, 256 * KIB, MIB)),

@@ -69,8 +69,8 @@ class CompareFailed(KvnodeError):
 
 
 class SessionExpired(KvnodeError):
-    """The request's id is too old, or its clock too far ahead, to know whether it was executed before: this attempt was not, and
-    never will be. `clock` is what a new request's `started` should be."""
+    """The request's id is too old, or its clock too far ahead, to know whether it was executed before: this attempt was not,
+    and never will be. `clock` is what a new request's `started` should be."""
 
     code, reason, definite = 9, "SESSION_EXPIRED", True
 

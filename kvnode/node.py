@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from kvapi.v1 import cluster_pb2, failure_detection_pb2, gossip_pb2, message_pb2
+from kvapi.v1 import failure_detection_pb2, gossip_pb2, message_pb2
 from kvnode.api.kv_service import KvService
 from kvnode.config import Config
 from kvnode.errors import WrongCluster
@@ -28,12 +28,13 @@ from kvnode.protocol.raft.core import RaftSettings
 from kvnode.routing.local import LocalShards
 from kvnode.routing.router import Router
 from kvnode.routing.shard_map import make_shard_map
+from kvnode.routing.two_phase import TwoPhaseCommit
 from kvnode.runtime.driver import Driver
 from kvnode.runtime.endpoint import Endpoint
 from kvnode.runtime.envelope import Envelopes
 from kvnode.runtime.flusher import NODE_ROWS, Flusher
 from kvnode.runtime.heartbeats import Heartbeats
-from kvnode.runtime.membership import EVENT_ROW, Membership, StoredEvents
+from kvnode.runtime.membership import EVENT_ROW, Membership, stored_events
 from kvnode.runtime.outbox import PeerOutbox
 from kvnode.runtime.peers import PeerLink
 from kvnode.runtime.recovery import CLOCK_RECORD, FORMAT_VERSION, IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, replay
@@ -209,7 +210,7 @@ class Node:
             state=RECOVERING,
         )
         gossip = Gossip(member, list(peers), GossipSettings(**config.gossip.model_dump()), ports.rng)
-        events = self._stored_events(recovered)
+        events = stored_events(self.store.scan(NODE_ROWS, EVENT_ROW, bytes([EVENT_ROW[0] + 1])), recovered.events)
         self.membership = Membership(
             self.driver,
             self.replicas,
@@ -270,21 +271,19 @@ class Node:
         for link in links.values():
             link.on_held = self.local.on_held
         self.router = Router(self.me.node, self.shard_map, self.local, self.transport, detector.routable)
-        self.kv = KvService(self.router)
+        push_after = config.transactions.push_after_ms / 1000
+        self.two_phase = TwoPhaseCommit(self.router, self.envelopes, self.transport, self.stamp, push_after, ports.rng)
+        self.kv = KvService(self.router, self.two_phase.router)
         self.endpoint = Endpoint(
-            self.driver, self.replicas, self.envelopes, self.heartbeats, self.membership, self.snapshots, ports.tracing
+            self.driver,
+            self.replicas,
+            self.envelopes,
+            self.heartbeats,
+            self.membership,
+            self.snapshots,
+            ports.tracing,
+            self.two_phase.participants.handlers,
         )
-
-    def _stored_events(self, recovered: Recovered) -> StoredEvents:
-        """Events of the store and, behind them, those that only the log has."""
-        events: list[cluster_pb2.NodeEvent] = []
-        stored = 0
-        for key, row in self.store.scan(NODE_ROWS, EVENT_ROW, bytes([EVENT_ROW[0] + 1])):
-            stored = int.from_bytes(key[1:], "big") + 1
-            events.append(cluster_pb2.NodeEvent.FromString(row))
-        known = dict.fromkeys(event.SerializeToString() for event in events)
-        news = [event for event in recovered.events if event.SerializeToString() not in known]
-        return StoredEvents([*events, *news], stored, stored + len(news))
 
     def _save_peer_uids(self) -> None:
         self.driver.write_node_record(NodeRecord(PEERS_RECORD, json.dumps(self.envelopes.peer_uids).encode()))
@@ -334,6 +333,7 @@ class Node:
             await asyncio.sleep(TICK)
             self._ticks += 1
             self.membership.step()
+            self.two_phase.recovery.step()
             self.membership.detector.set_own_state(self.state)
             self.driver.watch_disk(self.config.election.timeout_ms_min / 1000)
             self._keep_clock_bound()
@@ -431,6 +431,7 @@ class Node:
             await asyncio.gather(self._housekeeping, return_exceptions=True)
         await self.heartbeats.stop()
         await self.outbox.stop()
+        await self.two_phase.stop()
         await self.membership.stop()
         await self.snapshots.stop()
         try:

@@ -43,3 +43,14 @@ class Origin(NamedTuple):
 
     node: NodeName
     incarnation: int
+
+
+class Txn(NamedTuple):
+    """A transaction over several shards. Of two, the smaller is the older."""
+
+    start: Hlc
+    id: bytes
+
+    def __str__(self) -> str:
+        """Its public name, "start.id"."""
+        return f"{self.start}.{self.id.hex()}"

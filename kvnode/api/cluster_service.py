@@ -10,13 +10,14 @@ import grpc
 from kvapi.v1 import cluster_pb2, cluster_pb2_grpc
 from kvnode import __version__
 from kvnode.api.status import abort
+from kvnode.api.transactions import TransactionAdmin
 from kvnode.errors import InvalidRequest, KvnodeError, NoLeader, NotLeader
 from kvnode.protocol.raft import leader
 from kvnode.routing.local import ROLES
 from kvnode.routing.router import replica_leader_change
 from kvnode.routing.shard_map import KEY_HASH
 from kvnode.shard.replica import Replica
-from kvnode.shard.state_machine import operation_id
+from kvnode.shard.superseded import operation_id
 from kvnode.types import NodeName, Seconds
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._transactions = TransactionAdmin(node)
 
     async def Locate(self, request: cluster_pb2.LocateRequest, context: Any) -> cluster_pb2.LocateResponse:
         """Where a key lives."""
@@ -62,6 +64,16 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
     async def Events(self, request: cluster_pb2.EventsRequest, context: Any) -> cluster_pb2.EventsResponse:
         """The failure detector's record."""
         return await self._serve(self.events, request, context)
+
+    async def Transactions(self, request: cluster_pb2.TransactionsRequest, context: Any) -> cluster_pb2.TransactionsResponse:
+        """Transactions that this node's replicas know."""
+        return await self._serve(self._transactions.list, request, context)
+
+    async def ResolveTransaction(
+        self, request: cluster_pb2.ResolveTransactionRequest, context: Any
+    ) -> cluster_pb2.ResolveTransactionResponse:
+        """Ends a transaction as its anchor says."""
+        return await self._serve(self._transactions.resolve, request, context)
 
     async def _serve(
         self, operation: Callable[[Request], Awaitable[Response]], request: Request, context: grpc.aio.ServicerContext[Any, Any]
@@ -96,7 +108,11 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         """The shard map, with leaders as this node knows them."""
         shard_map = self._node.shard_map
         response = cluster_pb2.TopologyResponse(
-            epoch=shard_map.epoch, cluster_id=self._node.config.cluster.id, members=self._members(), key_hash=KEY_HASH
+            epoch=shard_map.epoch,
+            cluster_id=self._node.config.cluster.id,
+            members=self._members(),
+            key_hash=KEY_HASH,
+            hlc=self._node.stamp(),
         )
         for shard, replicas in enumerate(shard_map.replicas):
             replica = self._node.replicas.get(shard)

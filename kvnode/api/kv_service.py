@@ -10,12 +10,13 @@ import grpc
 
 from kvapi.v1 import kv_pb2, kv_pb2_grpc
 from kvnode import limits
-from kvnode.api import convert
+from kvnode.api import check_txn, convert
 from kvnode.api.status import abort, to_operation_error
 from kvnode.errors import InvalidRequest, KvnodeError, Overloaded
 from kvnode.invariant import InvariantViolated
 from kvnode.routing.context import RequestContext
 from kvnode.routing.router import Router
+from kvnode.routing.transactions import TransactionRouter
 from kvnode.types import Seconds
 
 HOPS_KEY = "kvnode-hops"
@@ -36,8 +37,8 @@ Response = TypeVar("Response")
 class KvService(kv_pb2_grpc.KVServicer):
     """The servicer, for any transport that has grpc.aio's interface."""
 
-    def __init__(self, router: Router) -> None:
-        self._router = router
+    def __init__(self, router: Router, transactions: TransactionRouter) -> None:
+        self._router, self._transactions = router, transactions
         self._loop = router.local.driver.loop
         self.in_flight = 0
 
@@ -60,6 +61,10 @@ class KvService(kv_pb2_grpc.KVServicer):
     async def Batch(self, request: kv_pb2.BatchRequest, context: Any) -> kv_pb2.BatchResponse:
         """Runs independent operations at once."""
         return await self._serve(self.batch, request, context)
+
+    async def Txn(self, request: kv_pb2.TxnRequest, context: Any) -> kv_pb2.TxnResponse:
+        """Runs a transaction."""
+        return await self._serve(self.txn, request, context)
 
     async def Operation(self, request: kv_pb2.OperationRequest, context: Any) -> kv_pb2.OperationResponse:
         """Tells what became of an eventual write."""
@@ -119,6 +124,14 @@ class KvService(kv_pb2_grpc.KVServicer):
                 convert.show_text(item, item.key)
         return response
 
+    async def txn(self, request: kv_pb2.TxnRequest, context: RequestContext) -> kv_pb2.TxnResponse:
+        """Checks and serves a transaction."""
+        check_txn.check_txn(request)
+        response = await self._transactions.txn(request, context)
+        if request.text:
+            check_txn.show_text(request, response)
+        return response
+
     async def batch(self, request: kv_pb2.BatchRequest, context: RequestContext) -> kv_pb2.BatchResponse:
         """Serves independent operations at once; each has its own outcome."""
         convert.check_batch(request)
@@ -154,6 +167,7 @@ class KvService(kv_pb2_grpc.KVServicer):
             kv_pb2.DeleteRequest: self.delete,
             kv_pb2.RangeRequest: self.range,
             kv_pb2.BatchRequest: self.batch,
+            kv_pb2.TxnRequest: self.txn,
             kv_pb2.OperationRequest: self._router.operation,
         }
         return await handlers[type(request)](request, context)

@@ -8,7 +8,13 @@ from typing import Any
 
 import grpc
 
-from kvapi.v1 import election_pb2_grpc, failure_detection_pb2_grpc, gossip_pb2_grpc, replication_pb2_grpc
+from kvapi.v1 import (
+    election_pb2_grpc,
+    failure_detection_pb2_grpc,
+    gossip_pb2_grpc,
+    replication_pb2_grpc,
+    two_phase_commit_pb2_grpc,
+)
 from kvnode import limits
 from kvnode.api.status import abort
 from kvnode.errors import KvnodeError
@@ -20,6 +26,7 @@ class PeerService(
     gossip_pb2_grpc.GossipServicer,
     election_pb2_grpc.ElectionServicer,
     replication_pb2_grpc.ReplicationServicer,
+    two_phase_commit_pb2_grpc.TwoPhaseCommitServicer,
 ):
     """One servicer for all peer protocols."""
 
@@ -109,6 +116,26 @@ class PeerService(
 
     async def ReplicateEventual(self, request: Any, context: Any) -> Any:
         """Eventual writes to hold."""
+        return await self._handle(request, context)
+
+    async def Prepare(self, request: Any, context: Any) -> Any:
+        """A transaction's part to vote on."""
+        return await self._handle(request, context)
+
+    async def Decide(self, request: Any, context: Any) -> Any:
+        """A transaction's decision to log."""
+        return await self._handle(request, context)
+
+    async def Resolve(self, request: Any, context: Any) -> Any:
+        """A transaction's end."""
+        return await self._handle(request, context)
+
+    async def Collect(self, request: Any, context: Any) -> Any:
+        """A read-only transaction's part to read."""
+        return await self._handle(request, context)
+
+    async def TransactionStatus(self, request: Any, context: Any) -> Any:
+        """What became of a transaction."""
         return await self._handle(request, context)
 
     async def InstallSnapshot(self, requests: AsyncIterator[Any], context: Any) -> Any:

@@ -22,6 +22,8 @@ from kvapi.v1 import (
     kv_pb2_grpc,
     replication_pb2,
     replication_pb2_grpc,
+    two_phase_commit_pb2,
+    two_phase_commit_pb2_grpc,
 )
 from kvnode import limits
 from kvnode.api.cluster_service import ClusterService
@@ -72,7 +74,9 @@ class Server:
         gossip_pb2_grpc.add_GossipServicer_to_server(peer, server)
         election_pb2_grpc.add_ElectionServicer_to_server(peer, server)
         replication_pb2_grpc.add_ReplicationServicer_to_server(peer, server)
-        files = (kv_pb2, cluster_pb2, failure_detection_pb2, gossip_pb2, election_pb2, replication_pb2)
+        two_phase_commit_pb2_grpc.add_TwoPhaseCommitServicer_to_server(peer, server)
+        peers = (failure_detection_pb2, gossip_pb2, election_pb2, replication_pb2, two_phase_commit_pb2)
+        files = (kv_pb2, cluster_pb2, *peers)
         names = [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
 

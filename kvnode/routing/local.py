@@ -27,13 +27,17 @@ from kvnode.errors import (
 from kvnode.observe.replication_tracing import ReplicationTracing
 from kvnode.protocol.eventual.verdict import Current, Stamp, verdict
 from kvnode.protocol.raft.role import Role
+from kvnode.protocol.two_phase_commit.locks import Locks
 from kvnode.routing import session
 from kvnode.routing.context import RequestContext
+from kvnode.routing.locks import LockWaits
 from kvnode.runtime.driver import Driver
 from kvnode.runtime.envelope import Envelopes
 from kvnode.runtime.transport import PeerUnreachable, Transport
 from kvnode.shard.replica import Replica
-from kvnode.shard.state_machine import WriteResult, operation_id
+from kvnode.shard.state_machine import Applied
+from kvnode.shard.superseded import operation_id
+from kvnode.shard.transactions import Locked
 from kvnode.shard.version import Version
 from kvnode.types import Hlc, Index, Origin, Seconds, Shard
 
@@ -77,6 +81,7 @@ class LocalShards:
         self.driver, self.replicas = driver, replicas
         self._envelopes, self._transport, self._clock, self._tracing = envelopes, transport, clock, tracing
         self._loop = driver.loop
+        self.locks = LockWaits(driver.loop, clock)
         self._ack_waiters: dict[Shard, list[tuple[int, int, asyncio.Future[None]]]] = {}
         self.serving = True
         self.is_outcast: Callable[[], bool] = lambda: False
@@ -106,8 +111,18 @@ class LocalShards:
 
     # ---- strong -----------------------------------------------------------------------------------------------------
 
-    async def write(self, replica: Replica, command: replication_pb2.Command, context: RequestContext) -> WriteResult:
-        """Proposes a strong write on this leader and waits until it is applied."""
+    async def execute(
+        self, replica: Replica, command: replication_pb2.Command, wanted: Locks, context: RequestContext
+    ) -> Applied:
+        """Has a strong write applied on this leader, once no transaction holds a lock that is in the way of `wanted`."""
+        while True:
+            await self.locks.until_free(replica, wanted, context)
+            result = await self.propose(replica, command, context)
+            if not isinstance(result, Locked):
+                return result
+
+    async def propose(self, replica: Replica, command: replication_pb2.Command, context: RequestContext) -> Applied:
+        """Proposes a command on this leader and waits until it is applied."""
         self._check_deadline(context)
         self._check_writable()
         if len(replica.waiting) >= limits.PROPOSALS_PER_SHARD_MAX:
@@ -124,7 +139,7 @@ class LocalShards:
         try:
             replica.propose([(future, data)], self._loop.time())
             self.driver.wake(replica.shard)
-            result: WriteResult = await self._wait(future, context, lambda: self._late_write(replica.shard))
+            result: Applied = await self._wait(future, context, lambda: self._late_write(replica.shard))
             return result
         finally:
             if span is not None:
@@ -137,8 +152,11 @@ class LocalShards:
             shard=shard,
         )
 
-    async def read_barrier(self, replica: Replica, leader_name: str, context: RequestContext) -> None:
-        """Waits until this replica's applied state is one that a linearizable read may see (ReadIndex)."""
+    async def read_barrier(self, replica: Replica, leader_name: str, context: RequestContext) -> Index:
+        """Waits until this replica's applied state is one that a linearizable read may see (ReadIndex); answers the index.
+
+        What is locked by votes up to that index may be committed already: see `LockWaits.until_readable`.
+        """
         self._check_deadline(context)
         future = self._loop.create_future()
         if replica.is_leader:
@@ -149,7 +167,8 @@ class LocalShards:
             replica.waits.for_applied(await self._ask_index(replica.shard, leader_name, context), future)
         self.driver.wake(replica.shard)
         try:
-            await self._wait(future, context, lambda: self._late_read(replica.shard))
+            index: Index = await self._wait(future, context, lambda: self._late_read(replica.shard))
+            return index
         finally:
             replica.waits.forget(future)
 
@@ -260,7 +279,8 @@ class LocalShards:
         return shown
 
     def _overlay(self, replica: Replica, key: bytes, version: Version | None) -> Seen | None:
-        held = replica.holder.at_key(key)
+        # (What waits for a transaction to end has its place in the log, and no effect yet.)
+        held = [*replica.machine.waiting.at_key(key), *replica.holder.at_key(key)]
         shown: Seen | None = None
         current: Current | None = version.current if version else None
         for write in sorted(held, key=lambda w: (w.hlc, w.node, w.incarnation)):
@@ -277,8 +297,10 @@ class LocalShards:
         """The keys of [start, end) in order, None for those that do not exist (any more), so that whoever reads can count what
         it cost; valid while only synchronous code runs."""
         rows: Iterator[tuple[bytes, Version | None]] = replica.machine.scan(start, end)
-        if tentative and replica.holder.size:
-            held = sorted(key for key in replica.holder.keys_held() if start <= key and (end is None or key < end))
+        waiting = replica.machine.waiting
+        if tentative and (replica.holder.size or waiting):
+            keys = dict.fromkeys([*replica.holder.keys_held(), *waiting.keys()])
+            held = sorted(key for key in keys if start <= key and (end is None or key < end))
             rows = _merge(rows, iter([(key, None) for key in held]))
         for key, version in rows:
             shown = self._overlay(replica, key, version) if tentative else None

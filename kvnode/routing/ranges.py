@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kvapi.v1 import kv_pb2
 from kvnode.routing.local import Seen
+from kvnode.shard.evaluate import prefix_interval
 
 
 def range_bounds(request: kv_pb2.RangeRequest) -> tuple[bytes, bytes | None]:
@@ -11,17 +12,12 @@ def range_bounds(request: kv_pb2.RangeRequest) -> tuple[bytes, bytes | None]:
     start, end = request.start, request.end or None
     if request.prefix:
         start = max(start, request.prefix)
-        after = _after_prefix(request.prefix)
+        after = prefix_interval(request.prefix).end
         if after is not None:
             end = after if end is None else min(end, after)
     if request.page_token:
         start = max(start, request.page_token + b"\0")
     return start, end
-
-
-def _after_prefix(prefix: bytes) -> bytes | None:
-    stripped = prefix.rstrip(b"\xff")
-    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
 
 
 def key_value(key: bytes, seen: Seen, keys_only: bool) -> kv_pb2.KeyValue:

@@ -25,14 +25,16 @@ from kvnode.errors import (
     Overloaded,
     Unavailable,
 )
+from kvnode.protocol.two_phase_commit.locks import Interval, Locks
 from kvnode.routing import session
 from kvnode.routing.context import RequestContext
 from kvnode.routing.local import SCAN_ROWS_PER_TURN, LocalShards
 from kvnode.routing.ranges import key_value, range_bounds
 from kvnode.routing.shard_map import ShardMap
 from kvnode.runtime.transport import PeerUnreachable, Transport
+from kvnode.shard.client_sessions import WriteResult
 from kvnode.shard.replica import Replica
-from kvnode.shard.state_machine import operation_id, parse_operation_id
+from kvnode.shard.superseded import operation_id, parse_operation_id
 from kvnode.types import NodeName, Origin, Seconds, Shard
 
 STRONG, EVENTUAL = kv_pb2.CONSISTENCY_STRONG, kv_pb2.CONSISTENCY_EVENTUAL
@@ -63,7 +65,7 @@ class Router:
         replica = self.local.replicas.get(shard)
         return replica.raft.leader if replica else ""
 
-    def _nearest(self, shard: Shard) -> NodeName:
+    def nearest(self, shard: Shard) -> NodeName:
         """A healthy replica on another node, the preferred leader first."""
         others = [name for name in self.map.replicas[shard] if name != self.me]
         healthy = [name for name in others if self._healthy(name)]
@@ -71,14 +73,14 @@ class Router:
             raise Unavailable(f"shard {shard} has no other replica", shard=shard)
         return (healthy or others)[0]
 
-    async def _leader(self, shard: Shard, context: RequestContext, for_write: bool) -> NodeName:
+    async def leader(self, shard: Shard, context: RequestContext, for_write: bool) -> NodeName:
         """The shard's leader, or a replica that may know it; waits for an election within bounds.
 
         A write waits for the end of a handing-over too; a read need not, the old leader serves it until it is deposed.
         """
         replica = self.local.replicas.get(shard)
         if replica is None:
-            return self._nearest(shard)
+            return self.nearest(shard)
         until = min(context.deadline, self._loop.time() + LEADER_WAIT_MAX)
         while not replica.raft.leader or (for_write and replica.is_leader and replica.raft.transfer is not None):
             if not self.local.serving:
@@ -99,7 +101,8 @@ class Router:
                 self._leader_waits -= 1
         return replica.raft.leader
 
-    async def _forward(self, to: NodeName, request: Any, context: RequestContext, is_write: bool) -> Any:
+    async def forward(self, to: NodeName, request: Any, context: RequestContext, is_write: bool) -> Any:
+        """The answer of another node; at most `HOPS_MAX` times for one request."""
         if not context.may_forward:
             raise NotLeader(
                 f"{self.me} cannot serve the request, and it was forwarded {context.hops} times already",
@@ -134,20 +137,20 @@ class Router:
         if request.consistency == EVENTUAL:
             replica = self.local.replicas.get(shard)
             if replica is None:
-                forwarded: kv_pb2.PutResponse = await self._forward(self._nearest(shard), request, context, is_write=True)
+                forwarded: kv_pb2.PutResponse = await self.forward(self.nearest(shard), request, context, is_write=True)
                 return forwarded
             write, acks = await self.local.accept(replica, request.key, request.value, request.acks, request.session, context)
             served = self._served_eventual(replica, request.session, write)
             return kv_pb2.PutResponse(operation_id=operation_id(shard, replica.me, write.sequence), acks=acks, served=served)
-        leader = await self._leader(shard, context, for_write=True)
+        leader = await self.leader(shard, context, for_write=True)
         if leader != self.me:
-            response: kv_pb2.PutResponse = await self._forward(leader, request, context, is_write=True)
+            response: kv_pb2.PutResponse = await self.forward(leader, request, context, is_write=True)
             return response
         put = replication_pb2.PutCommand(key=request.key, value=request.value)
         if request.HasField("if_revision"):
             put.if_revision = request.if_revision
         replica = self.local.replicas[shard]
-        result = await self.local.write(replica, replication_pb2.Command(put=put), context)
+        result = await self._write(replica, request, replication_pb2.Command(put=put), context)
         return kv_pb2.PutResponse(
             revision=result.revision, served=self.local.served(replica, STRONG, request.session, revision=result.revision)
         )
@@ -158,22 +161,32 @@ class Router:
         if request.consistency == EVENTUAL:
             replica = self.local.replicas.get(shard)
             if replica is None:
-                forwarded: kv_pb2.DeleteResponse = await self._forward(self._nearest(shard), request, context, is_write=True)
+                forwarded: kv_pb2.DeleteResponse = await self.forward(self.nearest(shard), request, context, is_write=True)
                 return forwarded
             write, acks = await self.local.accept(replica, request.key, None, request.acks, request.session, context)
             served = self._served_eventual(replica, request.session, write)
             return kv_pb2.DeleteResponse(operation_id=operation_id(shard, replica.me, write.sequence), acks=acks, served=served)
-        leader = await self._leader(shard, context, for_write=True)
+        leader = await self.leader(shard, context, for_write=True)
         if leader != self.me:
-            response: kv_pb2.DeleteResponse = await self._forward(leader, request, context, is_write=True)
+            response: kv_pb2.DeleteResponse = await self.forward(leader, request, context, is_write=True)
             return response
         delete = replication_pb2.DeleteCommand(key=request.key)
         if request.HasField("if_revision"):
             delete.if_revision = request.if_revision
         replica = self.local.replicas[shard]
-        result = await self.local.write(replica, replication_pb2.Command(delete=delete), context)
+        result = await self._write(replica, request, replication_pb2.Command(delete=delete), context)
         served = self.local.served(replica, STRONG, request.session, revision=result.revision)
         return kv_pb2.DeleteResponse(found=result.existed, revision=result.revision, served=served)
+
+    async def _write(
+        self, replica: Replica, request: Any, command: replication_pb2.Command, context: RequestContext
+    ) -> WriteResult:
+        if request.HasField("request"):
+            command.request.CopyFrom(request.request)
+        result = await self.local.execute(replica, command, Locks(writes=(request.key,)), context)
+        if not isinstance(result, WriteResult):
+            raise InvalidRequest("request", "this id belongs to another request, which was a transaction")
+        return result
 
     def _served_eventual(self, replica: Replica, token: bytes, write: replication_pb2.EventualWrite) -> kv_pb2.Served:
         return self.local.served(replica, EVENTUAL, token, writes={replica.me: write.sequence}, hlc=write.hlc)
@@ -185,9 +198,9 @@ class Router:
         shard = self.map.shard_of(request.key)
         level = request.consistency
         replica = self.local.replicas.get(shard)
-        forward_to = await self._prepare_read(shard, replica, level, request.session, request.max_staleness_ms, context)
+        forward_to = await self._prepare_read(shard, replica, request, request.key, context)
         if forward_to or replica is None:
-            response: kv_pb2.GetResponse = await self._forward(forward_to, request, context, is_write=False)
+            response: kv_pb2.GetResponse = await self.forward(forward_to, request, context, is_write=False)
             return response
         seen = self.local.seen(replica, request.key, tentative=level in (EVENTUAL, SESSION))
         # (A tentative deletion is something that the session has seen, too.)
@@ -211,17 +224,18 @@ class Router:
         self,
         shard: Shard,
         replica: Replica | None,
-        level: kv_pb2.Consistency,
-        token: bytes,
-        max_staleness_ms: int,
+        request: kv_pb2.GetRequest | kv_pb2.RangeRequest,
+        what: bytes | Interval,
         context: RequestContext,
     ) -> NodeName:
         """Waits until this node's replica may serve the read; or names the node to forward it to."""
+        level, token, max_staleness_ms = request.consistency, request.session, request.max_staleness_ms
         if replica is None:
-            return self._nearest(shard)
+            return self.nearest(shard)
         if level == STRONG:
-            leader = await self._leader(shard, context, for_write=False)
-            await self.local.read_barrier(replica, leader, context)
+            leader = await self.leader(shard, context, for_write=False)
+            index = await self.local.read_barrier(replica, leader, context)
+            await self.local.locks.until_readable(replica, what, index, context)
             return ""
         now = self._loop.time()
         if level == SESSION:
@@ -229,10 +243,13 @@ class Router:
             # The leader has nobody to forward to: what it does not hold it waits for.
             share = SESSION_WAIT_SHARE if context.may_forward and not replica.is_leader else 1.0
             if await self.local.wait_session(replica, seen, now + (context.deadline - now) * share):
+                # (A transaction of the session may have been answered, and not yet be applied here.)
+                await self.local.locks.until_readable(replica, what, seen.revision if seen else 0, context)
                 return ""
         elif level == BOUNDED:
             staleness = replica.staleness(now)
             if staleness is not None and staleness * 1000 <= max_staleness_ms:
+                await self.local.locks.until_readable(replica, what, replica.applied, context)
                 return ""
         else:
             return ""
@@ -240,7 +257,7 @@ class Router:
             raise Unavailable(
                 f"shard {shard}: {self.me} is behind what was asked for, and so was the node that forwarded to it", shard=shard
             )
-        leader = await self._leader(shard, context, for_write=False)
+        leader = await self.leader(shard, context, for_write=False)
         if leader != self.me:
             return leader
         if level == SESSION:
@@ -249,7 +266,8 @@ class Router:
                 f"shard {shard}: {self.me} does not have everything that the session has seen yet; try again", shard=shard
             )
         # A leader that is behind the bound has not heard a majority for so long: it must ask.
-        await self.local.read_barrier(replica, leader, context)
+        index = await self.local.read_barrier(replica, leader, context)
+        await self.local.locks.until_readable(replica, what, index, context)
         return ""
 
     # ---- ranges -----------------------------------------------------------------------------------------------------
@@ -301,15 +319,13 @@ class Router:
         self, shard: Shard, request: kv_pb2.RangeRequest, context: RequestContext
     ) -> kv_pb2.RangeResponse | None:
         replica = self.local.replicas.get(shard)
-        forward_to = await self._prepare_read(
-            shard, replica, request.consistency, request.session, request.max_staleness_ms, context
-        )
+        forward_to = await self._prepare_read(shard, replica, request, Interval(*range_bounds(request)), context)
         if not forward_to:
             return None
         part = kv_pb2.RangeRequest()
         part.CopyFrom(request)
         part.shard = shard
-        response: kv_pb2.RangeResponse = await self._forward(forward_to, part, context, is_write=False)
+        response: kv_pb2.RangeResponse = await self.forward(forward_to, part, context, is_write=False)
         return response
 
     async def _count(self, replica: Replica, start: bytes, end: bytes | None, tentative: bool) -> int:
@@ -370,7 +386,7 @@ class Router:
             raise InvalidRequest("operation_id", f"there is no shard {shard}, the cluster has {self.map.shards}")
         replica = self.local.replicas.get(shard)
         if replica is None:
-            response: kv_pb2.OperationResponse = await self._forward(self._nearest(shard), request, context, is_write=False)
+            response: kv_pb2.OperationResponse = await self.forward(self.nearest(shard), request, context, is_write=False)
             return response
         known = self._operation(replica, origin, sequence)
         if known.state in (kv_pb2.OPERATION_STATE_APPLIED, kv_pb2.OPERATION_STATE_SUPERSEDED) or not context.may_forward:
@@ -384,7 +400,7 @@ class Router:
             return known
         soon = RequestContext(min(context.deadline, self._loop.time() + OPERATION_WAIT_MAX), context.hops)
         try:
-            asked: kv_pb2.OperationResponse = await self._forward(better, request, soon, is_write=False)
+            asked: kv_pb2.OperationResponse = await self.forward(better, request, soon, is_write=False)
         except KvnodeError:
             return known
         return known if asked.state == kv_pb2.OPERATION_STATE_UNKNOWN else asked
@@ -397,6 +413,8 @@ class Router:
             response.state = kv_pb2.OPERATION_STATE_SUPERSEDED
             response.revision, response.key = superseded.revision, superseded.key
             response.reason, response.superseded_by = superseded.outcome
+        elif machine.waiting and machine.waiting.has(origin, sequence):
+            response.state = kv_pb2.OPERATION_STATE_PENDING
         elif machine.sequenced.get(origin, 0) >= sequence:
             response.revision, response.key = machine.placed.get((origin, sequence), (0, b""))
             kept = response.revision > 0

@@ -5,7 +5,7 @@ Every protocol's request passes here, whatever transport brought it; so the simu
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from kvapi.v1 import election_pb2, failure_detection_pb2, gossip_pb2, replication_pb2
@@ -35,11 +35,13 @@ class Endpoint:
         membership: Membership,
         snapshots: Snapshots,
         tracing: ReplicationTracing,
+        transactions: Mapping[type, Callable[[Any], Awaitable[Any]]],
     ) -> None:
+        """`transactions`: who answers the requests of two-phase commit, by their type."""
         self._driver, self._replicas, self._envelopes = driver, replicas, envelopes
         self._heartbeats, self._membership, self._snapshots = heartbeats, membership, snapshots
         self._tracing = tracing
-        self._handlers = {
+        self._handlers: dict[type, Callable[[Any], Awaitable[Any]]] = {
             failure_detection_pb2.HeartbeatRequest: self._heartbeat,
             failure_detection_pb2.ProbeRequest: membership.on_probe,
             gossip_pb2.ExchangeRequest: self._gossip,
@@ -48,6 +50,7 @@ class Endpoint:
             replication_pb2.AppendRequest: self._append,
             replication_pb2.ReadIndexRequest: self._read_index,
             replication_pb2.ReplicateEventualRequest: self._replicate_eventual,
+            **transactions,
         }
 
     async def handle(self, request: Any) -> Any:

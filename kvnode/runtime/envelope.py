@@ -29,6 +29,14 @@ TYPES: Mapping[str, message_pb2.MessageType] = {
     "InstallSnapshotResponse": DATA,
     "ReplicateEventualRequest": DATA,
     "ReplicateEventualResponse": DATA,
+    "PrepareRequest": DATA,
+    "PrepareResponse": DATA,
+    "DecideRequest": DATA,
+    "DecideResponse": DATA,
+    "ResolveRequest": DATA,
+    "ResolveResponse": DATA,
+    "CollectRequest": DATA,
+    "CollectResponse": DATA,
 }
 """Everything else is CONTROL."""
 

@@ -24,6 +24,8 @@ from kvapi.v1 import (
     kv_pb2_grpc,
     replication_pb2,
     replication_pb2_grpc,
+    two_phase_commit_pb2,
+    two_phase_commit_pb2_grpc,
 )
 from kvnode import limits
 from kvnode.api.kv_service import HOPS_KEY
@@ -51,7 +53,14 @@ QUICK_OPTIONS: Sequence[tuple[str, Any]] = (
 )
 
 
-_BULK = (replication_pb2.AppendRequest, replication_pb2.ReplicateEventualRequest)
+_BULK = (
+    replication_pb2.AppendRequest,
+    replication_pb2.ReplicateEventualRequest,
+    two_phase_commit_pb2.PrepareRequest,
+    two_phase_commit_pb2.DecideRequest,
+    two_phase_commit_pb2.ResolveRequest,
+    two_phase_commit_pb2.CollectRequest,
+)
 
 
 class _Stream:
@@ -136,6 +145,7 @@ class _Connection:
         detection = failure_detection_pb2_grpc.FailureDetectionStub(self.channel)
         election = election_pb2_grpc.ElectionStub(self.channel)
         replication = replication_pb2_grpc.ReplicationStub(self.channel)
+        transactions = two_phase_commit_pb2_grpc.TwoPhaseCommitStub(self.channel)
         kv = kv_pb2_grpc.KVStub(self.channel)
         self.install_snapshot: Any = replication.InstallSnapshot
         self.streams: dict[type, Any] = {
@@ -149,10 +159,16 @@ class _Connection:
             gossip_pb2.ExchangeRequest: gossip_pb2_grpc.GossipStub(self.channel).Exchange,
             replication_pb2.ReadIndexRequest: replication.ReadIndex,
             replication_pb2.ReplicateEventualRequest: replication.ReplicateEventual,
+            two_phase_commit_pb2.PrepareRequest: transactions.Prepare,
+            two_phase_commit_pb2.DecideRequest: transactions.Decide,
+            two_phase_commit_pb2.ResolveRequest: transactions.Resolve,
+            two_phase_commit_pb2.CollectRequest: transactions.Collect,
+            two_phase_commit_pb2.TransactionStatusRequest: transactions.TransactionStatus,
             kv_pb2.PutRequest: kv.Put,
             kv_pb2.GetRequest: kv.Get,
             kv_pb2.DeleteRequest: kv.Delete,
             kv_pb2.RangeRequest: kv.Range,
+            kv_pb2.TxnRequest: kv.Txn,
             kv_pb2.OperationRequest: kv.Operation,
         }
         self._open: dict[type, _Stream] = {}

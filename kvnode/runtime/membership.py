@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -40,6 +40,18 @@ class StoredEvents(NamedTuple):
     """Number of the first event that is not in the store yet."""
     next: int
     """Number of the next event."""
+
+
+def stored_events(rows: Iterable[tuple[bytes, bytes]], logged: Sequence[cluster_pb2.NodeEvent]) -> StoredEvents:
+    """Events of the store's rows and, behind them, those that only the log has."""
+    events: list[cluster_pb2.NodeEvent] = []
+    stored = 0
+    for key, row in rows:
+        stored = int.from_bytes(key[1:], "big") + 1
+        events.append(cluster_pb2.NodeEvent.FromString(row))
+    known = dict.fromkeys(event.SerializeToString() for event in events)
+    news = [event for event in logged if event.SerializeToString() not in known]
+    return StoredEvents([*events, *news], stored, stored + len(news))
 
 
 class Membership:

@@ -301,7 +301,7 @@ class Replica:
             return
         followers = [p for peer, p in self.raft.progress.items() if peer in live]
         floors = [min(p.applied, p.eventual_floor) for p in followers]
-        up_to = min([self.holder.own_floor(self.applied), *floors])
+        up_to = min([self.holder.own_floor(self.applied), self.machine.waiting.floor(self.applied), *floors])
         horizon = self.machine.oldest_tombstones(limits.COLLECT_TOMBSTONES_MAX, up_to)
         if horizon:
             command = replication_pb2.Command(hlc=self.clock(), collect=replication_pb2.CollectCommand(horizon=horizon))
@@ -320,7 +320,7 @@ class Replica:
             else:
                 self.waits.for_applied(read.index, read.token)
         raft.out_reads.clear()
-        self._replies.extend(self.waits.released_by_state(self.applied, self._holds_more))
+        self._replies.extend(self.waits.released_by_state(self.applied, self._holds_more, self.machine.transactions.ends))
         self._holds_more = False
         hard_state, entries = raft.hard_state_due(), tuple(raft.entries_due())
         durable = None
@@ -403,6 +403,8 @@ class Replica:
             self._replies.append(Reply(waiting.token, outcome))
 
     def _sequence(self, now: Seconds) -> None:
+        if len(self.machine.waiting) >= limits.TRANSACTION_WAITING_EVENTUAL_MAX:
+            return
         while self._sequence_in_flight < limits.SEQUENCE_ENTRIES_IN_FLIGHT_MAX and self.takes_proposals and self.holder.size:
             writes = self.holder.next_to_sequence(
                 self.machine.sequenced, limits.SEQUENCE_ENTRY_WRITES_MAX, limits.SEQUENCE_ENTRY_SIZE_BYTES_MAX

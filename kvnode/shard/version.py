@@ -17,19 +17,24 @@ class Version(NamedTuple):
     """What the table holds for a key."""
 
     revision: Index
-    """Log index of the last write."""
+    """Log index of the last write; of a transaction's over several shards: of this shard's vote."""
     create_revision: Index
     """Log index of the write that created the key; of a tombstone: the deletion's."""
     version: int
     """Writes since the key was created."""
     hlc: Hlc
     strong_index: Index
-    """Log index of the last strong write."""
+    """Log index of the entry that made the last strong write take effect."""
     node: NodeName
     """Origin of an eventual write; empty for a strong one."""
     incarnation: int
     value: bytes | None
     """None: a tombstone."""
+
+    @property
+    def place(self) -> Index:
+        """Log index of the entry that made the last write take effect: who had applied it had seen the version."""
+        return max(self.revision, self.strong_index)
 
     @property
     def current(self) -> Current:

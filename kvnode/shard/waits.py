@@ -18,8 +18,9 @@ class Waits:
     def __init__(self, applied: Index) -> None:
         self._for_applied: dict[object, Index] = {}
         self._for_change: dict[object, None] = {}
+        self._for_end: dict[object, None] = {}
         self._for_leader: dict[object, None] = {}
-        self._applied_told = applied
+        self._applied_told, self._ends_told = applied, 0
         self._leader_told: LeaderView = ("", 0, False)
 
     def for_applied(self, index: Index, token: object) -> None:
@@ -30,6 +31,10 @@ class Waits:
         """Replied with None once an entry is applied, or an eventual write is durably held."""
         self._for_change[token] = None
 
+    def for_end(self, token: object) -> None:
+        """Replied with None once a transaction has ended in the shard."""
+        self._for_end[token] = None
+
     def for_leader(self, token: object) -> None:
         """Replied with None when the leader changes, or a handing-over begins or ends."""
         self._for_leader[token] = None
@@ -38,15 +43,20 @@ class Waits:
         """Nobody waits for the token any more."""
         self._for_applied.pop(token, None)
         self._for_change.pop(token, None)
+        self._for_end.pop(token, None)
         self._for_leader.pop(token, None)
 
-    def released_by_state(self, applied: Index, holds_more: bool) -> list[Reply]:
-        """Who need not wait any more, now that so much is applied and, maybe, more is held."""
+    def released_by_state(self, applied: Index, holds_more: bool, ends: int = 0) -> list[Reply]:
+        """Who need not wait any more, now that so much is applied, so many transactions have ended and, maybe, more is held."""
         released: list[Reply] = []
         if self._for_change and (holds_more or applied > self._applied_told):
             released.extend(Reply(token, None) for token in self._for_change)
             self._for_change.clear()
         self._applied_told = applied
+        if self._for_end and ends != self._ends_told:
+            released.extend(Reply(token, None) for token in self._for_end)
+            self._for_end.clear()
+        self._ends_told = ends
         if self._for_applied:
             for token, index in [wait for wait in self._for_applied.items() if wait[1] <= applied]:
                 del self._for_applied[token]

@@ -268,16 +268,14 @@ class Command(_message.Message):
     def __init__(self, hlc: _Optional[int] = ..., term_start: _Optional[_Union[TermStartCommand, _Mapping]] = ..., put: _Optional[_Union[PutCommand, _Mapping]] = ..., delete: _Optional[_Union[DeleteCommand, _Mapping]] = ..., sequence: _Optional[_Union[SequenceCommand, _Mapping]] = ..., collect: _Optional[_Union[CollectCommand, _Mapping]] = ..., transact: _Optional[_Union[TransactCommand, _Mapping]] = ..., prepare: _Optional[_Union[PrepareCommand, _Mapping]] = ..., decide: _Optional[_Union[DecideCommand, _Mapping]] = ..., resolve: _Optional[_Union[ResolveCommand, _Mapping]] = ..., forget: _Optional[_Union[ForgetCommand, _Mapping]] = ..., request: _Optional[_Union[_kv_pb2.RequestId, _Mapping]] = ...) -> None: ...
 
 class PreparedTransaction(_message.Message):
-    __slots__ = ("command", "index", "matched", "waiting")
+    __slots__ = ("command", "index", "matched")
     COMMAND_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     MATCHED_FIELD_NUMBER: _ClassVar[int]
-    WAITING_FIELD_NUMBER: _ClassVar[int]
     command: PrepareCommand
     index: int
     matched: bool
-    waiting: _containers.RepeatedCompositeFieldContainer[EventualWrite]
-    def __init__(self, command: _Optional[_Union[PrepareCommand, _Mapping]] = ..., index: _Optional[int] = ..., matched: bool = ..., waiting: _Optional[_Iterable[_Union[EventualWrite, _Mapping]]] = ...) -> None: ...
+    def __init__(self, command: _Optional[_Union[PrepareCommand, _Mapping]] = ..., index: _Optional[int] = ..., matched: bool = ...) -> None: ...
 
 class EndedTransaction(_message.Message):
     __slots__ = ("transaction", "committed", "succeeded", "committed_at", "unresolved", "number")
@@ -296,7 +294,7 @@ class EndedTransaction(_message.Message):
     def __init__(self, transaction: _Optional[_Union[_two_phase_commit_pb2.TransactionId, _Mapping]] = ..., committed: bool = ..., succeeded: bool = ..., committed_at: _Optional[int] = ..., unresolved: _Optional[_Iterable[int]] = ..., number: _Optional[int] = ...) -> None: ...
 
 class ClientSession(_message.Message):
-    __slots__ = ("session", "forgotten", "results", "active_at")
+    __slots__ = ("session", "forgotten", "results", "active_at", "active_index", "after")
     class Result(_message.Message):
         __slots__ = ("sequence", "revision", "existed", "compare_failed", "message", "response")
         SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -316,11 +314,15 @@ class ClientSession(_message.Message):
     FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_AT_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
     session: bytes
     forgotten: int
     results: _containers.RepeatedCompositeFieldContainer[ClientSession.Result]
     active_at: int
-    def __init__(self, session: _Optional[bytes] = ..., forgotten: _Optional[int] = ..., results: _Optional[_Iterable[_Union[ClientSession.Result, _Mapping]]] = ..., active_at: _Optional[int] = ...) -> None: ...
+    active_index: int
+    after: int
+    def __init__(self, session: _Optional[bytes] = ..., forgotten: _Optional[int] = ..., results: _Optional[_Iterable[_Union[ClientSession.Result, _Mapping]]] = ..., active_at: _Optional[int] = ..., active_index: _Optional[int] = ..., after: _Optional[int] = ...) -> None: ...
 
 class EventualBatch(_message.Message):
     __slots__ = ("shard", "node", "incarnation", "sequenced", "writes")

@@ -10,7 +10,8 @@ from kvapi.v1 import kv_pb2
 from kvnode import limits
 from kvnode.errors import CompareFailed
 from kvnode.invariant import InvariantViolated
-from kvnode.shard.state_machine import META, StateMachine, WriteResult, operation_id, parse_operation_id
+from kvnode.shard.state_machine import META, StateMachine, WriteResult
+from kvnode.shard.superseded import operation_id, parse_operation_id
 from kvnode.types import Entry, Origin
 from tests.unit.shard.machine import NOW, Command, Machine, eventual
 

@@ -1,0 +1,189 @@
+"""Waiting for the locks of transactions, on the node that wants something done.
+
+Owns who waits, in which order they go on, and wound-wait: an older transaction has younger ones that are in its way pushed, a
+younger one waits. The locks themselves are in the shard's replicated state; here nothing survives, and nothing need.
+
+Invariants: whoever waits for ever waits for somebody older (`protocol/two_phase_commit/locks.py`); who waited longest goes on
+first; a strong read waits only for votes at or below its index, so later transactions cannot hold it up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import insort
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from kvnode.errors import DeadlineExpired, NoLeader
+from kvnode.protocol.two_phase_commit.locks import Interval, Locks, LockTable, wounded_by
+from kvnode.routing.context import RequestContext
+from kvnode.runtime.tokens import deliver
+from kvnode.shard.replica import Replica
+from kvnode.types import Hlc, Index, Seconds, Shard, Txn
+
+WOUND_AFTER: Seconds = 0.05
+"""How long an older transaction waits for a younger one that may be about to end, before it has it pushed."""
+
+
+class _Waiter(NamedTuple):
+    """The age of a request, and what wakes it."""
+
+    age: Txn
+    number: int
+    future: asyncio.Future[None]
+
+
+class _Queue:
+    """Who waits for locks of one shard. As a token it wakes all, the oldest first."""
+
+    def __init__(self) -> None:
+        self._waiters: list[_Waiter] = []
+        self._number = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._waiters)
+
+    def add(self, age: Txn, future: asyncio.Future[None]) -> _Waiter:
+        """One more waits."""
+        self._number += 1
+        waiter = _Waiter(age, self._number, future)
+        insort(self._waiters, waiter, key=lambda one: one[:2])
+        return waiter
+
+    def remove(self, waiter: _Waiter) -> None:
+        """It waits no more."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+
+    def done(self) -> bool:
+        """Never: see `tokens.Token`."""
+        return False
+
+    def set_result(self, _: object, /) -> None:
+        """Something was given back."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            deliver(waiter.future, None)
+
+    def set_exception(self, exception: object, /) -> None:
+        """Likewise; each looks for itself."""
+        self.set_result(exception)
+
+
+class LockWaits:
+    """Of one node, over all its shards."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], Hlc]) -> None:
+        self._loop, self._clock = loop, clock
+        self._queues: dict[Shard, _Queue] = {}
+        self._claims: dict[Shard, LockTable] = {}
+        self.push: Callable[[Shard, Txn], None] = lambda shard, txn: None
+        """Has a transaction that is prepared in the shard decided, as an abort if it must be; see `recovery`."""
+
+    def waiting(self, shard: Shard) -> int:
+        """How many wait for locks of the shard."""
+        queue = self._queues.get(shard)
+        return len(queue._waiters) if queue else 0
+
+    # ---- strong writes and votes ------------------------------------------------------------------------------------
+
+    async def until_free(self, replica: Replica, wanted: Locks, context: RequestContext, me: Txn | None = None) -> None:
+        """Waits until nothing is in the way of `wanted`; `me`: the transaction that wants to vote, and may wound others.
+
+        Raises `DeadlineExpired` naming who holds what, `NoLeader` when this node leads no more.
+        """
+        if not self._conflicts(replica, wanted, me):
+            return
+        age = me or Txn(self._clock(), b"")
+        wound_at = self._loop.time() + WOUND_AFTER
+        while conflicts := self._conflicts(replica, wanted, me):
+            now = self._loop.time()
+            if now >= context.deadline:
+                raise DeadlineExpired(self._late(replica, conflicts) + "; nothing was stored")
+            if not replica.takes_proposals:
+                raise NoLeader(f"shard {replica.shard}: this node leads it no more; try again", shard=replica.shard)
+            if me is not None and now >= wound_at:
+                for holder in wounded_by(me, conflicts):
+                    self.push(replica.shard, holder)
+            until = wound_at if me is not None and now < wound_at else context.deadline
+            await self._woken(replica, age, min(until, context.deadline))
+
+    def _conflicts(self, replica: Replica, wanted: Locks, me: Txn | None) -> tuple[Txn, ...]:
+        locks, claims = replica.machine.transactions.locks, self._claims.get(replica.shard)
+        if not locks and not claims:
+            return ()
+        return locks.conflicts(wanted, me) + (claims.conflicts(wanted, me) if claims else ())
+
+    @contextmanager
+    def claim(self, replica: Replica, me: Txn, wanted: Locks) -> Iterator[None]:
+        """While a vote is on its way through the log, nobody else need try the same locks."""
+        claims = self._claims.setdefault(replica.shard, LockTable())
+        if claims.held(me) or claims.conflicts(wanted):
+            # The same request twice at once: the log tells them apart.
+            yield
+            return
+        claims.take(me, wanted)
+        try:
+            yield
+        finally:
+            claims.release(me)
+            queue = self._queues.get(replica.shard)
+            if queue:
+                queue.set_result(None)
+
+    # ---- reads ------------------------------------------------------------------------------------------------------
+
+    async def until_readable(self, replica: Replica, what: bytes | Interval, index: Index, context: RequestContext) -> None:
+        """Waits until the transactions that had locked the key, or a key of the interval, for writing by a vote at or below
+        `index` have ended on this replica. Raises `DeadlineExpired` naming them."""
+        if not replica.machine.transactions.locks:
+            return
+        while blocking := self._blocking(replica, what, index):
+            if self._loop.time() >= context.deadline:
+                raise DeadlineExpired(self._late(replica, blocking))
+            await self._woken(replica, Txn(index, b""), context.deadline)
+
+    @staticmethod
+    def _blocking(replica: Replica, what: bytes | Interval, index: Index) -> tuple[Txn, ...]:
+        transactions = replica.machine.transactions
+        if isinstance(what, bytes):
+            writer = transactions.locks.writer(what)
+            writers: tuple[Txn, ...] = () if writer is None else (writer,)
+        else:
+            writers = tuple(dict.fromkeys(transactions.locks.writers_within(what)))
+        return tuple(txn for txn in writers if transactions.prepared[txn].index <= index)
+
+    async def until_quiet(self, replica: Replica, wanted: Locks, rounds_max: int, context: RequestContext) -> bool:
+        """Waits until nobody has locked anything of `wanted` for writing, at most so many times; False: still locked."""
+        reads = Locks((), wanted.writes + wanted.reads, wanted.ranges)
+        for _ in range(rounds_max):
+            if not replica.machine.transactions.locks.conflicts(reads):
+                return True
+            if self._loop.time() >= context.deadline:
+                break
+            await self._woken(replica, Txn(0, b""), context.deadline)
+        return not replica.machine.transactions.locks.conflicts(reads)
+
+    # ---- waiting ----------------------------------------------------------------------------------------------------
+
+    async def _woken(self, replica: Replica, age: Txn, until: Seconds) -> None:
+        """Waits until something was given back in the shard, its leader changed, or the time has come."""
+        queue = self._queues.setdefault(replica.shard, _Queue())
+        future: asyncio.Future[None] = self._loop.create_future()
+        waiter = queue.add(age, future)
+        replica.waits.for_end(queue)
+        replica.waits.for_leader(future)
+        timer = self._loop.call_at(until, deliver, future, None)
+        try:
+            await future
+        finally:
+            timer.cancel()
+            queue.remove(waiter)
+            replica.waits.forget(future)
+
+    def _late(self, replica: Replica, holders: tuple[Txn, ...]) -> str:
+        prepared = replica.machine.transactions.prepared.get(holders[0])
+        who = f"transaction {holders[0]}" + (f" (its anchor is shard {prepared.command.anchor})" if prepared else "")
+        more = f" and {len(holders) - 1} more" if len(holders) > 1 else ""
+        return f"shard {replica.shard}: the deadline passed while {who}{more} had locked what was asked for"

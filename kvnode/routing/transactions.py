@@ -1,0 +1,81 @@
+"""Chooses how a transaction is served: inside one shard by one log entry, over several by two-phase commit, read-only without
+either; here, or on the node that leads the anchor."""
+
+from __future__ import annotations
+
+from kvapi.v1 import kv_pb2, replication_pb2
+from kvnode.errors import InvalidRequest
+from kvnode.routing.context import RequestContext
+from kvnode.routing.coordinators import Coordinators
+from kvnode.routing.parts import Parts, split
+from kvnode.routing.router import STRONG, Router
+from kvnode.shard.evaluate import locks_of, matches, results_of
+from kvnode.types import Shard
+
+
+class TransactionRouter:
+    """`KV.Txn`, on checked requests."""
+
+    def __init__(self, router: Router, coordinators: Coordinators) -> None:
+        self._router, self._coordinators = router, coordinators
+        self._local = router.local
+
+    async def txn(self, request: kv_pb2.TxnRequest, context: RequestContext) -> kv_pb2.TxnResponse:
+        """The outcome, with what was served; the last one's session token covers all, and what the request's covered."""
+        parts = split(request, self._router.map)
+        response = await self._serve(request, parts, context)
+        if response.served and not context.hops:
+            # Tokens written one after the other are their union.
+            whole = request.session + b"".join(served.session for served in response.served)
+            response.served[-1].session = whole
+        return response
+
+    async def _serve(self, request: kv_pb2.TxnRequest, parts: Parts, context: RequestContext) -> kv_pb2.TxnResponse:
+        if len(parts.parts) == 1 and parts.reads_only:
+            return await self._read(request, parts.anchor, context)
+        if parts.reads_only:
+            found = await self._coordinators.read(request, parts, context)
+            if found is not None:
+                return found
+        leader = await self._router.leader(parts.anchor, context, for_write=True)
+        if leader != self._router.me:
+            forwarded: kv_pb2.TxnResponse = await self._router.forward(leader, request, context, is_write=not parts.reads_only)
+            return forwarded
+        if len(parts.parts) > 1:
+            return await self._coordinators.run(request, parts, context)
+        return await self._transact(request, parts, context)
+
+    async def _transact(self, request: kv_pb2.TxnRequest, parts: Parts, context: RequestContext) -> kv_pb2.TxnResponse:
+        """Inside one shard: one log entry."""
+        part, replica = parts.parts[parts.anchor], self._local.replicas[parts.anchor]
+        command = replication_pb2.Command(transact=replication_pb2.TransactCommand(part=part))
+        if request.HasField("request"):
+            command.request.CopyFrom(request.request)
+        result = await self._local.execute(replica, command, locks_of(part), context)
+        if not isinstance(result, bytes):
+            raise InvalidRequest("request", "this id belongs to another request, which was no transaction")
+        response = kv_pb2.TxnResponse.FromString(result)
+        response.served.append(self._local.served(replica, STRONG, b""))
+        return response
+
+    async def _read(self, request: kv_pb2.TxnRequest, shard: Shard, context: RequestContext) -> kv_pb2.TxnResponse:
+        """Inside one shard, read-only: one ReadIndex read, of one applied state."""
+        replica = self._local.replicas.get(shard)
+        if replica is None:
+            forwarded: kv_pb2.TxnResponse = await self._router.forward(
+                self._router.nearest(shard), request, context, is_write=False
+            )
+            return forwarded
+        part = split(request, self._router.map).parts[shard]
+        leader = await self._router.leader(shard, context, for_write=False)
+        index = await self._local.read_barrier(replica, leader, context)
+        locks = locks_of(part)
+        for key in locks.reads:
+            await self._local.locks.until_readable(replica, key, index, context)
+        for interval in locks.ranges:
+            await self._local.locks.until_readable(replica, interval, index, context)
+        succeeded = matches(replica.machine, part.compare)
+        results = results_of(replica.machine, part.then if succeeded else part.otherwise, 0)
+        response = kv_pb2.TxnResponse(succeeded=succeeded, results=results)
+        response.served.append(self._local.served(replica, STRONG, b""))
+        return response
