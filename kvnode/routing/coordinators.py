@@ -221,8 +221,8 @@ class _Attempt:
                     raise Unavailable("the node stops; use another one")
                 shard, answer = await self._inbox.get()
                 actions, refused = self._on_answer(shard, answer)
-        except BaseException:
-            # (The caller is gone, or the node stops.)
+        except (Exception, asyncio.CancelledError):
+            # The caller is gone, or the node stops.
             self._coordinators.resolve(self.machine, self.machine.on_out_of_time("its coordinator gave up"))
             raise
         finally:

@@ -77,7 +77,8 @@ class Flusher:
             return False
         size = sum(table.size_bytes for table in self._tables.values())
         old = self._driver.loop.time() - self._flushed_at >= self._interval
-        return size >= self._memtable_size_bytes or (old and size > 0)
+        # (Not every entry writes into the table before it is frozen: votes, ends and results do not.)
+        return size >= self._memtable_size_bytes or (old and any(r.applied > r.flushed for r in self._replicas.values()))
 
     async def maybe_flush(self) -> None:
         """To be called regularly."""

@@ -184,9 +184,8 @@ async def test_graceful_stops_of_all_nodes_in_turn_hand_leadership_over(cluster:
                 await asyncio.to_thread(cluster.start, name)
                 await asyncio.to_thread(cluster.wait_caught_up, name)
         await harness.verify(client, writers.ledger, "roll")
-        # One call that reaches a closing server too late has an unknown outcome, and may carry every writer's operation; all
-        # others are answered or tried elsewhere.
-        assert len(writers.ledger.errors) <= 6, writers.ledger.errors
+        # What reached a server that was closing is tried again under its name.
+        assert not writers.ledger.errors, writers.ledger.errors
         assert len(writers.ledger.strong) > 200
 
 
