@@ -387,10 +387,11 @@ class Node:
         return len(well) > len(replica.raft.voters) // 2
 
     def _hand_over(self, replica: Replica, now: Seconds) -> None:
-        """Begins to give a leadership to the healthy follower that is closest behind."""
+        """Begins to give a leadership to the healthy follower that is closest behind; rather to one that serves already."""
         detector = self.membership.detector
-        healthy = [peer for peer in replica.raft.progress if detector.healthy(peer) and detector.state(peer) == ACTIVE]
-        successor = leader.most_advanced_follower(replica.raft, healthy)
+        healthy = [peer for peer in replica.raft.progress if detector.healthy(peer)]
+        ranked = [[peer for peer in healthy if detector.state(peer) == state] for state in (ACTIVE, RECOVERING)]
+        successor = leader.most_advanced_follower(replica.raft, ranked[0] or ranked[1])
         if successor and leader.start_transfer(replica.raft, successor, now):
             self.driver.wake(replica.shard)
 

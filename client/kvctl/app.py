@@ -11,14 +11,14 @@ from typing import Annotated
 
 import typer
 
-from kvctl import cluster_commands, demo_command, key_commands, playground_commands
+from kvctl import cluster_commands, demo_command, key_commands, playground_commands, txn_commands
 from kvctl.command import Call, DirOption, EndpointsOption, OutputOption, TimeoutOption
 from kvctl.output import Output
 from kvctl.usage_errors import Program
 
 EPILOG = (
     "Exit codes: 0 ok, 1 not found, 2 usage, 3 compare failed, 4 unavailable or no leader, 5 outcome unknown, "
-    "6 refused (overloaded, no space), 7 internal error, 8 playground or demo failed."
+    "6 refused (overloaded, no space, conflict), 7 internal error, 8 playground or demo failed."
 )
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
 )
+txn = typer.Typer(cls=txn_commands.TxnGroup, no_args_is_help=True, help="Transactions: run one, look after those under way.")
 cluster = typer.Typer(no_args_is_help=True, help="A playground: a cluster of daemons on this machine.")
 
 
@@ -58,6 +59,8 @@ def root(
 
 
 key_commands.register(app)
+txn_commands.register(txn)
+app.add_typer(txn, name="txn", rich_help_panel=key_commands.PANEL)
 cluster_commands.register(app)
 playground_commands.register(cluster)
 app.add_typer(cluster, name="cluster", rich_help_panel="Playground")

@@ -30,7 +30,8 @@ KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The key.")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most so many, the latest first.")]
 
 
-def _open(call: Call) -> Admin:
+def open_admin(call: Call) -> Admin:
+    """A conversation with the cluster that the options name."""
     from kvctl.admin import Admin  # gRPC is slow to import; --help does without
 
     return Admin(call.endpoints, call.timeout_s)
@@ -84,7 +85,7 @@ def locate(call: Call, key: KeyArgument) -> None:
     from kvapi.v1 import cluster_pb2
 
     request = cluster_pb2.LocateRequest(key=call.encoding.decode(key, "KEY"))
-    with _open(call) as admin:
+    with open_admin(call) as admin:
         _, answer = admin.any(lambda stub, timeout_s: stub.Locate(request, timeout=timeout_s))
     if call.as_json:
         print_json(call.encoding.json_field("key", request.key) | as_plain(answer))
@@ -101,7 +102,7 @@ def status(
     """Show every node: state, leads, sizes, memory. Nodes that do not answer are shown as such."""
     from kvapi.v1 import cluster_pb2
 
-    with _open(call) as admin:
+    with open_admin(call) as admin:
         _, known = admin.members()
         names = {member.address: member.name for member in known.members}
         answers = admin.each(
@@ -172,7 +173,7 @@ def members(call: Call) -> None:
     """Show the members, as one node sees them."""
     from kvapi.v1 import message_pb2
 
-    with _open(call) as admin:
+    with open_admin(call) as admin:
         address, answer = admin.members()
     if call.as_json:
         print_json({"as_seen_by": address, **as_plain(answer)})
@@ -190,7 +191,7 @@ def members(call: Call) -> None:
 
 def topology(call: Call) -> None:
     """Show the shard map: each shard's leader, term and replicas."""
-    with _open(call) as admin:
+    with open_admin(call) as admin:
         answer = admin.topology()
     if call.as_json:
         print_json(as_plain(answer))
@@ -212,7 +213,7 @@ def transfer(
     from kvapi.v1 import cluster_pb2
 
     request = cluster_pb2.TransferLeadershipRequest(shard=shard, to=to)
-    with _open(call) as admin:
+    with open_admin(call) as admin:
         shape = admin.topology()
         _lead_first(admin, shape, shard)  # only the leader can hand it over
         place = next((place for place in shape.shards if place.shard == shard), None)
@@ -241,7 +242,7 @@ def superseded(
     from kvapi.v1 import cluster_pb2, kv_pb2
 
     total, writes = 0, []
-    with _open(call) as admin:
+    with open_admin(call) as admin:
         shape = admin.topology()
         for place in shape.shards:
             if shard is not None and place.shard != shard:
@@ -280,7 +281,7 @@ def events(
     from kvapi.v1 import cluster_pb2, message_pb2
 
     request = cluster_pb2.EventsRequest(node=node, limit=limit)
-    with _open(call) as admin:
+    with open_admin(call) as admin:
         _, known = admin.members()
         names = {member.address: member.name for member in known.members}
         answers = admin.each(list(names), lambda stub, timeout_s: stub.Events.future(request, timeout=timeout_s))

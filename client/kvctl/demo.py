@@ -2,9 +2,10 @@
 
 Owns the plot. Nothing is staged: what is printed was measured in this run, and a claim that does not hold makes it fail.
 
-The acts: three daemons start; an open loop of strong and eventual operations runs; the leader of the busiest shard is killed
-with SIGKILL while writes go on; it comes back and catches up; a node that cannot reach the others takes an eventual write,
-which converges; another one is superseded by a strong write; every acknowledged write is read back.
+The acts: three daemons start; an open loop of strong and eventual operations runs, and money moves between two shards; the
+leader of the busiest shard is killed with SIGKILL in the middle of a transfer; it comes back and catches up; a node that cannot
+reach the others takes an eventual write, which converges; another one is superseded by a strong write; every acknowledged write
+is read back.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ from kvapi.v1 import kv_pb2, kv_pb2_grpc
 from kvctl.demo_checks import CONVERGENCE_TIMEOUT_S, NODE_TIMEOUT_S, Checks
 from kvctl.demo_load import BUSY_TAG, Load, longest_gap_s
 from kvctl.demo_story import Story, span
+from kvctl.demo_transfers import SUCCESS, TELLERS, Transfers
 from kvctl.failures import ExitCode, Failure
 from kvctl.playground import Playground, PlaygroundError, free_base_port
 
@@ -67,15 +70,18 @@ class Demo:
         """All acts."""
         await self.start()
         async with kvclient.connect(self.playground.uri) as client:
-            load = Load(client, RATE)
-            running = asyncio.create_task(load.run())
+            load, transfers = Load(client, RATE), Transfers(client)
+            await transfers.open()
+            running = asyncio.gather(load.run(), transfers.run())
             try:
                 await self.serve(load)
-                await self.crash(client, load)
+                await self.crash(client, transfers)
             finally:
                 load.stop()
+                transfers.stop()
                 await running
             self.crash_report(load)
+            await self.audit(transfers)
             await self.island(client)
             await self.supersede(client)
             await self.verify(client, load)
@@ -114,7 +120,7 @@ class Demo:
             f"the busy shard never paused longer than [bold]{span(gap)}[/]"
         )
 
-    async def crash(self, client: kvclient.AsyncClient, load: Load) -> None:
+    async def crash(self, client: kvclient.AsyncClient, transfers: Transfers) -> None:
         """kill -9 of a leader, and its return."""
         story, figures, playground = self.story, self.figures, self.playground
         shape = await asyncio.to_thread(self.checks.topology)
@@ -122,7 +128,8 @@ class Demo:
         victim = next(member.name for member in shape.members if member.address == location.leader)
         led = sorted(shard.shard for shard in shape.shards if shard.leader == victim)
         self.victim_shards, self.busy_shard = set(led), location.shard
-        story.chapter(f"kill -9 {victim}, the leader of the busy shard, while writes go on")
+        story.chapter(f"kill -9 {victim}, the leader of the busy shard, in the middle of transfers")
+        await transfers.volley()
         self.killed_at = time.monotonic()
         playground.kill(victim)
         figures.values |= {"victim": victim, "busy_shard": location.shard, "shards_led": led}
@@ -170,6 +177,36 @@ class Demo:
         self.story.fact(f"shards that the survivors led all along: longest gap [bold]{span(gaps['led_by_survivors'])}[/]")
         failed = ", ".join(f"{count} {reason}" for reason, count in ledger.failures.most_common()) or "none"
         self.story.fact(f"of {load.issued:,} operations in the whole run failed: [bold]{failed}[/]")
+
+    async def audit(self, transfers: Transfers) -> None:
+        """What the crash did to the transfers."""
+        book, wrong = transfers.book, transfers.wrong_sums
+        others = Counter(transfer.reported for transfer in book if transfer.reported != SUCCESS)
+        struck = [transfer.ended - self.killed_at for transfer in book if transfer.began <= self.killed_at < transfer.ended]
+        balanced = await self.checks.patiently(transfers.balanced)
+        self.figures.values |= {
+            "transfers": len(book),
+            "transfers_without_success": dict(others),
+            "transfers_refused": dict(transfers.refusals),
+            "transfers_struck_s": [round(seconds, 4) for seconds in struck],
+            "audits": transfers.audits,
+            "audits_wrong": len(wrong),
+        }
+        self.story.chapter("Money moved between the busy shard and others all the while")
+        sums = f"{len(wrong)} saw another sum, as {wrong[0]:,}" if wrong else "the sum was always the same"
+        self.story.claim(
+            balanced and not wrong,
+            f"{transfers.audits:,} read-only transactions looked at all {2 * TELLERS} accounts: [bold]{sums}[/]"
+            + ("" if balanced else "; what is there now is not what was acknowledged"),
+        )
+        told = ", ".join(f"{count} ended with {reason}" for reason, count in others.items()) or "the crash struck none"
+        if struck and not others:
+            told = (
+                f"all reported success, of the {len(struck)} that the crash struck the last after [bold]{span(max(struck))}[/]"
+            )
+        self.story.claim(
+            bool(struck) and not others, f"{len(book):,} transfers, each a compare-and-set of two accounts: {told}"
+        )
 
     async def island(self, client: kvclient.AsyncClient) -> None:
         """An eventual write on a node that cannot reach the others."""

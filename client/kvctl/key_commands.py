@@ -116,7 +116,8 @@ def served_text(served: Served) -> str:
     return f"{level}, by {served.node} ({served.role.name.lower()}), shard {served.shard}{staleness}"
 
 
-def _remark(text: str) -> None:
+def remark(text: str) -> None:
+    """Something for a person at a terminal, beside the answer."""
     if sys.stderr.isatty():
         print(f"\x1b[2m{printable(text)}\x1b[0m", file=sys.stderr)
 
@@ -141,7 +142,7 @@ def _written(call: Call, key: bytes, result: Any, **more: Any) -> None:
     else:
         print(f"{'deleted' if 'found' in more else 'ok'}  revision {result.revision}")
     if not call.as_json:
-        _remark(served_text(result.served))
+        remark(served_text(result.served))
 
 
 def put(
@@ -178,7 +179,7 @@ def get(
             {
                 **call.encoding.json_field("key", name),
                 "found": found is not None,
-                **({} if found is None else _item_json(call, name, found)),
+                **({} if found is None else item_json(call, name, found)),
                 "served": served_json(answer.served),
             }
         )
@@ -193,7 +194,7 @@ def get(
     else:
         print_value(call.encoding, found.value)
     tentative = "TENTATIVE: may still be superseded; " if found.tentative else ""
-    _remark(f"{tentative}revision {found.revision}, version {found.version}; {served_text(answer.served)}")
+    remark(f"{tentative}revision {found.revision}, version {found.version}; {served_text(answer.served)}")
 
 
 def delete(
@@ -234,7 +235,8 @@ def cas(
     _written(call, name, result)
 
 
-def _item_json(call: Call, key: bytes, item: Any) -> dict[str, Any]:
+def item_json(call: Call, key: bytes, item: Any) -> dict[str, Any]:
+    """A key and what it holds, for programs."""
     return {
         **call.encoding.json_field("key", key),
         **call.encoding.json_field("value", item.value),
@@ -298,7 +300,7 @@ def _page_token(text: str) -> bytes:
 
 def _print_range(call: Call, items: list[KeyValue], token: bytes, keys_only: bool) -> None:
     if call.as_json:
-        plain = [_item_json(call, item.key, item) for item in items]
+        plain = [item_json(call, item.key, item) for item in items]
         if keys_only:
             plain = [{name: value for name, value in item.items() if not name.startswith("value")} for item in plain]
         print_json({"items": plain, "next_page": token.hex()})
@@ -354,7 +356,7 @@ def operation(
             why = f"  by {winner} ({result.reason.name.lower().replace('_', ' ')})"
         place = f"  revision {result.revision}" if result.revision else ""
         print(f"{result.state.name.lower()}{place}{why}")
-        _remark(served_text(result.served))
+        remark(served_text(result.served))
     if result.state is OperationState.UNKNOWN:
         if call.as_json:
             raise SystemExit(int(ExitCode.NOT_FOUND))

@@ -135,9 +135,11 @@ def _print_rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]], num
 
 
 _STYLES = {
-    **dict.fromkeys(("ACTIVE", "running", "leader", "APPLIED"), "green"),
+    **dict.fromkeys(("ACTIVE", "running", "leader", "APPLIED", "COMMITTED"), "green"),
     **dict.fromkeys(("FAILED", "died", "no answer", "none"), "bold red"),
-    **dict.fromkeys(("INACTIVE", "RECOVERING", "paused", "PENDING", "SUPERSEDED", "candidate"), "yellow"),
+    **dict.fromkeys(
+        ("INACTIVE", "RECOVERING", "paused", "PENDING", "SUPERSEDED", "PREPARED", "COMMITTING", "candidate"), "yellow"
+    ),
     "stopped": "dim",
 }
 """Colours of words that a person looks for."""

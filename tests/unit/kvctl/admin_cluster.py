@@ -8,12 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
+
 from kvapi.v1 import cluster_pb2, kv_pb2, message_pb2
+from kvapi.v1 import two_phase_commit_pb2 as pb
 from tests.unit.kvclient.fake_cluster import FakeCluster, FakeNode, Refusal
 
 
 class AdminNode(FakeNode):
-    """A fake node that also tells its status, the members, superseded writes and events."""
+    """A fake node that also tells its status, the members, superseded writes, events and transactions."""
+
+    def __init__(self, cluster: FakeCluster, name: str) -> None:
+        super().__init__(cluster, name)
+        self.transaction_infos: list[cluster_pb2.TransactionInfo] = []
+        self.refuses_to_resolve = False
 
     async def Status(self, request: cluster_pb2.StatusRequest, context: Any) -> Any:
         """This node and its part in each shard."""
@@ -44,6 +52,37 @@ class AdminNode(FakeNode):
             return cluster_pb2.TransferLeadershipResponse(leader=request.to, term=self.cluster.shards[request.shard].term)
 
         return await self._serve("TransferLeadership", context, transfer)
+
+    async def Transactions(self, request: cluster_pb2.TransactionsRequest, context: Any) -> Any:
+        """What this node's replicas know, as the test put it there."""
+        return await self._serve("Transactions", context, lambda: self.known_transactions(request))
+
+    async def ResolveTransaction(self, request: cluster_pb2.ResolveTransactionRequest, context: Any) -> Any:
+        """The anchor's word: what it decided, else that it decides ABORT."""
+
+        def resolve() -> cluster_pb2.ResolveTransactionResponse:
+            if self.refuses_to_resolve:
+                raise Refusal(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+            known = [info for node in self.cluster.nodes.values() for info in getattr(node, "transaction_infos", ())]
+            states = {info.state for info in known if info.transaction_id == request.transaction_id}
+            decided = states & {pb.TRANSACTION_STATE_COMMITTING, pb.TRANSACTION_STATE_COMMITTED}
+            state = pb.TRANSACTION_STATE_COMMITTED if decided else pb.TRANSACTION_STATE_ABORTED
+            return cluster_pb2.ResolveTransactionResponse(state=state)
+
+        return await self._serve("ResolveTransaction", context, resolve)
+
+    def known_transactions(self, request: cluster_pb2.TransactionsRequest) -> cluster_pb2.TransactionsResponse:
+        """Without the network."""
+        ended = (pb.TRANSACTION_STATE_COMMITTED, pb.TRANSACTION_STATE_ABORTED)
+        return cluster_pb2.TransactionsResponse(
+            transactions=[
+                info
+                for info in self.transaction_infos
+                if request.transaction_id in ("", info.transaction_id)
+                and (not request.HasField("shard") or request.shard == info.shard)
+                and (request.ended or info.state not in ended)
+            ]
+        )
 
     def status(self) -> cluster_pb2.StatusResponse:
         """Without the network."""

@@ -14,6 +14,7 @@ from rich.console import Console
 from kvctl import demo as demo_module
 from kvctl.demo import Demo
 from kvctl.demo_story import Story
+from kvctl.demo_transfers import Transfers
 from kvctl.playground import Playground
 from tests.unit.kvctl.admin_cluster import AdminCluster, serving
 
@@ -105,12 +106,17 @@ def test_demo_on_a_cluster_that_keeps_its_promises_tells_the_whole_story(playgro
     """Every act happens, every claim holds, and the figures say what the text says."""
     demo, text = play(playground)
     assert demo.story.held, text
-    for words in ("kill -9", "comes back", "tentative", "superseded", "none lost", "same state hash", "p99"):
+    words_of_acts = ("kill -9", "comes back", "all reported success", "tentative", "superseded")
+    for words in (*words_of_acts, "none lost", "same state hash", "p99"):
         assert words in text
     figures = demo.figures.values
     assert figures["strong_lost"] == figures["eventual_lost"] == figures["stale_strong_reads"] == 0
     assert (figures["island_state"], figures["contested_state"]) == ("APPLIED", "SUPERSEDED")
     assert figures["crash_gap_busy_s"] > 0
+    assert figures["transfers"] > 1
+    assert figures["audits"] > 1
+    assert figures["transfers_struck_s"]
+    assert figures["audits_wrong"] == len(figures["transfers_without_success"]) == 0
     assert {(row["operation"], row["consistency"]) for row in figures["latency"]} == {
         *(("put", "strong"), ("get", "strong")),
         *(("put", "eventual"), ("get", "eventual")),
@@ -141,3 +147,19 @@ def test_demo_on_a_cluster_that_does_not_converge_fails(playground: FakePlaygrou
     demo, _ = play(playground)
     assert not demo.story.held
     assert demo.figures.values["island_state"] == "PENDING"
+
+
+def test_demo_on_a_cluster_that_moves_money_by_half_fails(playground: FakePlayground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum that is wrong, and a transfer that reports no success, are broken claims that say how."""
+    audit = Demo.audit
+
+    async def spoil_then_audit(demo: Demo, transfers: Transfers) -> None:
+        transfers.wrong_sums.append(7)
+        transfers.book[0] = transfers.book[0]._replace(reported="COMPARE_FAILED")
+        await audit(demo, transfers)
+
+    monkeypatch.setattr(Demo, "audit", spoil_then_audit)
+    demo, text = play(playground)
+    assert not demo.story.held
+    assert "1 saw another sum, as 7" in text
+    assert "1 ended with COMPARE_FAILED" in text
