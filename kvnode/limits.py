@@ -12,25 +12,33 @@ REQUEST_SIZE_BYTES_MAX = 4 * 1024 * 1024
 BATCH_OPERATIONS_MAX = 1_024
 TRANSACTION_OPERATIONS_MAX = 128
 TRANSACTION_RESULTS_SIZE_BYTES_MAX = 2 * 1024 * 1024
-"""What the reads of one branch may return from one shard: both branches of it fit into a peer's message, and all of it into a
-log entry."""
+"""What the reads of one branch may return from one shard: both branches of it fit into a peer's message."""
+TRANSACTION_RESPONSE_SIZE_BYTES_MAX = 3 * 1024 * 1024
+"""What a whole transaction may answer: less than clients receive by default (4 MiB); it becomes a part of one log entry."""
 TRANSACTIONS_PREPARED_PER_SHARD_MAX = 1_024
 TRANSACTIONS_PREPARED_SIZE_BYTES_MAX = 16 * 1024 * 1024
 """What the shard's prepared transactions stage, together. Beyond either: OVERLOADED."""
+TRANSACTION_RANGES_PER_SHARD_MAX = 256
+"""Prefixes locked by the shard's prepared transactions, together; each write looks at all of them. Beyond: OVERLOADED."""
 TRANSACTIONS_ENDED_PER_SHARD_MAX = 16_384
 """Ends of transactions that a shard remembers, against late messages; older ones move its horizon."""
 TRANSACTION_WAITING_EVENTUAL_MAX = 4_096
-"""Eventual writes of one shard that wait for transactions to end; beyond, the leader sequences none."""
-TRANSACTIONS_COORDINATED_MAX = 4_096
-"""Of one node, under way or being resolved."""
+TRANSACTION_WAITING_EVENTUAL_SIZE_BYTES_MAX = 16 * 1024 * 1024
+"""Eventual writes of one shard that wait for transactions to end; beyond either, the leader sequences none."""
+LOCK_WAITERS_PER_SHARD_MAX = 4_096
+"""Requests of one node that wait for locks of one shard. Beyond: OVERLOADED."""
+TRANSACTIONS_COORDINATED_MAX = 8_192
+"""Of one node: transactions under way, and requests to shards for them, those that resolve too."""
 
 CLIENT_SESSIONS_PER_SHARD_MAX = 10_000
 CLIENT_SESSION_IDLE_MS_MAX = 30 * 60 * 1000
 """By the stamps of the shard's log entries."""
 CLIENT_RESULTS_PER_SESSION_MAX = 4_096
 """Results of one client's unacknowledged writes, in one shard: more than a client has under way."""
-CLIENT_RESULTS_SIZE_BYTES_MAX = 8 * 1024 * 1024
-"""Of all clients' results in one shard; the answers of transactions may be large. The longest idle client's oldest go first."""
+CLIENT_RESULTS_PER_SESSION_SIZE_BYTES_MAX = 4 * 1024 * 1024
+"""The same in bytes, since the answers of transactions may be large; the largest of them fits."""
+CLIENT_RESULTS_SIZE_BYTES_MAX = 32 * 1024 * 1024
+"""Of all clients' results in one shard; the longest idle clients' go first."""
 
 RANGE_LIMIT_DEFAULT = 100
 RANGE_LIMIT_MAX = 1_000

@@ -13,7 +13,16 @@ from typing import Any
 
 from kvapi.v1 import kv_pb2, replication_pb2, two_phase_commit_pb2
 from kvnode import limits
-from kvnode.errors import Conflict, DeadlineExpired, KvnodeError, OutcomeUnknown, Overloaded, SessionExpired, Unavailable
+from kvnode.errors import (
+    Conflict,
+    DeadlineExpired,
+    InvalidRequest,
+    KvnodeError,
+    OutcomeUnknown,
+    Overloaded,
+    SessionExpired,
+    Unavailable,
+)
 from kvnode.protocol.two_phase_commit.coordinator import Action, Coordinator, Decide, Forget, Prepare, Resolve
 from kvnode.protocol.two_phase_commit.participant import State
 from kvnode.routing.context import RequestContext
@@ -23,10 +32,13 @@ from kvnode.routing.shard_leaders import InDoubt, NotAsked, ShardLeaders
 from kvnode.types import Hlc, Seconds, Shard, Txn
 
 PREPARED, COMMITTED = two_phase_commit_pb2.TRANSACTION_STATE_PREPARED, two_phase_commit_pb2.TRANSACTION_STATE_COMMITTED
+FAILED = two_phase_commit_pb2.TRANSACTION_STATE_FAILED
 COLLECTIONS_MAX = 4
 """Collections of a read-only transaction; two that follow each other and are equal end it. Then it takes locks."""
 RESOLVE_WITHIN: Seconds = 5.0
 """How long the end is told to participants that cannot be reached; `recovery` tells them later."""
+TOMBSTONE_WITHIN: Seconds = 0.5
+"""The same for shards that have not voted, where nothing is locked, as far as is known."""
 FORGET_AFTER: Seconds = 0.1
 """How long decisions that all have applied are gathered, so that one entry forgets many."""
 RETRY_PAUSE_MIN: Seconds = 0.005
@@ -111,6 +123,8 @@ class Coordinators:
         succeeded = all(answer.matched for answer in found.values())
         results = {shard: ShardResults(list(answer.then), list(answer.otherwise)) for shard, answer in found.items()}
         response = joined(request, parts, succeeded, results)
+        if response.ByteSize() > limits.TRANSACTION_RESPONSE_SIZE_BYTES_MAX:
+            raise _too_large()
         response.served.extend(answer.served for answer in found.values())
         return response
 
@@ -121,7 +135,7 @@ class Coordinators:
 
         Raises `Conflict`, `DeadlineExpired`, `OutcomeUnknown`, `SessionExpired`, and what a shard refuses for good.
         """
-        if self._running >= limits.TRANSACTIONS_COORDINATED_MAX:
+        if self._running + len(self._tasks) >= limits.TRANSACTIONS_COORDINATED_MAX:
             raise Overloaded(f"{limits.TRANSACTIONS_COORDINATED_MAX} transactions are under way here already")
         self._running += 1
         try:
@@ -148,12 +162,13 @@ class Coordinators:
         """Phase two, while nobody waits for it."""
         for action in actions:
             if isinstance(action, Resolve):
-                self._spawn(self._resolve(machine, action), f"resolve {machine.txn} in shard {action.shard}")
+                within = RESOLVE_WITHIN if machine.has_voted(action.shard) else TOMBSTONE_WITHIN
+                self._spawn(self._resolve(machine, action, within), f"resolve {machine.txn} in shard {action.shard}")
             elif isinstance(action, Forget):
                 self.forget(machine.anchor, machine.txn)
 
-    async def _resolve(self, machine: Coordinator, action: Resolve) -> None:
-        until = self._loop.time() + RESOLVE_WITHIN
+    async def _resolve(self, machine: Coordinator, action: Resolve, within: Seconds) -> None:
+        until = self._loop.time() + within
         name = two_phase_commit_pb2.TransactionId(start=machine.txn.start, id=machine.txn.id)
         request: Any
         if action.shard == machine.anchor:
@@ -257,6 +272,9 @@ class _Attempt:
             answer = await self._leaders.ask(shard, request, until)
         except (NotAsked, KvnodeError) as error:
             answer = error
+        except asyncio.CancelledError:
+            self._inbox.put_nowait((shard, NotAsked("the node stops")))
+            raise
         self._inbox.put_nowait((shard, answer))
 
     def _on_answer(
@@ -281,6 +299,9 @@ class _Attempt:
         results = {shard: ShardResults(list(vote.then), list(vote.otherwise)) for shard, vote in self._votes.items()}
         response = joined(self._request, self._parts, decide.succeeded, results)
         response.transaction_id = str(self.machine.txn)
+        if response.ByteSize() > limits.TRANSACTION_RESPONSE_SIZE_BYTES_MAX:
+            self._coordinators.resolve(self.machine, self.machine.on_out_of_time("its answer is too large"))
+            raise _too_large()
         request = two_phase_commit_pb2.DecideRequest(
             transaction=self._name, anchor=self._parts.anchor, commit=True, succeeded=decide.succeeded, response=response
         )
@@ -307,6 +328,13 @@ class _Attempt:
     def _on_decided(
         self, answer: two_phase_commit_pb2.DecideResponse, response: kv_pb2.TxnResponse
     ) -> kv_pb2.TxnResponse | None:
+        if answer.state == FAILED:
+            self.machine.on_decision_lost()
+            raise OutcomeUnknown(
+                f"transaction {self.machine.txn} was decided so long ago that its anchor has forgotten how; it may have taken "
+                "effect or not",
+                transaction_id=self.machine.txn,
+            )
         committed = answer.state == COMMITTED
         why = "somebody who waited for it had it aborted"
         self._coordinators.resolve(self.machine, self.machine.on_decided(committed, answer.committed_at, why))
@@ -324,3 +352,9 @@ class _Attempt:
         # (What the anchor has applied includes the decision.)
         response.served.append(answer.served)
         return response
+
+
+def _too_large() -> InvalidRequest:
+    return InvalidRequest(
+        "then", f"the answer would have more than {limits.TRANSACTION_RESPONSE_SIZE_BYTES_MAX} bytes; read less at once"
+    )

@@ -115,8 +115,9 @@ class LocalShards:
         self, replica: Replica, command: replication_pb2.Command, wanted: Locks, context: RequestContext
     ) -> Applied:
         """Has a strong write applied on this leader, once no transaction holds a lock that is in the way of `wanted`."""
+        age = self.locks.age()
         while True:
-            await self.locks.until_free(replica, wanted, context)
+            await self.locks.until_free(replica, wanted, context, age)
             result = await self.propose(replica, command, context)
             if not isinstance(result, Locked):
                 return result

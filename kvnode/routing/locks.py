@@ -4,7 +4,8 @@ Owns who waits, in which order they go on, and wound-wait: an older transaction 
 younger one waits. The locks themselves are in the shard's replicated state; here nothing survives, and nothing need.
 
 Invariants: whoever waits for ever waits for somebody older (`protocol/two_phase_commit/locks.py`); who waited longest goes on
-first; a strong read waits only for votes at or below its index, so later transactions cannot hold it up.
+first; a strong read waits only for votes at or below its index, so later transactions cannot hold it up. (A read of several
+rows also waits for a later vote, where a row that it saw is newer than that vote: else the rows would be no one state.)
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from kvnode.errors import DeadlineExpired, NoLeader
+from kvnode import limits
+from kvnode.errors import DeadlineExpired, NoLeader, Overloaded
 from kvnode.protocol.two_phase_commit.locks import Interval, Locks, LockTable, wounded_by
 from kvnode.routing.context import RequestContext
 from kvnode.runtime.tokens import deliver
@@ -41,8 +43,8 @@ class _Queue:
         self._waiters: list[_Waiter] = []
         self._number = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._waiters)
+    def __len__(self) -> int:
+        return len(self._waiters)
 
     def add(self, age: Txn, future: asyncio.Future[None]) -> _Waiter:
         """One more waits."""
@@ -84,18 +86,23 @@ class LockWaits:
     def waiting(self, shard: Shard) -> int:
         """How many wait for locks of the shard."""
         queue = self._queues.get(shard)
-        return len(queue._waiters) if queue else 0
+        return len(queue) if queue else 0
 
     # ---- strong writes and votes ------------------------------------------------------------------------------------
 
-    async def until_free(self, replica: Replica, wanted: Locks, context: RequestContext, me: Txn | None = None) -> None:
+    def age(self) -> Txn:
+        """The age of a request that is no transaction and arrives now."""
+        return Txn(self._clock(), b"")
+
+    async def until_free(
+        self, replica: Replica, wanted: Locks, context: RequestContext, age: Txn, me: Txn | None = None
+    ) -> None:
         """Waits until nothing is in the way of `wanted`; `me`: the transaction that wants to vote, and may wound others.
 
-        Raises `DeadlineExpired` naming who holds what, `NoLeader` when this node leads no more.
+        Raises `DeadlineExpired` naming who holds what, `NoLeader` when this node leads no more, `Overloaded`.
         """
         if not self._conflicts(replica, wanted, me):
             return
-        age = me or Txn(self._clock(), b"")
         wound_at = self._loop.time() + WOUND_AFTER
         while conflicts := self._conflicts(replica, wanted, me):
             now = self._loop.time()
@@ -119,7 +126,7 @@ class LockWaits:
     def claim(self, replica: Replica, me: Txn, wanted: Locks) -> Iterator[None]:
         """While a vote is on its way through the log, nobody else need try the same locks."""
         claims = self._claims.setdefault(replica.shard, LockTable())
-        if claims.held(me) or claims.conflicts(wanted):
+        if me in claims or claims.conflicts(wanted):
             # The same request twice at once: the log tells them apart.
             yield
             return
@@ -154,6 +161,15 @@ class LockWaits:
             writers = tuple(dict.fromkeys(transactions.locks.writers_within(what)))
         return tuple(txn for txn in writers if transactions.prepared[txn].index <= index)
 
+    @staticmethod
+    def lowest_vote(replica: Replica, wanted: Locks) -> Index | None:
+        """The index of the first vote, of those whose transactions are under way, to write anything of `wanted`."""
+        transactions = replica.machine.transactions
+        if not transactions.locks:
+            return None
+        reads = Locks((), wanted.writes + wanted.reads, wanted.ranges)
+        return min((transactions.prepared[txn].index for txn in transactions.locks.conflicts(reads)), default=None)
+
     async def until_quiet(self, replica: Replica, wanted: Locks, rounds_max: int, context: RequestContext) -> bool:
         """Waits until nobody has locked anything of `wanted` for writing, at most so many times; False: still locked."""
         reads = Locks((), wanted.writes + wanted.reads, wanted.ranges)
@@ -170,6 +186,11 @@ class LockWaits:
     async def _woken(self, replica: Replica, age: Txn, until: Seconds) -> None:
         """Waits until something was given back in the shard, its leader changed, or the time has come."""
         queue = self._queues.setdefault(replica.shard, _Queue())
+        if len(queue) >= limits.LOCK_WAITERS_PER_SHARD_MAX:
+            raise Overloaded(
+                f"shard {replica.shard}: {limits.LOCK_WAITERS_PER_SHARD_MAX} requests wait for transactions already",
+                shard=replica.shard,
+            )
         future: asyncio.Future[None] = self._loop.create_future()
         waiter = queue.add(age, future)
         replica.waits.for_end(queue)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from kvapi.v1 import kv_pb2, replication_pb2, two_phase_commit_pb2
-from kvnode.errors import Conflict, NotLeader, StaleShardMap
+from kvnode.errors import Conflict, InvalidRequest, NotLeader, Overloaded, StaleShardMap
 from kvnode.invariant import invariant
 from kvnode.protocol.two_phase_commit.participant import State
 from kvnode.routing.context import RequestContext
 from kvnode.routing.local import LocalShards
-from kvnode.shard.evaluate import fingerprint, locks_of, matches, results_of
+from kvnode.shard.evaluate import Reading, locks_of
 from kvnode.shard.replica import Replica
 from kvnode.shard.state_machine import Decision
 from kvnode.shard.transactions import End, Ended, Locked, Vote, txn_of
@@ -22,7 +22,7 @@ from kvnode.types import Seconds, Shard
 
 STRONG = kv_pb2.CONSISTENCY_STRONG
 COMMITTED, ABORTED = two_phase_commit_pb2.TRANSACTION_STATE_COMMITTED, two_phase_commit_pb2.TRANSACTION_STATE_ABORTED
-PREPARED = two_phase_commit_pb2.TRANSACTION_STATE_PREPARED
+PREPARED, FAILED = two_phase_commit_pb2.TRANSACTION_STATE_PREPARED, two_phase_commit_pb2.TRANSACTION_STATE_FAILED
 STATES: dict[State, two_phase_commit_pb2.TransactionState] = {
     State.INIT: two_phase_commit_pb2.TRANSACTION_STATE_INIT,
     State.PREPARED: PREPARED,
@@ -51,8 +51,9 @@ class Participants:
             two_phase_commit_pb2.TransactionStatusRequest: self.status,
         }
 
-    def _context(self) -> RequestContext:
-        return RequestContext(self._loop.time() + self._vote_within)
+    def _context(self, deadline: Seconds | None) -> RequestContext:
+        latest = self._loop.time() + self._vote_within
+        return RequestContext(latest if deadline is None else min(latest, deadline))
 
     def _led(self, shard: Shard) -> Replica:
         replica = self._local.replicas.get(shard)
@@ -64,15 +65,19 @@ class Participants:
 
     # ---- phase one --------------------------------------------------------------------------------------------------
 
-    async def prepare(self, request: two_phase_commit_pb2.PrepareRequest) -> two_phase_commit_pb2.PrepareResponse:
+    async def prepare(
+        self, request: two_phase_commit_pb2.PrepareRequest, deadline: Seconds | None = None
+    ) -> two_phase_commit_pb2.PrepareResponse:
         """Takes the locks and votes; waits for older transactions, has younger ones pushed."""
-        replica, txn, context = self._led(request.shard), txn_of(request.transaction), self._context()
+        replica, txn, context = self._led(request.shard), txn_of(request.transaction), self._context(deadline)
         prepare = replication_pb2.PrepareCommand(
             transaction=request.transaction, anchor=request.anchor, participants=request.participants, part=request.part
         )
         wanted, locks = locks_of(request.part), self._local.locks
         while True:
-            await locks.until_free(replica, wanted, context, txn)
+            await locks.until_free(replica, wanted, context, txn, txn)
+            if replica.machine.transactions.is_full:
+                raise Overloaded(f"shard {request.shard} has as many transactions under way as it may", shard=request.shard)
             with locks.claim(replica, txn, wanted):
                 result = await self._local.propose(replica, replication_pb2.Command(prepare=prepare), context)
             if not isinstance(result, Locked):
@@ -94,12 +99,19 @@ class Participants:
 
     # ---- the decision -----------------------------------------------------------------------------------------------
 
-    async def decide(self, request: two_phase_commit_pb2.DecideRequest) -> two_phase_commit_pb2.DecideResponse:
-        """Asks the anchor's log to decide; what it says may differ."""
-        replica = self._led(request.anchor)
-        ended = replica.machine.transactions.end_of(txn_of(request.transaction))
-        decision = Decision(ended) if ended is not None else await self._decide(replica, request)
+    async def decide(
+        self, request: two_phase_commit_pb2.DecideRequest, deadline: Seconds | None = None
+    ) -> two_phase_commit_pb2.DecideResponse:
+        """Asks the anchor's log to decide; what it says may differ. FAILED: nobody knows any more how it was decided."""
+        replica, txn = self._led(request.anchor), txn_of(request.transaction)
+        transactions = replica.machine.transactions
+        ended = transactions.ended.get(txn) or transactions.spreading.get(txn)
+        decision = Decision(ended) if ended is not None else await self._decide(replica, request, self._context(deadline))
         end = decision.end
+        if isinstance(decision.refused, InvalidRequest):
+            raise decision.refused
+        if decision.forgotten:
+            return two_phase_commit_pb2.DecideResponse(state=FAILED if request.commit else ABORTED)
         response = two_phase_commit_pb2.DecideResponse(
             state=COMMITTED if end.committed else ABORTED,
             succeeded=end.succeeded,
@@ -108,24 +120,24 @@ class Participants:
         )
         if decision.executed is not None:
             response.executed.ParseFromString(decision.executed)
-        if decision.expired is not None:
-            response.expired_clock = int(decision.expired.metadata["clock"])
+        if decision.refused is not None:
+            response.expired_clock = int(decision.refused.metadata["clock"])
         return response
 
-    async def _decide(self, replica: Replica, request: two_phase_commit_pb2.DecideRequest) -> Decision:
+    async def _decide(self, replica: Replica, request: two_phase_commit_pb2.DecideRequest, context: RequestContext) -> Decision:
         decide = replication_pb2.DecideCommand(
             transaction=request.transaction,
             commit=request.commit,
             succeeded=request.succeeded,
-            response=request.response.SerializeToString(),
+            response=request.response.SerializeToString() if request.HasField("request") else b"",
         )
         command = replication_pb2.Command(decide=decide)
         if request.HasField("request"):
             command.request.CopyFrom(request.request)
-        return _expect(await self._local.propose(replica, command, self._context()), Decision)
+        return _expect(await self._local.propose(replica, command, context), Decision)
 
     async def status(
-        self, request: two_phase_commit_pb2.TransactionStatusRequest
+        self, request: two_phase_commit_pb2.TransactionStatusRequest, deadline: Seconds | None = None
     ) -> two_phase_commit_pb2.TransactionStatusResponse:
         """What the anchor's log says; with `push` it says something final."""
         replica, txn = self._led(request.anchor), txn_of(request.transaction)
@@ -134,7 +146,7 @@ class Participants:
         if request.push and end is None:
             abort = replication_pb2.DecideCommand(transaction=request.transaction, commit=False)
             command = replication_pb2.Command(decide=abort)
-            end = _expect(await self._local.propose(replica, command, self._context()), Decision).end
+            end = _expect(await self._local.propose(replica, command, self._context(deadline)), Decision).end
         if end is None:
             return two_phase_commit_pb2.TransactionStatusResponse(state=STATES[transactions.state_of(txn)])
         return two_phase_commit_pb2.TransactionStatusResponse(
@@ -143,7 +155,9 @@ class Participants:
 
     # ---- phase two --------------------------------------------------------------------------------------------------
 
-    async def resolve(self, request: two_phase_commit_pb2.ResolveRequest) -> two_phase_commit_pb2.ResolveResponse:
+    async def resolve(
+        self, request: two_phase_commit_pb2.ResolveRequest, deadline: Seconds | None = None
+    ) -> two_phase_commit_pb2.ResolveResponse:
         """Applies what was decided; answered once that is committed in this shard's log, too."""
         replica = self._led(request.shard)
         if replica.machine.transactions.ended.get(txn_of(request.transaction)) is None:
@@ -153,24 +167,31 @@ class Participants:
                 succeeded=request.succeeded,
                 committed_at=request.committed_at,
             )
-            await self._local.propose(replica, replication_pb2.Command(resolve=resolve), self._context())
+            command = replication_pb2.Command(resolve=resolve)
+            end = _expect(await self._local.propose(replica, command, self._context(deadline)), Decision).end
+            txn = txn_of(request.transaction)
+            invariant(end.committed == request.commit, f"transaction {txn} ended twice in shard {request.shard}, as {end}")
         return two_phase_commit_pb2.ResolveResponse()
 
     # ---- reading without locks --------------------------------------------------------------------------------------
 
-    async def collect(self, request: two_phase_commit_pb2.CollectRequest) -> two_phase_commit_pb2.CollectResponse:
+    async def collect(
+        self, request: two_phase_commit_pb2.CollectRequest, deadline: Seconds | None = None
+    ) -> two_phase_commit_pb2.CollectResponse:
         """One shard's part of a read-only transaction, at a moment when nothing of it is locked for writing."""
-        replica, context = self._led(request.shard), self._context()
+        replica, context = self._led(request.shard), self._context(deadline)
         await self._local.read_barrier(replica, replica.raft.leader, context)
         if not await self._local.locks.until_quiet(replica, locks_of(request.part), QUIET_ROUNDS_MAX, context):
             raise Conflict(f"shard {request.shard}: transactions that write hold the keys all the time", shard=request.shard)
-        machine, part = replica.machine, request.part
-        matched = matches(machine, part.compare)
+        reading, part = Reading(replica.machine), request.part
+        matched = reading.matches(part.compare)
+        then = reading.results(part.then, 0) if matched else []
+        otherwise = reading.results(part.otherwise, 0)
         return two_phase_commit_pb2.CollectResponse(
             matched=matched,
-            then=results_of(machine, part.then, 0) if matched else (),
-            otherwise=results_of(machine, part.otherwise, 0),
-            fingerprint=fingerprint(machine, part),
+            then=then,
+            otherwise=otherwise,
+            fingerprint=reading.fingerprint,
             served=self._local.served(replica, STRONG, b""),
         )
 

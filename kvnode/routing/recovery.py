@@ -9,6 +9,7 @@ Owns how long this node has known what; time never decides an outcome, only when
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
@@ -26,8 +27,12 @@ from kvnode.types import Seconds, Shard, Txn
 logger = structlog.get_logger(__name__)
 
 ASK_WITHIN: Seconds = 5.0
-AT_ONCE_MAX = 64
-"""Transactions that one node recovers at once."""
+AT_ONCE_PER_SHARD_MAX = 16
+"""Transactions of one shard that a node recovers at once; of those with one anchor too, so that an anchor without a leader does
+not keep the others from being asked."""
+PAUSE_MIN: Seconds = 0.1
+PAUSE_MAX: Seconds = 5.0
+"""Between two attempts for one transaction, doubling."""
 
 
 class Recovery:
@@ -46,6 +51,10 @@ class Recovery:
         self._loop = driver.loop
         self._since: dict[tuple[Shard, Txn], Seconds] = {}
         self._tasks: dict[tuple[Shard, Txn], asyncio.Task[Any]] = {}
+        self._in_flight: Counter[Shard] = Counter()
+        """Tasks by the anchor that they ask, or speak for."""
+        self._pauses: dict[tuple[Shard, Txn], tuple[Seconds, Seconds]] = {}
+        """When to try again, and how long the pause was."""
         self._closed = False
 
     async def stop(self) -> None:
@@ -65,6 +74,7 @@ class Recovery:
         """To be called regularly: pushes whatever has been under way for too long."""
         now, known = self._loop.time(), self._since
         self._since = {}
+        self._pauses = {what: pause for what, pause in self._pauses.items() if what in known}
         for shard, replica in self._replicas.items():
             transactions = replica.machine.transactions
             if not replica.is_leader or not (transactions.prepared or transactions.spreading):
@@ -76,24 +86,31 @@ class Recovery:
 
     def push(self, shard: Shard, txn: Txn) -> None:
         """Has the transaction end in this shard, unless that is under way already."""
-        replica = self._replicas[shard]
-        if (shard, txn) in self._tasks or len(self._tasks) >= AT_ONCE_MAX or self._closed:
-            return
-        prepared = replica.machine.transactions.prepared.get(txn)
-        end = replica.machine.transactions.spreading.get(txn)
+        transactions = self._replicas[shard].machine.transactions
+        prepared, end = transactions.prepared.get(txn), transactions.spreading.get(txn)
         coroutine: Coroutine[Any, Any, Any]
         if prepared is not None:
-            coroutine = self._end(txn, prepared.command.anchor, (shard,))
+            anchor, coroutine = prepared.command.anchor, self._end(txn, prepared.command.anchor, (shard,))
         elif end is not None:
-            coroutine = self._spread(shard, txn, end)
+            anchor, coroutine = shard, self._spread(shard, txn, end)
         else:
+            return
+        due, _ = self._pauses.get((shard, txn), (0.0, 0.0))
+        full = self._in_flight[anchor] >= AT_ONCE_PER_SHARD_MAX
+        if (shard, txn) in self._tasks or full or self._closed or self._loop.time() < due:
+            coroutine.close()
             return
         task = self._loop.create_task(coroutine, name=f"end {txn} in shard {shard}")
         self._tasks[shard, txn] = task
-        task.add_done_callback(lambda done: self._on_done(shard, txn, done))
+        self._in_flight[anchor] += 1
+        task.add_done_callback(lambda done: self._on_done(shard, txn, anchor, done))
 
-    def _on_done(self, shard: Shard, txn: Txn, task: asyncio.Task[Any]) -> None:
+    def _on_done(self, shard: Shard, txn: Txn, anchor: Shard, task: asyncio.Task[Any]) -> None:
         self._tasks.pop((shard, txn), None)
+        self._in_flight[anchor] -= 1
+        # (Also after a success: its effect on this replica may take a moment.)
+        pause = min(PAUSE_MAX, max(PAUSE_MIN, 2 * self._pauses.get((shard, txn), (0.0, 0.0))[1]))
+        self._pauses[shard, txn] = (self._loop.time() + pause, pause)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, KvnodeError | NotAsked):
             self._driver.fatal(error)
@@ -119,9 +136,9 @@ class Recovery:
         request = two_phase_commit_pb2.TransactionStatusRequest(transaction=name, anchor=anchor, push=True)
         status = await self._leaders.ask(anchor, request, self._loop.time() + ASK_WITHIN)
         committed: bool = status.state == COMMITTED
-        logger.info("transaction pushed", shards=list(shards), anchor=anchor, transaction=str(txn), committed=committed)
         end = End(committed, status.succeeded, status.committed_at)
         await self._tell(txn, end, [shard for shard in shards if shard != anchor])
+        logger.info("transaction pushed", shards=list(shards), anchor=anchor, transaction=str(txn), committed=committed)
         return committed
 
     async def _spread(self, anchor: Shard, txn: Txn, end: End) -> None:

@@ -8,12 +8,10 @@ cannot serve it waits, then forwards, then says so.
 from __future__ import annotations
 
 import asyncio
-import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from kvapi.v1 import kv_pb2, replication_pb2
-from kvclient.hashing import hashed_part
 from kvnode import limits
 from kvnode.errors import (
     DeadlineExpired,
@@ -28,8 +26,8 @@ from kvnode.errors import (
 from kvnode.protocol.two_phase_commit.locks import Interval, Locks
 from kvnode.routing import session
 from kvnode.routing.context import RequestContext
-from kvnode.routing.local import SCAN_ROWS_PER_TURN, LocalShards
-from kvnode.routing.ranges import key_value, range_bounds
+from kvnode.routing.local import LocalShards
+from kvnode.routing.range_router import RangeRouter
 from kvnode.routing.shard_map import ShardMap
 from kvnode.runtime.transport import PeerUnreachable, Transport
 from kvnode.shard.client_sessions import WriteResult
@@ -57,6 +55,8 @@ class Router:
         self._transport, self._healthy = transport, healthy
         self._loop = local.driver.loop
         self._forwards = self._leader_waits = 0
+        self.ranges = RangeRouter(self)
+        self.range = self.ranges.range
 
     # ---- choosing ---------------------------------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class Router:
         shard = self.map.shard_of(request.key)
         level = request.consistency
         replica = self.local.replicas.get(shard)
-        forward_to = await self._prepare_read(shard, replica, request, request.key, context)
+        forward_to = await self.prepare_read(shard, replica, request, request.key, context)
         if forward_to or replica is None:
             response: kv_pb2.GetResponse = await self.forward(forward_to, request, context, is_write=False)
             return response
@@ -220,7 +220,7 @@ class Router:
             served=served,
         )
 
-    async def _prepare_read(
+    async def prepare_read(
         self,
         shard: Shard,
         replica: Replica | None,
@@ -269,108 +269,6 @@ class Router:
         index = await self.local.read_barrier(replica, leader, context)
         await self.local.locks.until_readable(replica, what, index, context)
         return ""
-
-    # ---- ranges -----------------------------------------------------------------------------------------------------
-
-    async def range(self, request: kv_pb2.RangeRequest, context: RequestContext) -> kv_pb2.RangeResponse:
-        """Reads a page of a range, or counts it: every shard's part here or on another node, merged by key."""
-        start, end = range_bounds(request)
-        shards = [request.shard] if request.HasField("shard") else self._shards_of(request)
-        parts = await asyncio.gather(*(self._prepare_part(shard, request, context) for shard in shards))
-        for at, shard in enumerate(shards):
-            # While other parts were waited for, this one may have fallen behind its bound.
-            while parts[at] is None and self._is_behind(shard, request):
-                parts[at] = await self._prepare_part(shard, request, context)
-        local = [(shard, self.local.replicas[shard]) for shard, part in zip(shards, parts, strict=True) if part is None]
-        remote = [part for part in parts if part is not None]
-        tentative = request.consistency in (EVENTUAL, SESSION)
-        response = kv_pb2.RangeResponse()
-        if request.count_only:
-            response.count = sum(part.count for part in remote)
-            for _, replica in local:
-                response.count += await self._count(replica, start, end, tentative)
-        for _, replica in local:
-            writes = replica.holder.positions() if tentative else None
-            response.served.append(self.local.served(replica, request.consistency, request.session, writes=writes))
-        for part in remote:
-            response.served.extend(part.served)
-        if request.count_only:
-            return response
-        rows: list[Iterator[tuple[bytes, Any]]] = [self.local.scan(replica, start, end, tentative) for _, replica in local]
-        rows.extend(iter([(item.key, item) for item in part.items]) for part in remote)
-        self._fill_page(
-            response, request, heapq.merge(*rows, key=lambda row: row[0]), [part for part in remote if part.next_page_token]
-        )
-        return response
-
-    def _is_behind(self, shard: Shard, request: kv_pb2.RangeRequest) -> bool:
-        if request.consistency != BOUNDED:
-            return False
-        staleness = self.local.replicas[shard].staleness(self._loop.time())
-        return staleness is None or staleness * 1000 > request.max_staleness_ms
-
-    def _shards_of(self, request: kv_pb2.RangeRequest) -> list[Shard]:
-        # A complete {tag} in the prefix decides the shard of every key in the range.
-        if hashed_part(request.prefix) != request.prefix:
-            return [self.map.shard_of(request.prefix)]
-        return list(range(self.map.shards))
-
-    async def _prepare_part(
-        self, shard: Shard, request: kv_pb2.RangeRequest, context: RequestContext
-    ) -> kv_pb2.RangeResponse | None:
-        replica = self.local.replicas.get(shard)
-        forward_to = await self._prepare_read(shard, replica, request, Interval(*range_bounds(request)), context)
-        if not forward_to:
-            return None
-        part = kv_pb2.RangeRequest()
-        part.CopyFrom(request)
-        part.shard = shard
-        response: kv_pb2.RangeResponse = await self.forward(forward_to, part, context, is_write=False)
-        return response
-
-    async def _count(self, replica: Replica, start: bytes, end: bytes | None, tentative: bool) -> int:
-        total = 0
-        while True:
-            scanned = 0
-            for key, seen in self.local.scan(replica, start, end, tentative):
-                scanned, total, last = scanned + 1, total + (seen is not None), key
-                if scanned == SCAN_ROWS_PER_TURN:
-                    break
-            if scanned < SCAN_ROWS_PER_TURN:
-                return total
-            start = last + b"\0"
-            await asyncio.sleep(0)
-
-    def _fill_page(
-        self,
-        response: kv_pb2.RangeResponse,
-        request: kv_pb2.RangeRequest,
-        rows: Iterator[tuple[bytes, Any]],
-        cut: list[kv_pb2.RangeResponse],
-    ) -> None:
-        """Takes rows until the page is full, or enough rows were looked at; the token is the last key that was."""
-        limit = request.limit or limits.RANGE_LIMIT_DEFAULT
-        # Behind the last key of a part that was cut, that part's next keys are not known: the page ends there at the latest.
-        known_to = min((part.next_page_token for part in cut), default=None)
-        size = scanned = 0
-        last = b""
-        for key, row in rows:
-            if (
-                len(response.items) == limit
-                or size > limits.RANGE_RESPONSE_SIZE_BYTES_MAX
-                or scanned == limits.RANGE_ROWS_SCANNED_MAX
-                or (known_to is not None and key > known_to)
-            ):
-                response.next_page_token = known_to if known_to is not None and key > known_to else last
-                break
-            scanned, last = scanned + 1, key
-            if row is not None:
-                item = row if isinstance(row, kv_pb2.KeyValue) else key_value(key, row, request.keys_only)
-                response.items.append(item)
-                size += len(key) + len(item.value) + 64
-        else:
-            response.next_page_token = known_to or b""
-        response.count = len(response.items)
 
     # ---- what became of an eventual write ---------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ with both, reads see the session's own writes and never go back.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from google.protobuf.message import DecodeError
 
 from kvapi.v1 import kv_pb2
@@ -79,6 +81,15 @@ def advance(token: bytes, replica: Replica, revision: Index, writes: dict[Origin
             seen.revision = max(seen.revision, replica.applied)
         else:
             seen.origins.add(node=origin.node, incarnation=origin.incarnation, sequence=sequence)
+    return merged.SerializeToString()
+
+
+def joined(tokens: Iterable[bytes]) -> bytes:
+    """One token that covers all, each shard once."""
+    whole = decode(b"".join(tokens))
+    merged = kv_pb2.SessionToken()
+    for shard in dict.fromkeys(p.shard for p in whole.positions):
+        merged.positions.append(position(whole, shard) or kv_pb2.SessionPosition(shard=shard))
     return merged.SerializeToString()
 
 

@@ -11,7 +11,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from kvnode.errors import DeadlineExpired, KvnodeError, NotLeader, OutcomeUnknown, StaleShardMap
+from kvnode.errors import DeadlineExpired, KvnodeError, NotLeader, StaleShardMap
 from kvnode.routing.shard_map import ShardMap
 from kvnode.runtime.envelope import Envelopes
 from kvnode.runtime.transport import PeerUnreachable, Transport
@@ -44,7 +44,7 @@ class ShardLeaders:
         me: NodeName,
         shard_map: ShardMap,
         leader_of: Callable[[Shard], NodeName],
-        handlers: Mapping[type, Callable[[Any], Awaitable[Any]]],
+        handlers: Mapping[type, Callable[[Any, Seconds], Awaitable[Any]]],
         envelopes: Envelopes,
         transport: Transport,
         loop: asyncio.AbstractEventLoop,
@@ -71,12 +71,12 @@ class ShardLeaders:
                 self._hints.pop(shard, None)
                 last, tried = str(error), node
             except KvnodeError as error:
+                # (A handler's own deadline may have passed with the entry in the log, or before: see `LocalShards.propose`.)
+                in_doubt = in_doubt or not error.definite
                 if error.reason not in RETRYABLE:
                     if in_doubt:
                         raise InDoubt(f"shard {shard}: {error.message}") from error
                     raise
-                # (A handler's own deadline may have passed with the entry in the log, or before: see `LocalShards.propose`.)
-                in_doubt = in_doubt or isinstance(error, OutcomeUnknown)
                 last, tried = error.message, node
                 self._learn(shard, error)
             attempt += 1
@@ -85,7 +85,7 @@ class ShardLeaders:
 
     async def _once(self, node: NodeName, request: Any, timeout: Seconds) -> Any:
         if node == self._me:
-            return await self._handlers[type(request)](request)
+            return await self._handlers[type(request)](request, self._loop.time() + timeout)
         return await self._transport.call(node, self._envelopes.seal(node, request), timeout)
 
     def _target(self, shard: Shard, tried: NodeName) -> NodeName:

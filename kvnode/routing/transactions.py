@@ -5,12 +5,18 @@ from __future__ import annotations
 
 from kvapi.v1 import kv_pb2, replication_pb2
 from kvnode.errors import InvalidRequest
+from kvnode.protocol.two_phase_commit.locks import Locks
+from kvnode.routing import session
 from kvnode.routing.context import RequestContext
 from kvnode.routing.coordinators import Coordinators
 from kvnode.routing.parts import Parts, split
 from kvnode.routing.router import STRONG, Router
-from kvnode.shard.evaluate import locks_of, matches, results_of
-from kvnode.types import Shard
+from kvnode.shard.evaluate import Reading, locks_of
+from kvnode.shard.replica import Replica
+from kvnode.types import Index
+
+READS_MAX = 4
+"""How often a read-only transaction of one shard looks again because of transactions that write, before it takes locks."""
 
 
 class TransactionRouter:
@@ -25,25 +31,22 @@ class TransactionRouter:
         parts = split(request, self._router.map)
         response = await self._serve(request, parts, context)
         if response.served and not context.hops:
-            # Tokens written one after the other are their union.
-            whole = request.session + b"".join(served.session for served in response.served)
-            response.served[-1].session = whole
+            response.served[-1].session = session.joined([request.session, *(served.session for served in response.served)])
         return response
 
     async def _serve(self, request: kv_pb2.TxnRequest, parts: Parts, context: RequestContext) -> kv_pb2.TxnResponse:
-        if len(parts.parts) == 1 and parts.reads_only:
-            return await self._read(request, parts.anchor, context)
         if parts.reads_only:
-            found = await self._coordinators.read(request, parts, context)
+            read = self._read if len(parts.parts) == 1 else self._coordinators.read
+            found = await read(request, parts, context)
             if found is not None:
                 return found
         leader = await self._router.leader(parts.anchor, context, for_write=True)
         if leader != self._router.me:
             forwarded: kv_pb2.TxnResponse = await self._router.forward(leader, request, context, is_write=not parts.reads_only)
             return forwarded
-        if len(parts.parts) > 1:
-            return await self._coordinators.run(request, parts, context)
-        return await self._transact(request, parts, context)
+        if len(parts.parts) == 1 and not parts.reads_only:
+            return await self._transact(request, parts, context)
+        return await self._coordinators.run(request, parts, context)
 
     async def _transact(self, request: kv_pb2.TxnRequest, parts: Parts, context: RequestContext) -> kv_pb2.TxnResponse:
         """Inside one shard: one log entry."""
@@ -58,24 +61,34 @@ class TransactionRouter:
         response.served.append(self._local.served(replica, STRONG, b""))
         return response
 
-    async def _read(self, request: kv_pb2.TxnRequest, shard: Shard, context: RequestContext) -> kv_pb2.TxnResponse:
-        """Inside one shard, read-only: one ReadIndex read, of one applied state."""
+    async def _read(self, request: kv_pb2.TxnRequest, parts: Parts, context: RequestContext) -> kv_pb2.TxnResponse | None:
+        """Inside one shard, read-only: one ReadIndex read. None: transactions that write are always in the way, take locks."""
+        shard, part = parts.anchor, parts.parts[parts.anchor]
         replica = self._local.replicas.get(shard)
         if replica is None:
             forwarded: kv_pb2.TxnResponse = await self._router.forward(
                 self._router.nearest(shard), request, context, is_write=False
             )
             return forwarded
-        part = split(request, self._router.map).parts[shard]
         leader = await self._router.leader(shard, context, for_write=False)
         index = await self._local.read_barrier(replica, leader, context)
-        locks = locks_of(part)
-        for key in locks.reads:
+        wanted = locks_of(part)
+        for _ in range(READS_MAX):
+            await self._until_readable(replica, wanted, index, context)
+            reading = Reading(replica.machine)
+            succeeded = reading.matches(part.compare)
+            results = reading.results(part.then if succeeded else part.otherwise, 0)
+            vote = self._local.locks.lowest_vote(replica, wanted)
+            if vote is None or reading.newest < vote:
+                # Everything that was seen is older than every vote under way: this is the state just before the first of them.
+                response = kv_pb2.TxnResponse(succeeded=succeeded, results=results)
+                response.served.append(self._local.served(replica, STRONG, b""))
+                return response
+            index = vote
+        return None
+
+    async def _until_readable(self, replica: Replica, wanted: Locks, index: Index, context: RequestContext) -> None:
+        for key in wanted.reads:
             await self._local.locks.until_readable(replica, key, index, context)
-        for interval in locks.ranges:
+        for interval in wanted.ranges:
             await self._local.locks.until_readable(replica, interval, index, context)
-        succeeded = matches(replica.machine, part.compare)
-        results = results_of(replica.machine, part.then if succeeded else part.otherwise, 0)
-        response = kv_pb2.TxnResponse(succeeded=succeeded, results=results)
-        response.served.append(self._local.served(replica, STRONG, b""))
-        return response

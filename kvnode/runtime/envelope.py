@@ -10,8 +10,8 @@ from kvapi.v1 import message_pb2
 from kvnode.errors import WrongCluster
 from kvnode.types import Hlc, NodeName
 
-PROTOCOL_VERSION = 1
-"""Of the peer protocols; nodes of different versions refuse each other."""
+PROTOCOL_VERSION = 2
+"""Of the peer protocols and the log's entries; nodes of different versions refuse each other. 2: transactions."""
 
 HEARTBEAT, DATA = message_pb2.MESSAGE_TYPE_HEARTBEAT, message_pb2.MESSAGE_TYPE_DATA
 CONTROL, ELECTION = message_pb2.MESSAGE_TYPE_CONTROL, message_pb2.MESSAGE_TYPE_ELECTION

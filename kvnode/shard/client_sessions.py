@@ -35,7 +35,19 @@ class WriteResult(NamedTuple):
     existed: bool
 
 
-Result = WriteResult | CompareFailed | bytes
+class ComparedInVain(NamedTuple):
+    """A strong write did not take effect: the key's revision was another one. (No exception: that would keep alive all that
+    whoever raises it has in hand.)"""
+
+    revision: Index
+    message: str
+
+    def error(self) -> CompareFailed:
+        """What the client is told."""
+        return CompareFailed(self.message, revision=self.revision)
+
+
+Result = WriteResult | ComparedInVain | bytes
 """Of a put or delete; of one that compared in vain; of a transaction: its serialized `TxnResponse`."""
 
 
@@ -47,6 +59,7 @@ class _Session:
     forgotten: int = 0
     active_at: Hlc = 0
     active_index: Index = 0
+    size_bytes: int = 0
     results: OrderedDict[int, Result] = field(default_factory=OrderedDict)
 
 
@@ -73,8 +86,6 @@ class ClientSessions:
         self._expire_idle()
         session = self._sessions.get(request.session) or _Session(after=self.horizon)
         result = session.results.get(request.sequence)
-        if isinstance(result, CompareFailed):
-            return CompareFailed(result.message, **result.metadata)
         if result is not None:
             return result
         if request.sequence > session.forgotten and session.after < request.started <= self.time + SKEW:
@@ -95,34 +106,33 @@ class ClientSessions:
         self._changed[request.session] = None
         session.active_at, session.active_index = max(session.active_at, self.time, request.started), index
         session.results[request.sequence] = result
-        self._size_bytes += _size(result)
+        self._grow(session, _size(result))
         if request.acknowledged > session.forgotten:
             self._forget_up_to(session, request.acknowledged)
-        if len(session.results) > limits.CLIENT_RESULTS_PER_SESSION_MAX:
+        while (
+            len(session.results) > limits.CLIENT_RESULTS_PER_SESSION_MAX
+            or session.size_bytes > limits.CLIENT_RESULTS_PER_SESSION_SIZE_BYTES_MAX
+        ):
             self._forget_lowest(session)
-        self._bound()
+        while len(self._sessions) > limits.CLIENT_SESSIONS_PER_SHARD_MAX or (
+            self._size_bytes > limits.CLIENT_RESULTS_SIZE_BYTES_MAX and len(self._sessions) > 1
+        ):
+            self._drop_longest_idle()
 
     # ---- forgetting -------------------------------------------------------------------------------------------------
 
     def _forget_up_to(self, session: _Session, sequence: int) -> None:
         session.forgotten = max(session.forgotten, sequence)
         for old in [number for number in session.results if number <= session.forgotten]:
-            self._size_bytes -= _size(session.results.pop(old))
+            self._grow(session, -_size(session.results.pop(old)))
+
+    def _grow(self, session: _Session, size_bytes: int) -> None:
+        session.size_bytes += size_bytes
+        self._size_bytes += size_bytes
 
     def _forget_lowest(self, session: _Session) -> None:
         # An eighth at once, so that a full window does not cost a search for each write.
         self._forget_up_to(session, sorted(session.results)[len(session.results) // 8])
-
-    def _bound(self) -> None:
-        while len(self._sessions) > limits.CLIENT_SESSIONS_PER_SHARD_MAX:
-            self._drop_longest_idle()
-        while self._size_bytes > limits.CLIENT_RESULTS_SIZE_BYTES_MAX:
-            name, session = next(iter(self._sessions.items()))
-            if len(self._sessions) > 1:
-                self._drop_longest_idle()
-            else:
-                self._forget_lowest(session)
-                self._changed[name] = None
 
     def _expire_idle(self) -> None:
         while self._sessions and next(iter(self._sessions.values())).active_at + IDLE < self.time:
@@ -131,7 +141,7 @@ class ClientSessions:
     def _drop_longest_idle(self) -> None:
         name, session = self._sessions.popitem(last=False)
         self.horizon = max(self.horizon, session.active_at)
-        self._size_bytes -= sum(map(_size, session.results.values()))
+        self._size_bytes -= session.size_bytes
         self._changed[name] = None
 
     # ---- rows -------------------------------------------------------------------------------------------------------
@@ -152,7 +162,7 @@ class ClientSessions:
             for result in one.results:
                 session.results[result.sequence] = _decode_result(result)
             self._sessions[one.session] = session
-            self._size_bytes += sum(map(_size, session.results.values()))
+            self._grow(session, sum(map(_size, session.results.values())))
 
 
 def _size(result: Result) -> int:
@@ -171,8 +181,8 @@ def _encode(name: bytes, session: _Session) -> bytes:
         stored = row.results.add(sequence=sequence)
         if isinstance(result, bytes):
             stored.response = result
-        elif isinstance(result, CompareFailed):
-            stored.compare_failed, stored.message = int(result.metadata["revision"]), result.message
+        elif isinstance(result, ComparedInVain):
+            stored.compare_failed, stored.message = result
         else:
             stored.revision, stored.existed = result
     return row.SerializeToString()
@@ -180,7 +190,7 @@ def _encode(name: bytes, session: _Session) -> bytes:
 
 def _decode_result(stored: replication_pb2.ClientSession.Result) -> Result:
     if stored.HasField("compare_failed"):
-        return CompareFailed(stored.message, revision=stored.compare_failed)
+        return ComparedInVain(stored.compare_failed, stored.message)
     if stored.revision:
         return WriteResult(stored.revision, stored.existed)
     return stored.response

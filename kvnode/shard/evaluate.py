@@ -1,6 +1,7 @@
 """What a transaction's part means for one shard: its locks, its writes, whether its comparisons hold, what its reads see.
 
-Pure functions over the shard's state. All reads see the state before the transaction's writes.
+Pure functions over the shard's state. All reads see the state before the transaction's writes. A part's work is bounded: so
+many bytes of results, so many rows.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ Results = list[kv_pb2.BatchResult]
 
 class State(Protocol):
     """What is evaluated against; the state machine is one."""
+
+    horizon: Index
 
     def version(self, key: bytes) -> Version | None: ...
     def scan(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Version]]: ...
@@ -60,9 +63,94 @@ def locks_of(part: two_phase_commit_pb2.TransactionPart) -> Locks:
     return Locks(tuple(writes), tuple(key for key in reads if key not in writes), tuple(ranges))
 
 
-def matches(state: State, compares: Iterable[kv_pb2.Compare]) -> bool:
-    """Whether all hold."""
-    return all(_holds(compare, state.version(compare.key)) for compare in compares)
+class Reading:
+    """One part's reads of one state, and what they rest on."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._rows_left = limits.RANGE_ROWS_SCANNED_MAX
+        self._digest = xxhash.xxh3_64()
+        self.newest: Index = 0
+        """The latest place of any version that was looked at; of what is not remembered, the collection that forgot it."""
+
+    @property
+    def fingerprint(self) -> int:
+        """Hash over everything that was looked at, with its place: equal as long as none of it changes."""
+        return self._digest.intdigest()
+
+    def _look(self, key: bytes, version: Version | None) -> None:
+        # (An absent key may have been written and deleted, and that collected, without leaving more than a new horizon.)
+        place = version.place if version is not None else self._state.horizon
+        self.newest = max(self.newest, place)
+        self._digest.update(b"%d %d " % (len(key), place) + key)
+
+    def _version(self, key: bytes) -> Version | None:
+        version = self._state.version(key)
+        self._look(key, version)
+        return version
+
+    def matches(self, compares: Iterable[kv_pb2.Compare]) -> bool:
+        """Whether all hold."""
+        held = [_holds(compare, self._version(compare.key)) for compare in compares]
+        return all(held)
+
+    def results(self, operations: Operations, revision: Index) -> Results:
+        """What the operations answer, should they take effect as `revision`. Raises `InvalidRequest` where that is too much."""
+        results: Results = []
+        size = 0
+        for operation in operations:
+            which = operation.WhichOneof("operation")
+            if which == "put":
+                result = kv_pb2.BatchResult(put=kv_pb2.PutResponse(revision=revision))
+            elif which == "delete":
+                version = self._version(operation.delete.key)
+                found = version is not None and version.value is not None
+                result = kv_pb2.BatchResult(delete=kv_pb2.DeleteResponse(found=found, revision=revision))
+            elif which == "get":
+                result = kv_pb2.BatchResult(get=get_response(self._version(operation.get.key)))
+            else:
+                result = kv_pb2.BatchResult(range=self._range(operation.range))
+            size += result.ByteSize()
+            if size > limits.TRANSACTION_RESULTS_SIZE_BYTES_MAX:
+                raise InvalidRequest(
+                    "then",
+                    f"its reads return more than {limits.TRANSACTION_RESULTS_SIZE_BYTES_MAX} bytes from one shard; read less",
+                )
+            results.append(result)
+        return results
+
+    def _range(self, request: kv_pb2.RangeRequest) -> kv_pb2.RangeResponse:
+        response = kv_pb2.RangeResponse()
+        limit = request.limit or limits.RANGE_LIMIT_DEFAULT
+        size = 0
+        last = b""
+        self._look(request.prefix, None)
+        for key, version in self._state.scan(*prefix_interval(request.prefix)):
+            if len(response.items) == limit or size > limits.TRANSACTION_RESULTS_SIZE_BYTES_MAX or not self._rows_left:
+                if not last:
+                    raise InvalidRequest(
+                        "then",
+                        f"its ranges look at more than {limits.RANGE_ROWS_SCANNED_MAX} rows of one shard, deleted ones too; "
+                        "read fewer at once",
+                    )
+                response.next_page_token = last
+                break
+            last = key
+            self._rows_left -= 1
+            self._look(key, version)
+            if version.value is not None:
+                value = b"" if request.keys_only else version.value
+                size += len(key) + len(value)
+                response.items.add(
+                    key=key,
+                    value=value,
+                    revision=version.revision,
+                    create_revision=version.create_revision,
+                    version=version.version,
+                    hlc=version.hlc,
+                )
+        response.count = len(response.items)
+        return response
 
 
 def _holds(compare: kv_pb2.Compare, version: Version | None) -> bool:
@@ -88,32 +176,6 @@ def _holds(compare: kv_pb2.Compare, version: Version | None) -> bool:
     return greater if operator == kv_pb2.COMPARE_OPERATOR_GREATER else not greater and actual != expected
 
 
-def results_of(state: State, operations: Operations, revision: Index) -> Results:
-    """What the operations answer, should they take effect as `revision`. Raises `InvalidRequest` where that is too much."""
-    results: Results = []
-    size = 0
-    for operation in operations:
-        which = operation.WhichOneof("operation")
-        if which == "put":
-            result = kv_pb2.BatchResult(put=kv_pb2.PutResponse(revision=revision))
-        elif which == "delete":
-            version = state.version(operation.delete.key)
-            found = version is not None and version.value is not None
-            result = kv_pb2.BatchResult(delete=kv_pb2.DeleteResponse(found=found, revision=revision))
-        elif which == "get":
-            result = kv_pb2.BatchResult(get=get_response(state.version(operation.get.key)))
-        else:
-            result = kv_pb2.BatchResult(range=_range(state, operation.range))
-        size += result.ByteSize()
-        if size > limits.TRANSACTION_RESULTS_SIZE_BYTES_MAX:
-            raise InvalidRequest(
-                "then",
-                f"its reads return more than {limits.TRANSACTION_RESULTS_SIZE_BYTES_MAX} bytes from one shard; read less",
-            )
-        results.append(result)
-    return results
-
-
 def get_response(version: Version | None) -> kv_pb2.GetResponse:
     """A version as a get shows it."""
     if version is None or version.value is None:
@@ -126,42 +188,3 @@ def get_response(version: Version | None) -> kv_pb2.GetResponse:
         version=version.version,
         hlc=version.hlc,
     )
-
-
-def _range(state: State, request: kv_pb2.RangeRequest) -> kv_pb2.RangeResponse:
-    response = kv_pb2.RangeResponse()
-    limit = request.limit or limits.RANGE_LIMIT_DEFAULT
-    size = 0
-    last = b""
-    for scanned, (key, version) in enumerate(state.scan(*prefix_interval(request.prefix))):
-        full = len(response.items) == limit or size > limits.TRANSACTION_RESULTS_SIZE_BYTES_MAX
-        if full or scanned == limits.RANGE_ROWS_SCANNED_MAX:
-            response.next_page_token = last
-            break
-        last = key
-        if version.value is not None:
-            value = b"" if request.keys_only else version.value
-            size += len(key) + len(value)
-            response.items.add(
-                key=key,
-                value=value,
-                revision=version.revision,
-                create_revision=version.create_revision,
-                version=version.version,
-                hlc=version.hlc,
-            )
-    response.count = len(response.items)
-    return response
-
-
-def fingerprint(state: State, part: two_phase_commit_pb2.TransactionPart) -> int:
-    """Hash over every key that the part looks at, with its revision; of ranges, over all their keys, tombstones too."""
-    digest = xxhash.xxh3_64()
-    locks = locks_of(part)
-    for key in (*locks.reads, *locks.writes):
-        version = state.version(key)
-        digest.update(b"%d %d " % (len(key), version.place if version else 0) + key)
-    for interval in locks.ranges:
-        for key, version in state.scan(*interval):
-            digest.update(b"%d %d " % (len(key), version.place) + key)
-    return digest.intdigest()

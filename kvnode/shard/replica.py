@@ -153,10 +153,14 @@ class Replica:
         version = self.machine.version(key)
         # Above everything this replica shows for the key, whatever the clocks said: a client that read a value and then
         # writes must not lose against what it read.
-        hlc = max(hlc, (version.hlc if version else 0) + 1, *(w.hlc + 1 for w in self.holder.held_at_key(key)), 0)
+        hlc = max(hlc, (version.hlc if version else 0) + 1, *(w.hlc + 1 for w in self._pending_at(key)), 0)
         write = self.holder.accept(key, value, hlc, self.applied, now)
         self._eventual_due.append(write)
         self._accepted.append(Reply(token, write))
+
+    def _pending_at(self, key: bytes) -> list[replication_pb2.EventualWrite]:
+        """Eventual writes of the key without effect yet: held, or waiting for a transaction to end."""
+        return [*self.machine.waiting.at_key(key), *self.holder.held_at_key(key)]
 
     def _no_leader(self) -> NoLeader:
         name = self.raft.leader
@@ -320,7 +324,7 @@ class Replica:
             else:
                 self.waits.for_applied(read.index, read.token)
         raft.out_reads.clear()
-        self._replies.extend(self.waits.released_by_state(self.applied, self._holds_more, self.machine.transactions.ends))
+        self._replies.extend(self.waits.released_by_state(self.applied, self._holds_more, self.machine.transactions.releases))
         self._holds_more = False
         hard_state, entries = raft.hard_state_due(), tuple(raft.entries_due())
         durable = None
@@ -403,7 +407,11 @@ class Replica:
             self._replies.append(Reply(waiting.token, outcome))
 
     def _sequence(self, now: Seconds) -> None:
-        if len(self.machine.waiting) >= limits.TRANSACTION_WAITING_EVENTUAL_MAX:
+        waiting = self.machine.waiting
+        if (
+            len(waiting) >= limits.TRANSACTION_WAITING_EVENTUAL_MAX
+            or waiting.size_bytes >= limits.TRANSACTION_WAITING_EVENTUAL_SIZE_BYTES_MAX
+        ):
             return
         while self._sequence_in_flight < limits.SEQUENCE_ENTRIES_IN_FLIGHT_MAX and self.takes_proposals and self.holder.size:
             writes = self.holder.next_to_sequence(

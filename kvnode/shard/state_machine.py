@@ -32,8 +32,8 @@ from kvnode.errors import CompareFailed, InvalidRequest, KvnodeError, Overloaded
 from kvnode.invariant import invariant
 from kvnode.protocol.eventual.verdict import Stamp, verdict
 from kvnode.protocol.two_phase_commit.locks import Locks
-from kvnode.shard.client_sessions import ClientSessions, WriteResult
-from kvnode.shard.evaluate import Operations, locks_of, matches, results_of, writes_of
+from kvnode.shard.client_sessions import ClientSessions, ComparedInVain, Result, WriteResult
+from kvnode.shard.evaluate import Operations, Reading, locks_of, writes_of
 from kvnode.shard.superseded import SupersededRecord, decode_superseded, encode_superseded
 from kvnode.shard.transactions import End, Ended, Locked, Prepared, Transactions, Vote, txn_of
 from kvnode.shard.version import Version, decode_version, encode_version
@@ -70,8 +70,10 @@ class Decision(NamedTuple):
     end: End
     executed: bytes | None = None
     """Aborted because the client's request was executed before: its answer then, a `TxnResponse`."""
-    expired: SessionExpired | None = None
-    """Aborted because nobody can know whether the client's request was executed before."""
+    refused: KvnodeError | None = None
+    """Aborted because nobody can know whether the client's request was executed before, or it was no transaction."""
+    forgotten: bool = False
+    """It is too old: how it ended, nobody knows any more."""
 
 
 Applied = WriteResult | bytes | Vote | Ended | Locked | Decision | KvnodeError | list[tuple[Origin, int]] | None
@@ -190,14 +192,16 @@ class StateMachine:
             return self._execute(index, command)
         known = self.clients.find(command.request, command.hlc)
         if known is not None:
-            return known
+            return known.error() if isinstance(known, ComparedInVain) else known
         result = self._execute(index, command)
         # (What was refused may be tried again under the same name.)
-        if isinstance(result, WriteResult | CompareFailed | bytes):
+        if isinstance(result, CompareFailed):
+            self._record(index, command.request, ComparedInVain(int(result.metadata["revision"]), result.message))
+        elif isinstance(result, WriteResult | bytes):
             self._record(index, command.request, result)
         return result
 
-    def _record(self, index: Index, request: kv_pb2.RequestId, result: WriteResult | CompareFailed | bytes) -> None:
+    def _record(self, index: Index, request: kv_pb2.RequestId, result: Result) -> None:
         self.clients.record(request, result, index)
         self._mix(request.session + _U64.pack(request.sequence))
 
@@ -263,10 +267,11 @@ class StateMachine:
         locked = self._locked(locks_of(part))
         if locked is not None:
             return locked
-        succeeded = matches(self, part.compare)
+        reading = Reading(self)
+        succeeded = reading.matches(part.compare)
         branch = part.then if succeeded else part.otherwise
         try:
-            results = results_of(self, branch, index)
+            results = reading.results(branch, index)
         except InvalidRequest as error:
             return error
         self._take_effect(branch, index, index, hlc)
@@ -291,10 +296,11 @@ class StateMachine:
             return Overloaded(f"{len(transactions.prepared)} transactions are prepared in the shard already; try again")
         if known is not None:
             index = known.index
-        matched = matches(self, part.compare) if known is None else known.matched
+        reading = Reading(self)
+        matched = reading.matches(part.compare)
         try:
-            then = results_of(self, part.then, index) if matched else []
-            vote = Vote(index, matched, then, results_of(self, part.otherwise, index))
+            then = reading.results(part.then, index) if matched else []
+            vote = Vote(index, matched, then, reading.results(part.otherwise, index))
         except InvalidRequest as error:
             return error
         if known is None:
@@ -306,6 +312,8 @@ class StateMachine:
         """In the anchor's log: the decision, unless there is one. The client's request is executed here, at most once."""
         decide = command.decide
         txn = txn_of(decide.transaction)
+        if self.transactions.is_forgotten(txn):
+            return Decision(End(committed=False), forgotten=True)
         known: object = None
         if command.HasField("request") and decide.commit and self.transactions.end_of(txn) is None:
             known = self.clients.find(command.request, command.hlc)
@@ -315,9 +323,11 @@ class StateMachine:
         if end.committed and prepared is not None and command.HasField("request"):
             self._record(index, command.request, decide.response)
         self._end(index, command.hlc, decide.transaction, end, prepared)
+        if known is None or isinstance(known, bytes):
+            return Decision(end, executed=known)
         if isinstance(known, SessionExpired):
-            return Decision(end, expired=known)
-        return Decision(end, executed=known if isinstance(known, bytes) else None)
+            return Decision(end, refused=known)
+        return Decision(end, refused=InvalidRequest("request", "this id belongs to another request, which was no transaction"))
 
     def _end(
         self, index: Index, now: Hlc, transaction: two_phase_commit_pb2.TransactionId, end: End, prepared: Prepared | None
@@ -329,7 +339,8 @@ class StateMachine:
         if end.committed:
             part = prepared.command.part
             self._take_effect(part.then if end.succeeded else part.otherwise, prepared.index, index, end.committed_at)
-        for number, write in self.waiting.take_unlocked(self.transactions.locks.is_locked):
+        released = locks_of(prepared.command.part) if self.waiting else Locks()
+        for number, write in self.waiting.take_unlocked(released, self.transactions.locks.is_locked):
             self.table.delete(WAITING + _U64.pack(number))
             self._eventual(index, now, write)
 
@@ -387,8 +398,10 @@ class StateMachine:
         self.table.put(DATA + key, row)
         self.keys += (value is not None) - existed
         if value is None:
-            self.table.put(TOMBSTONE + _U64.pack(new.place) + key, b"")
-            self.tombstones += 1
+            tombstone = TOMBSTONE + _U64.pack(new.place) + key
+            # (One entry may write a key twice: where writes have waited for a transaction.)
+            self.tombstones += self.table.get(tombstone) is None
+            self.table.put(tombstone, b"")
         self._mix(key + row)
 
     def _collect(self, horizon: Index) -> None:

@@ -90,6 +90,8 @@ class Transactions:
         """The largest start of any transaction whose end is forgotten."""
         self.ends = 0
         """How many have ended here; also the number of the latest end."""
+        self.releases = 0
+        """How often locks were given back since this was made."""
         self.locks = LockTable()
         self.size_bytes = 0
         self._changed_prepared: dict[Txn, None] = {}
@@ -98,11 +100,13 @@ class Transactions:
     # ---- asking -----------------------------------------------------------------------------------------------------
 
     def end_of(self, txn: Txn) -> End | None:
-        """How it ended; of one that is too old to know, aborted; None: it has not ended here."""
-        end = self.ended.get(txn) or self.spreading.get(txn)
-        if end is None and txn.start <= self.horizon and txn not in self.prepared:
-            return End(committed=False)
-        return end
+        """How it ended; of one that is forgotten, aborted; None: it has not ended here."""
+        return self.ended.get(txn) or self.spreading.get(txn) or (End(committed=False) if self.is_forgotten(txn) else None)
+
+    def is_forgotten(self, txn: Txn) -> bool:
+        """Whether it is too old to know how, or whether, it ended here. Whatever it asks for now is refused."""
+        known = txn in self.prepared or txn in self.ended or txn in self.spreading
+        return txn.start <= self.horizon and not known
 
     def state_of(self, txn: Txn) -> State:
         """What this shard knows of it."""
@@ -119,6 +123,7 @@ class Transactions:
         return (
             len(self.prepared) >= limits.TRANSACTIONS_PREPARED_PER_SHARD_MAX
             or self.size_bytes >= limits.TRANSACTIONS_PREPARED_SIZE_BYTES_MAX
+            or self.locks.ranges >= limits.TRANSACTION_RANGES_PER_SHARD_MAX
         )
 
     # ---- changing ---------------------------------------------------------------------------------------------------
@@ -156,16 +161,15 @@ class Transactions:
     def on_resolve(self, command: replication_pb2.ResolveCommand) -> tuple[End, Prepared | None]:
         """What the anchor decided. As `on_decide`."""
         txn = txn_of(command.transaction)
-        before = self.state_of(txn)
-        if before is State.ABORTED and txn.start <= self.horizon and txn not in self.ended:
-            # It ended here so long ago that nobody remembers how.
+        if self.is_forgotten(txn):
             return End(command.commit, command.succeeded, command.committed_at), None
-        event = Event.COMMIT if command.commit else Event.ABORT
-        next_state(PARTICIPANT, before, event, f"transaction {txn}")
-        if before in (State.COMMITTED, State.ABORTED):
-            end = self.end_of(txn)
-            assert end is not None
+        end = self.end_of(txn)
+        if end is not None:
+            # (Should the two ever differ, whoever asked finds out: see `Participants.resolve`. An entry must not halt every
+            # replica, now and at each start.)
             return end, None
+        event = Event.COMMIT if command.commit else Event.ABORT
+        next_state(PARTICIPANT, self.state_of(txn), event, f"transaction {txn}")
         prepared = self._release(txn)
         return self._remember(txn, End(command.commit, command.succeeded, command.committed_at)), prepared
 
@@ -174,12 +178,13 @@ class Transactions:
         for txn in txns:
             end = self.spreading.pop(txn, None)
             if end is not None:
-                self._changed_ends[end.number] = None
+                self._drop_row(end.number, txn)
                 self._remember(txn, replace(end, unresolved=()))
 
     def _release(self, txn: Txn) -> Prepared | None:
         prepared = self.prepared.pop(txn, None)
         if prepared is not None:
+            self.releases += 1
             self.size_bytes -= prepared.size_bytes
             self.locks.release(txn)
             self._changed_prepared[txn] = None
@@ -196,8 +201,14 @@ class Transactions:
         if len(self.ended) > limits.TRANSACTIONS_ENDED_PER_SHARD_MAX:
             forgotten, old = self.ended.popitem(last=False)
             self.horizon = max(self.horizon, forgotten.start)
-            self._changed_ends[old.number] = None
+            self._drop_row(old.number, forgotten)
         return end
+
+    def _drop_row(self, number: int, txn: Txn) -> None:
+        if self._changed_ends.get(number) == txn:
+            del self._changed_ends[number]  # It was never stored.
+        else:
+            self._changed_ends[number] = None
 
     # ---- rows -------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kvapi.v1 import replication_pb2
+from kvnode.protocol.two_phase_commit.locks import Locks
 from kvnode.types import Index, Origin
 
 EventualWrite = replication_pb2.EventualWrite
@@ -18,6 +19,7 @@ class WaitingWrites:
     """By number, from 1; numbers begin anew when none waits."""
 
     def __init__(self) -> None:
+        self.size_bytes = 0
         self._writes: dict[int, EventualWrite] = {}
         self._by_key: dict[bytes, list[EventualWrite]] = {}
 
@@ -33,16 +35,18 @@ class WaitingWrites:
     def restore(self, number: int, write: EventualWrite) -> None:
         """A stored write; in the order of the numbers."""
         self._writes[number] = write
+        self.size_bytes += len(write.key) + len(write.value)
         self._by_key.setdefault(write.key, []).append(write)
 
-    def take_unlocked(self, is_locked: Callable[[bytes], bool]) -> list[tuple[int, EventualWrite]]:
-        """Takes out, in order, what need not wait any more."""
-        if not self._writes:
+    def take_unlocked(self, released: Locks, is_locked: Callable[[bytes], bool]) -> list[tuple[int, EventualWrite]]:
+        """Takes out, in order, what need not wait any more now that these locks were given back."""
+        free = {key for key in self._by_key if released.cover(key) and not is_locked(key)}
+        if not free:
             return []
-        free = {key for key in self._by_key if not is_locked(key)}
         taken = [(number, write) for number, write in self._writes.items() if write.key in free]
         for number, write in taken:
             del self._writes[number]
+            self.size_bytes -= len(write.key) + len(write.value)
             self._by_key.pop(write.key, None)
         return taken
 

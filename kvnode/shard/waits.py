@@ -20,7 +20,7 @@ class Waits:
         self._for_change: dict[object, None] = {}
         self._for_end: dict[object, None] = {}
         self._for_leader: dict[object, None] = {}
-        self._applied_told, self._ends_told = applied, 0
+        self._applied_told, self._releases_told = applied, 0
         self._leader_told: LeaderView = ("", 0, False)
 
     def for_applied(self, index: Index, token: object) -> None:
@@ -32,7 +32,7 @@ class Waits:
         self._for_change[token] = None
 
     def for_end(self, token: object) -> None:
-        """Replied with None once a transaction has ended in the shard."""
+        """Replied with None once a transaction has given locks of the shard back."""
         self._for_end[token] = None
 
     def for_leader(self, token: object) -> None:
@@ -46,17 +46,17 @@ class Waits:
         self._for_end.pop(token, None)
         self._for_leader.pop(token, None)
 
-    def released_by_state(self, applied: Index, holds_more: bool, ends: int = 0) -> list[Reply]:
-        """Who need not wait any more, now that so much is applied, so many transactions have ended and, maybe, more is held."""
+    def released_by_state(self, applied: Index, holds_more: bool, releases: int = 0) -> list[Reply]:
+        """Who need not wait any more, now that so much is applied, locks were given back so often and, maybe, more is held."""
         released: list[Reply] = []
         if self._for_change and (holds_more or applied > self._applied_told):
             released.extend(Reply(token, None) for token in self._for_change)
             self._for_change.clear()
         self._applied_told = applied
-        if self._for_end and ends != self._ends_told:
+        if self._for_end and releases != self._releases_told:
             released.extend(Reply(token, None) for token in self._for_end)
             self._for_end.clear()
-        self._ends_told = ends
+        self._releases_told = releases
         if self._for_applied:
             for token, index in [wait for wait in self._for_applied.items() if wait[1] <= applied]:
                 del self._for_applied[token]

@@ -166,7 +166,7 @@ async def _envelope(node: harness.NodeStubs, cluster: Playground, **changes: Any
         type=message_pb2.MESSAGE_TYPE_ELECTION,
         sent_at=(time.time_ns() // 1_000_000) << 16,
         cluster_id=cluster.cluster_id,
-        protocol_version=1,
+        protocol_version=2,
         from_incarnation=second.incarnation,
         from_uid=second.uid,
     )
@@ -178,7 +178,7 @@ async def _envelope(node: harness.NodeStubs, cluster: Playground, **changes: Any
 STRANGERS = [
     ({"cluster_id": "another-cluster"}, "belongs to cluster"),
     ({"cluster_id": ""}, "belongs to cluster"),
-    ({"protocol_version": 2}, "speaks version 2"),
+    ({"protocol_version": 9}, "speaks version 9"),
     ({"from_node": "n9"}, "'n9' is no peer"),
     ({"from_node": "n1"}, "'n1' is no peer"),
     ({"to_node": "n3"}, "is for 'n3'"),

@@ -228,7 +228,7 @@ async def _vote_without_coordinator(cluster: Playground, start: int) -> None:
         peer = next(member for member in members if member.name == sender)
         cluster_id = (await stubs.cluster.Topology(cluster_pb2.TopologyRequest())).cluster_id
         envelope = message_pb2.Message(
-            id=1, from_node=sender, to_node=name, type=message_pb2.MESSAGE_TYPE_DATA, cluster_id=cluster_id, protocol_version=1,
+            id=1, from_node=sender, to_node=name, type=message_pb2.MESSAGE_TYPE_DATA, cluster_id=cluster_id, protocol_version=2,
             from_incarnation=peer.incarnation, from_uid=peer.uid, sent_at=start,
         )  # fmt: skip
         request.message.CopyFrom(envelope)

@@ -43,7 +43,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.PREPARED, Event.ANCHOR_ABORTED): State.ABORTED,
     # Every attempt to ask the anchor was refused before it reached a log.
     (State.PREPARED, Event.OUT_OF_TIME): State.ABORTED,
-    # COMMIT may be in the anchor's log, or may yet come there: nobody can know now. Recovery ends it.
+    # COMMIT may be in the anchor's log, or may yet come there, or its end is forgotten: nobody can know now. Recovery ends it.
     (State.PREPARED, Event.DECISION_LOST): State.FAILED,
     (State.COMMITTING, Event.ALL_RESOLVED): State.COMMITTED,
 }
@@ -100,6 +100,10 @@ class Coordinator:
     def succeeded(self) -> bool:
         """Whether all comparisons hold, of those shards that have voted."""
         return all(self._matched.values())
+
+    def has_voted(self, shard: Shard) -> bool:
+        """Whether the shard's yes has come."""
+        return shard in self._matched
 
     def begin(self) -> tuple[Action, ...]:
         """Phase one: all shards at once."""

@@ -36,6 +36,10 @@ class Locks(NamedTuple):
     reads: tuple[bytes, ...] = ()
     ranges: tuple[Interval, ...] = ()
 
+    def cover(self, key: bytes) -> bool:
+        """Whether the key is among them."""
+        return key in self.writes or key in self.reads or any(interval.holds(key) for interval in self.ranges)
+
 
 class LockTable:
     """Locks by key."""
@@ -49,6 +53,15 @@ class LockTable:
     def __bool__(self) -> bool:
         """Whether anything is locked."""
         return bool(self._held)
+
+    def __contains__(self, txn: Txn) -> bool:
+        """Whether the transaction holds locks."""
+        return txn in self._held
+
+    @property
+    def ranges(self) -> int:
+        """How many intervals are locked."""
+        return sum(map(len, self._ranges.values()))
 
     def held(self, txn: Txn) -> Locks:
         """What the transaction holds."""

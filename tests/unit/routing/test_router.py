@@ -235,7 +235,7 @@ def test_range_by_a_complete_tag_asks_one_shard(prefix: bytes, one_shard: bool) 
     """An empty tag is none: such keys are spread over all shards."""
     router = Router.__new__(Router)
     router.map = ShardMap(1, {}, (("1",),) * 16)
-    shards = router._shards_of(kv_pb2.RangeRequest(prefix=prefix))
+    shards = router.ranges._shards_of(kv_pb2.RangeRequest(prefix=prefix))
     assert (len(shards) == 1) is one_shard
     for suffix in (b"", b"1", b"}2", b"{3}"):
         assert router.map.shard_of(prefix + suffix) in shards or (not prefix + suffix)
