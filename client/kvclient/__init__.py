@@ -20,10 +20,15 @@ from kvclient import errors
 from kvclient._async.batch import AsyncBatch
 from kvclient._async.client import AsyncClient
 from kvclient._async.session import AsyncSession
+from kvclient._async.transaction import AsyncTransaction
+from kvclient._async.txn import AsyncTxn
 from kvclient._sync.batch import Batch
 from kvclient._sync.client import Client
 from kvclient._sync.session import Session
-from kvclient.errors import CompareFailed, KvError, OutcomeUnknown
+from kvclient._sync.transaction import Transaction
+from kvclient._sync.txn import Txn
+from kvclient.errors import CompareFailed, Conflict, KvError, OutcomeUnknown
+from kvclient.expressions import Compare, Delete, Get, Key, Operation, Put, Range
 from kvclient.types import (
     Consistency,
     DeleteResult,
@@ -37,6 +42,7 @@ from kvclient.types import (
     Role,
     Served,
     SupersededReason,
+    TxnResult,
     Value,
 )
 from kvclient.uri import parse_uri
@@ -45,24 +51,37 @@ __all__ = [
     "AsyncBatch",
     "AsyncClient",
     "AsyncSession",
+    "AsyncTransaction",
+    "AsyncTxn",
     "Batch",
     "Client",
+    "Compare",
     "CompareFailed",
+    "Conflict",
     "Consistency",
+    "Delete",
     "DeleteResult",
+    "Get",
     "GetResult",
+    "Key",
     "KeyValue",
     "KvError",
     "Location",
+    "Operation",
     "OperationResult",
     "OperationState",
     "OutcomeUnknown",
+    "Put",
     "PutResult",
+    "Range",
     "RangePage",
     "Role",
     "Served",
     "Session",
     "SupersededReason",
+    "Transaction",
+    "Txn",
+    "TxnResult",
     "Value",
     "connect",
     "connect_sync",

@@ -2,22 +2,29 @@
 
 Owns the checks that need no server (types, sizes, fields that contradict each other) and the encoding. Never sends.
 
-Invariant: a `Call`'s request does not change between attempts. A request id for exactly-once writes belongs here, beside
-`session`: set once for a call, the same in every attempt.
+Invariant: a `Call`'s request does not change between attempts. The id of a write that executes once is set when its operation
+starts (`_request_ids`); only a renewal, after which no earlier attempt can take effect, changes it.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, TypeGuard
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from kvapi.v1 import cluster_pb2, kv_pb2
 from kvclient.errors import InvalidArgument
+from kvclient.hashing import anchor_key
 from kvclient.types import Bytes, Consistency, ConsistencyLike, consistency_of
+
+if TYPE_CHECKING:
+    from kvclient._request_ids import WriteSession
 
 KEY_SIZE_BYTES_MAX = 400
 VALUE_SIZE_BYTES_MAX = 1024 * 1024
 RANGE_LIMIT_MAX = 1_000
+TXN_OPERATIONS_MAX = 128
+"""Of both branches, and the comparisons."""
 TIMEOUT_S_MAX = 86_400
 """A day: who waits longer wants to try again."""
 STALENESS_S_MAX = 1_000_000_000
@@ -39,21 +46,40 @@ DELETE = Method("Delete", "kvapi.v1.KV", True, "delete")
 RANGE = Method("Range", "kvapi.v1.KV", False, "")
 OPERATION = Method("Operation", "kvapi.v1.KV", False, "")
 BATCH = Method("Batch", "kvapi.v1.KV", True, "")
+TXN = Method("Txn", "kvapi.v1.KV", True, "")
+TXN_READ_ONLY = Method("Txn", "kvapi.v1.KV", False, "")
 TOPOLOGY = Method("Topology", "kvapi.v1.Cluster", False, "")
 LOCATE = Method("Locate", "kvapi.v1.Cluster", False, "")
 
 
 class Call:
-    """One operation: its encoded request, and what routing needs to know about it."""
+    """One operation: its encoded request, and what routing and retrying need to know about it."""
 
-    __slots__ = ("attempt_deadline", "deadline", "key", "method", "request", "size_bytes", "span", "strong")
+    __slots__ = (
+        *("anchor", "attempt_deadline", "deadline", "executes_once", "in_doubt", "is_repeatable", "key", "method"),
+        *("renewals", "request", "request_id", "size_bytes", "span", "strong"),
+    )
 
-    def __init__(self, method: Method, request: Any, key: bytes | None, strong: bool, size_bytes: int = 0) -> None:
+    def __init__(
+        self, method: Method, request: Any, key: bytes | None, strong: bool, size_bytes: int = 0, anchor: bytes | None = None
+    ) -> None:
         self.method = method
         self.request = request
         self.key = key
-        """None: not about one key; any node will do."""
+        """None: not about one key."""
+        self.anchor = key if anchor is None else anchor
+        """The key whose shard takes it; None: any node will do."""
         self.strong = strong
+        self.executes_once = strong and method.is_write
+        """It carries a request id: however often it is sent, it takes effect once."""
+        self.is_repeatable = self.executes_once or not method.is_write
+        """Trying it again does no harm, also when an attempt is in doubt."""
+        self.request_id: tuple[WriteSession, int] | None = None
+        """As `_request_ids` remembers it, while the operation runs."""
+        self.in_doubt = False
+        """An attempt ended without an answer, and may still take effect."""
+        self.renewals = 0
+        """How often it got another id."""
         self.deadline = math.inf
         """Monotonic seconds; set when the operation starts."""
         self.attempt_deadline = math.inf
@@ -119,6 +145,33 @@ def range_call(
     if max_staleness is not None or consistency is Consistency.BOUNDED:
         request.max_staleness_ms = staleness_ms(consistency, max_staleness)
     return Call(RANGE, request, None, consistency is Consistency.STRONG)
+
+
+def txn_call(
+    compares: Sequence[kv_pb2.Compare],
+    then: Sequence[kv_pb2.BatchOperation],
+    otherwise: Sequence[kv_pb2.BatchOperation],
+) -> Call:
+    """A transaction; its parts are checked already. Raises `InvalidArgument`."""
+    size = len(compares) + len(then) + len(otherwise)
+    if size > TXN_OPERATIONS_MAX:
+        raise invalid("txn", f"has {size} comparisons and operations; a transaction has at most {TXN_OPERATIONS_MAX}")
+    written = [_written_once("then", then), _written_once("else", otherwise)]
+    request = kv_pb2.TxnRequest(compare=compares, then=then, otherwise=otherwise)
+    return Call(TXN if any(written) else TXN_READ_ONLY, request, None, True, anchor=anchor_key(request))
+
+
+def _written_once(branch: str, operations: Sequence[kv_pb2.BatchOperation]) -> set[bytes]:
+    """The keys that a branch writes, each once. Raises `InvalidArgument`."""
+    written: set[bytes] = set()
+    for operation in operations:
+        kind = operation.WhichOneof("operation")
+        if kind == "put" or kind == "delete":
+            key = operation.put.key if kind == "put" else operation.delete.key
+            if key in written:
+                raise invalid(branch, f"writes key {quoted(key)} twice; a branch writes each key at most once")
+            written.add(key)
+    return written
 
 
 def operation_call(operation_id: str) -> Call:

@@ -75,12 +75,12 @@ class Router:
         1. Strong, leader known and healthy: the leader.
         2. Strong otherwise: another replica, which forwards, or knows the new leader.
         3. Any other level: the nearest healthy replica.
-        4. Not about one key, or no map: the nearest healthy node.
+        4. Not about keys of one shard, or no map: the nearest healthy node.
         """
         shard_map = self.map
-        if shard_map is None or call.key is None or not shard_map.leaders:
+        if shard_map is None or call.anchor is None or not shard_map.leaders:
             return self.health.nearest(self.nodes, now, not_this)
-        shard = shard_of(call.key, shard_map.shards)
+        shard = shard_of(call.anchor, shard_map.shards)
         if call.strong:
             leader = shard_map.leaders[shard]
             if leader is not None and leader != not_this and self.health.is_healthy(leader, now):
@@ -130,8 +130,8 @@ class Router:
         if reason in UNHEALTHY_REASONS:
             self.health.on_failure(node, now)
         shard_map = self.map
-        if reason in ("NOT_LEADER", "NO_LEADER") and shard_map is not None and call.key is not None and shard_map.leaders:
-            shard = shard_of(call.key, shard_map.shards)
+        if reason in ("NOT_LEADER", "NO_LEADER") and shard_map is not None and call.anchor is not None and shard_map.leaders:
+            shard = shard_of(call.anchor, shard_map.shards)
             hinted = error.metadata.get("leader") or None
             if hinted is not None and hinted in shard_map.nodes:
                 shard_map.leaders[shard] = hinted

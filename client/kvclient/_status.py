@@ -42,6 +42,7 @@ _BY_REASON: dict[str, type[KvError]] = {
         errors.WrongShard,
         errors.Conflict,
         errors.CompareFailed,
+        errors.SessionExpired,
         errors.Overloaded,
         errors.NoSpace,
         errors.InvalidArgument,
@@ -151,10 +152,11 @@ def error_from(failure: Failure, *, is_write: bool, key: bytes | None, node: str
     return error
 
 
-def unknown(cause: KvError) -> OutcomeUnknown:
+def unknown(cause: KvError, message: str = "the write was sent and its answer is lost") -> OutcomeUnknown:
     """The error of a write that may have happened although `cause` came back, or nothing did."""
-    message = f"the write was sent and its answer is lost: {cause.message}"
+    message = f"{message}: {cause.message}"
     error = OutcomeUnknown(message, cause=cause, code=cause.code, metadata=cause.metadata, key=cause.key, node=cause.node)
+    error.attempts = cause.attempts
     error.__cause__ = cause
     return error
 

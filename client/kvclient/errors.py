@@ -120,7 +120,8 @@ class WrongShard(KvError):
 class OutcomeUnknown(KvError):
     """The write was sent and its answer is lost: it may have taken effect, may yet, or may not.
 
-    `cause` is what went wrong. Read the key to learn what is there, or write with `if_revision`, which makes a second try safe.
+    A strong write, which may be sent again without being executed twice, was tried until its time was over; `cause` is what
+    went wrong last. Read the keys to learn what is there. Writing again is another write: `if_revision` makes it safe.
     """
 
     default_code, default_reason = grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN"
@@ -132,7 +133,7 @@ class OutcomeUnknown(KvError):
 
 
 class Conflict(KvError):
-    """A transaction lost against another."""
+    """A transaction lost against another: nothing was changed."""
 
     default_code, default_reason, default_definite = grpc.StatusCode.ABORTED, "CONFLICT", True
     advice = "Run the whole transaction again."
@@ -148,6 +149,23 @@ class CompareFailed(KvError):
     def revision(self) -> int:
         """The key's revision when it was compared; 0: the key did not exist."""
         return int(self.metadata.get("revision") or 0)
+
+
+class SessionExpired(KvError):
+    """The servers do not know any more whether the write was executed under its id, or its clock is off: it was not executed.
+
+    The client gives a write another id and tries again, as long as no attempt is in doubt; this comes after several times.
+    """
+
+    default_code, default_reason, default_definite = grpc.StatusCode.FAILED_PRECONDITION, "SESSION_EXPIRED", True
+    advice = "Try again; if it lasts, compare the clocks of the nodes."
+
+    @property
+    def clock(self) -> int:
+        """The hybrid logical clock that a new id should carry; 0: the server did not say."""
+        text = self.metadata.get("clock", "")
+        clock = int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else 0
+        return clock if clock < 1 << 64 else 0
 
 
 class Overloaded(KvError):

@@ -6,10 +6,11 @@ Owns the shapes and their decoding from `kvapi.v1` messages. Results are immutab
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from kvapi.v1 import kv_pb2
-from kvclient.errors import InvalidArgument
+from kvclient.errors import InternalError, InvalidArgument
 
 
 class _Named(enum.IntEnum):
@@ -190,6 +191,23 @@ class DeleteResult(NamedTuple):
     served: Served
 
 
+OfTxn = PutResult | DeleteResult | Value | None | RangePage
+"""The result of one operation of a transaction; None: the key of a get does not exist."""
+
+
+class TxnResult(NamedTuple):
+    """The answer of a transaction that took place."""
+
+    succeeded: bool
+    """Whether all comparisons held."""
+    results: tuple[OfTxn, ...]
+    """Of the branch that was taken, in the order of its operations."""
+    transaction_id: str
+    """The transaction's name, where it spans shards; else empty."""
+    served: tuple[Served, ...]
+    """One for each shard that took part. Of single results `served` says only what the answer says there, mostly nothing."""
+
+
 class OperationResult(NamedTuple):
     """What became of an eventual write."""
 
@@ -264,8 +282,27 @@ def range_page_from(pb: kv_pb2.RangeResponse) -> RangePage:
     return RangePage(items, pb.next_page_token, tuple(served_from(served) for served in pb.served))
 
 
+def txn_result_from(pb: kv_pb2.TxnResponse) -> TxnResult:
+    """Decode a transaction's answer."""
+    results = []
+    for result in pb.results:
+        kind = result.WhichOneof("result")
+        if kind not in _OF_TXN:
+            raise InternalError("the transaction took place, and its answer has a result of an unknown kind")
+        results.append(_OF_TXN[kind](getattr(result, kind)))
+    return TxnResult(pb.succeeded, tuple(results), pb.transaction_id, tuple(served_from(served) for served in pb.served))
+
+
 def operation_result_from(pb: kv_pb2.OperationResponse) -> OperationResult:
     """Decode what became of a write; a state or reason from a newer server becomes UNSPECIFIED or NONE."""
     state = _STATES.get(pb.state, OperationState.UNSPECIFIED)
     reason = _REASONS.get(pb.reason, SupersededReason.NONE)
     return OperationResult(state, pb.revision, reason, pb.superseded_by, pb.key, served_from(pb.served))
+
+
+_OF_TXN: dict[str, Callable[[Any], OfTxn]] = {
+    "put": put_result_from,
+    "get": value_from,
+    "delete": delete_result_from,
+    "range": range_page_from,
+}

@@ -5,15 +5,22 @@ Owns their signatures and defaults. Never sends: `_execute` and `_execute_many` 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, ClassVar
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, ClassVar, TypeVar
 
 from kvclient import _requests as requests
-from kvclient import types
+from kvclient import _retry, types
 from kvclient._async.batch import AsyncBatch
+from kvclient._async.transaction import AsyncTransaction
+from kvclient._async.txn import AsyncTxn
+from kvclient._backend import async_ as _backend
 from kvclient._requests import Call, invalid, quoted, read_level
-from kvclient.errors import KvError
+from kvclient.errors import Conflict, DeadlineExceeded, KvError
 from kvclient.types import Bytes, Consistency, ConsistencyLike, KeyValue, RangePage, consistency_of
+
+T = TypeVar("T")
 
 PAGE_ITEMS = 500
 """Items that an iteration asks for at a time."""
@@ -27,6 +34,14 @@ class AsyncOperations:
     """
 
     _default_read: ClassVar[Consistency] = Consistency.STRONG
+    _rng: random.Random
+
+    def deadline_of(self, timeout: float | None) -> float:
+        """When an operation that begins now must have ended, in monotonic seconds: after `timeout`, or the client's.
+
+        Raises `InvalidArgument` for a wrong time-out, and on another event loop than the client's.
+        """
+        raise NotImplementedError
 
     async def _execute(self, call: Call, timeout: float | None) -> Any:
         raise NotImplementedError
@@ -195,6 +210,46 @@ class AsyncOperations:
     def batch(self) -> AsyncBatch:
         """An empty batch of independent operations: add to it, then `run` it."""
         return AsyncBatch(self._execute_many, self._default_read)
+
+    def txn(self) -> AsyncTxn:
+        """An empty transaction of comparisons and operations: add to it, then `run` it."""
+        return AsyncTxn(self._execute)
+
+    def transaction(self) -> AsyncTransaction:
+        """An optimistic transaction: `async with kv.transaction() as t`, with `await t.get(key)`, `t.put(key, value)`, and
+        `t.delete(key)`.
+
+        Writes are kept until the body ends, then committed together if nothing that was read has changed; else `Conflict` is
+        raised and nothing is written, as when the body raises. Each read, and the commit, may take the client's time.
+        `run_in_transaction` tries again by itself.
+        """
+        return AsyncTransaction(self._execute)
+
+    async def run_in_transaction(self, body: Callable[[AsyncTransaction], Awaitable[T]], *, timeout: float | None = None) -> T:
+        """What `await body(t)` returns, run in a transaction that committed.
+
+        After a `Conflict` it is run again, with a new `t`, so it should have no effects but those on `t`; with growing pauses
+        until `timeout` is over, which is for all of it together, then the last `Conflict` is raised. All other errors pass.
+        """
+        deadline = self.deadline_of(timeout)
+        lost: Conflict | None = None
+        attempt = 1
+        while True:
+            try:
+                async with AsyncTransaction(self._execute, deadline) as transaction:
+                    returned = await body(transaction)
+                return returned
+            except Conflict as conflict:
+                lost = conflict
+            except DeadlineExceeded:
+                if lost is None or time.monotonic() < deadline:
+                    raise
+                raise lost from None
+            pause = _retry.pause_before(lost, attempt, self._rng)
+            if time.monotonic() + pause >= deadline:
+                raise lost
+            await _backend.sleep(pause)
+            attempt += 1
 
     async def operation(self, operation_id: str, *, timeout: float | None = None) -> types.OperationResult:
         """What became of the eventual write whose result had this `operation_id`."""

@@ -6,6 +6,7 @@ in `_routing`, how it is sent in `connection`.
 
 Invariants:
 - All attempts of an operation together keep its deadline.
+- A strong write has its request id from before its first attempt until it has ended for good.
 - At most one refresh of the map runs at a time, and no operation waits for one; only the first of all waits for the first map.
 - A client stays on the event loop on which it was first used: connections cannot move.
 - Cancelling any operation, at any point, leaves the client as usable as before.
@@ -20,18 +21,19 @@ from typing import Any
 
 from opentelemetry.trace import TracerProvider
 
-from kvapi.v1 import cluster_pb2
+from kvapi.v1 import cluster_pb2, kv_pb2
 from kvclient import _requests as requests
 from kvclient import _retry, _tracing, types
 from kvclient._backend import sync as _backend
 from kvclient._lane import Ticket
-from kvclient._requests import LOCATE, OPERATION, RANGE, Call
+from kvclient._request_ids import RequestIds
+from kvclient._requests import LOCATE, OPERATION, RANGE, TXN, TXN_READ_ONLY, Call
 from kvclient._routing import Router
 from kvclient._sync.connection import Connection
 from kvclient._sync.operations import Operations
 from kvclient._sync.session import Session
 from kvclient._tracing import Tracing
-from kvclient.errors import ClientClosed, DeadlineExceeded, KvError, NotSentInTime, Unavailable
+from kvclient.errors import ClientClosed, DeadlineExceeded, KvError, SessionExpired, Unavailable
 from kvclient.types import Bytes
 from kvclient.uri import ClusterUri
 
@@ -59,6 +61,7 @@ class Client(Operations):
         self._connections: dict[str, Connection] = {}
         self._home = _backend.Home()
         self._mutex = _backend.Mutex()
+        self._request_ids = RequestIds(_backend.Mutex())
         self._opening = _backend.Gate(1)
         self._background = _backend.Background()
         self._refreshed_at = 0.0
@@ -136,28 +139,35 @@ class Client(Operations):
     def _attempts(self, call: Call) -> Any:
         if self._router.map is None:
             self._open(call.deadline)
+        if call.executes_once:
+            self._request_ids.begin(call)
         attempt, not_this = 1, None
         last: KvError | None = None
-        while True:
-            now = time.monotonic()
-            node = self._router.node_for(call, now, not_this)
-            call.attempt_deadline = now + (call.deadline - now) * _retry.attempt_share(attempt, is_write=call.method.is_write)
-            try:
-                response = self._connection_to(node).run(call)
-            except KvError as error:
-                error.attempts = attempt
-                if last is not None and isinstance(error, NotSentInTime):
-                    raise last from None  # What kept it from succeeding says more than that the time is over.
-                last = error
-                pause = self._on_failure(call, node, error, attempt, now)
-                if pause is None:
-                    raise
-                if pause:
-                    _backend.sleep(pause)
-                attempt, not_this = attempt + 1, None if error.reason == "OVERLOADED" else node
-            else:
-                self._on_answer(call, response)
-                return response
+        try:
+            while True:
+                now = time.monotonic()
+                node = self._router.node_for(call, now, not_this)
+                share = _retry.attempt_share(attempt, is_repeatable=call.is_repeatable)
+                call.attempt_deadline = now + (call.deadline - now) * share
+                try:
+                    response = self._connection_to(node).run(call)
+                except KvError as error:
+                    error.attempts = attempt
+                    pause = self._on_failure(call, node, error, attempt, now)
+                    if pause is None:
+                        final = _retry.final_error(error, last, in_doubt=call.in_doubt)
+                        if final is error:
+                            raise
+                        raise final from final.__cause__
+                    if pause:
+                        _backend.sleep(pause)
+                    last = error
+                    attempt, not_this = attempt + 1, None if error.reason in _retry.SAME_NODE else node
+                else:
+                    self._on_answer(call, response)
+                    return response
+        finally:
+            self._request_ids.end(call)
 
     def _execute_many(self, calls: list[Call], timeout: float | None) -> list[Any | KvError]:
         return self._execute_many_by(calls, self.deadline_of(timeout))
@@ -167,6 +177,16 @@ class Client(Operations):
             call.deadline = deadline
         if self._router.map is None:
             self._open(deadline)
+        try:
+            for call in calls:
+                if call.executes_once:
+                    self._request_ids.begin(call)
+            return self._attempts_of_many(calls, deadline)
+        finally:
+            for call in calls:
+                self._request_ids.end(call)
+
+    def _attempts_of_many(self, calls: list[Call], deadline: float) -> list[Any | KvError]:
         results: list[Any | KvError] = [None] * len(calls)
         pending = dict.fromkeys(range(len(calls)))
         nodes: dict[int, str] = {}
@@ -176,23 +196,26 @@ class Client(Operations):
             groups: dict[str, list[int]] = {}
             for index in pending:
                 call = calls[index]
-                call.attempt_deadline = now + (deadline - now) * _retry.attempt_share(attempt, is_write=call.method.is_write)
+                share = _retry.attempt_share(attempt, is_repeatable=call.is_repeatable)
+                call.attempt_deadline = now + (deadline - now) * share
                 nodes[index] = self._router.node_for(call, now, nodes.get(index))
                 groups.setdefault(nodes[index], []).append(index)
             self._run_groups(calls, groups, results)
             pause = 0.0
             retried: dict[int, None] = {}
             for index in pending:
-                result = results[index]
+                call, result = calls[index], results[index]
                 if not isinstance(result, KvError):
-                    self._on_answer(calls[index], result)
+                    self._on_answer(call, result)
                     continue
                 result.attempts = attempt
-                wanted = self._on_failure(calls[index], nodes[index], result, attempt, now)
-                if result.reason == "OVERLOADED":
+                wanted = self._on_failure(call, nodes[index], result, attempt, now)
+                if wanted is None:
+                    results[index] = _retry.final_error(result, None, in_doubt=call.in_doubt)
+                    continue
+                if result.reason in _retry.SAME_NODE:
                     del nodes[index]
-                if wanted is not None:
-                    retried[index], pause = None, max(pause, wanted)
+                retried[index], pause = None, max(pause, wanted)
             pending = retried
             attempt += 1
             if pending and pause:
@@ -220,19 +243,32 @@ class Client(Operations):
     # Learning from what comes back.
 
     def _on_answer(self, call: Call, response: Any) -> None:
-        if call.method is RANGE or call.method is OPERATION or call.method is LOCATE:
+        method = call.method
+        if method is RANGE or method is OPERATION or method is LOCATE:
             return
-        if self._router.on_served(response.served):
+        if method is TXN or method is TXN_READ_ONLY:
+            for served in response.served:
+                self._on_served(served)
+        else:
+            self._on_served(response.served)
+
+    def _on_served(self, served: kv_pb2.Served) -> None:
+        self._request_ids.on_clock(served.hlc)
+        if self._router.on_served(served):
             self._refresh_soon()
 
     def _on_failure(self, call: Call, node: str, error: KvError, attempt: int, started: float) -> float | None:
         """Seconds to wait before the next attempt; None: there is none, the error is final."""
         now = time.monotonic()
+        call.in_doubt = call.in_doubt or not error.definite
         if self._router.on_error(call, node, error, now, now - started):
             self._refresh_soon()
-        if not _retry.may_retry(error, is_write=call.method.is_write):
+        if isinstance(error, SessionExpired) and self._request_ids.renew(call, error.clock):
+            pause = 0.0
+        elif _retry.may_retry(error, is_repeatable=call.is_repeatable, in_doubt=call.in_doubt):
+            pause = _retry.pause_before(error, attempt, self._rng)
+        else:
             return None
-        pause = _retry.pause_before(error, attempt, self._rng)
         if now + pause >= call.deadline:
             return None
         if call.span is not None:
@@ -247,16 +283,16 @@ class Client(Operations):
             raise DeadlineExceeded(f"no answer from {', '.join(self._router.endpoints)}")
         try:
             attempt = 1
+            failed: KvError = Unavailable("no node told its map of the cluster", definite=True)
             while self._router.map is None:
-                failed: KvError = Unavailable("no node told its map of the cluster", definite=True)
                 for node in self._router.endpoints:
                     try:
                         if self._fetch(node, min(deadline, time.monotonic() + self._uri.timeout / 2)):
                             return
                     except KvError as error:
-                        if not _retry.may_retry(error, is_write=False):
+                        if not _retry.may_retry(error, is_repeatable=True):
                             raise
-                        failed = error
+                        failed = _retry.final_error(error, failed, in_doubt=False)
                 pause = _retry.pause_before(failed, attempt + 1, self._rng)
                 if time.monotonic() + pause >= deadline:
                     raise failed
@@ -282,7 +318,7 @@ class Client(Operations):
             now = time.monotonic()
             if error is not None and not isinstance(error, ClientClosed):
                 self._router.health.on_failure(node, now)
-            is_taken = topology is not None and self._router.load(topology, now)
+            is_taken = topology is not None and self._take(topology, now)
             if is_taken or attempt == REFRESH_NODES_MAX or self._closed:
                 self._refreshed_at = now
                 self._refreshing = False
@@ -299,7 +335,11 @@ class Client(Operations):
         call = requests.topology_call()
         call.deadline = call.attempt_deadline = deadline
         topology = self._connection_to(node).run(call)
-        return self._router.load(topology, time.monotonic())
+        return self._take(topology, time.monotonic())
+
+    def _take(self, topology: cluster_pb2.TopologyResponse, now: float) -> bool:
+        self._request_ids.on_clock(topology.hlc)
+        return self._router.load(topology, now)
 
     def _connection_to(self, node: str) -> Connection:
         connection = self._connections.get(node)

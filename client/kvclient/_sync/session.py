@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kvclient._backend import sync as _backend
-from kvclient._requests import OPERATION, RANGE, Call, token_bytes
+from kvclient._requests import OPERATION, RANGE, TXN, TXN_READ_ONLY, Call, token_bytes
 from kvclient._session import SessionToken
 from kvclient._sync.operations import Operations
 from kvclient.errors import DeadlineExceeded, KvError
@@ -33,6 +33,7 @@ class Session(Operations):
 
     def __init__(self, client: Client, token: bytes = b"") -> None:
         self._client = client
+        self._rng = client._rng
         self._token = SessionToken(token_bytes("token", token))
         self._mutex = _backend.Mutex()
         self._gate = _backend.Gate(OVERLAPPING_MAX)
@@ -42,6 +43,10 @@ class Session(Operations):
         """Covers everything that this session has written and seen. Opaque."""
         with self._mutex:
             return self._token.current()
+
+    def deadline_of(self, timeout: float | None) -> float:
+        """As the client's."""
+        return self._client.deadline_of(timeout)
 
     def _execute(self, call: Call, timeout: float | None) -> Any:
         deadline = self._client.deadline_of(timeout)
@@ -80,6 +85,11 @@ class Session(Operations):
     def _on_answer(self, call: Call, sent: tuple[bytes, ...], response: Any) -> None:
         if call.method is OPERATION:
             return
-        served = response.served if call.method is RANGE else (response.served,)
+        if call.method is RANGE:
+            served = response.served
+        elif call.method is TXN or call.method is TXN_READ_ONLY:
+            served = response.served[-1:]  # It covers all of them.
+        else:
+            served = (response.served,)
         with self._mutex:
             self._token.on_answer(sent, [one.session for one in served])

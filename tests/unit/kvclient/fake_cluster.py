@@ -2,8 +2,8 @@
 
 What it keeps of the real thing: one log a shard, revisions that are log indexes, a leader a shard, replicas that may lag,
 eventual writes that wait for a place in the log and may be superseded, session tokens whose concatenation is their union,
-forwarding, and the wire format of errors. What it leaves out: disks, elections, and everything between nodes. Nodes can be
-stopped and started, refuse, stall, or lose answers on demand.
+forwarding, writes that execute once, transactions, and the wire format of errors. What it leaves out: disks, elections, locks,
+and everything between nodes. Nodes can be stopped and started, refuse, stall, or lose answers on demand.
 """
 
 from __future__ import annotations
@@ -13,41 +13,18 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf import duration_pb2
-from google.rpc import error_details_pb2, status_pb2
 
 from kvapi.v1 import cluster_pb2, cluster_pb2_grpc, kv_pb2, kv_pb2_grpc, message_pb2
-from kvclient.hashing import KEY_HASH, shard_of
+from kvclient.hashing import KEY_HASH, anchor_key, shard_of
+from tests.unit.kvclient.fake_transactions import ClientSessions, transact
+from tests.unit.kvclient.refusals import CONFLICT, NO_LEADER, NO_SPACE, OUTCOME_UNKNOWN, OVERLOADED, Refusal
 
-
-@dataclass
-class Refusal(Exception):
-    """An error as a node reports it: status code, reason, metadata, retry delay."""
-
-    code: grpc.StatusCode
-    reason: str
-    metadata: dict[str, str] = field(default_factory=dict)
-    retry_after_ms: int | None = None
-    message: str = "as the test wanted"
-
-    def trailing(self) -> tuple[tuple[str, bytes], ...]:
-        """The rich status in trailing metadata."""
-        status = status_pb2.Status(code=self.code.value[0], message=self.message)
-        status.details.add().Pack(error_details_pb2.ErrorInfo(reason=self.reason, domain="kvnode", metadata=self.metadata))
-        if self.retry_after_ms is not None:
-            delay = duration_pb2.Duration(nanos=self.retry_after_ms * 1_000_000)
-            status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-        return (("grpc-status-details-bin", status.SerializeToString()),)
-
-
-NO_LEADER = Refusal(grpc.StatusCode.UNAVAILABLE, "NO_LEADER", retry_after_ms=1)
-OVERLOADED = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", retry_after_ms=1)
-OUTCOME_UNKNOWN = Refusal(grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN")
+__all__ = ["CONFLICT", "NO_LEADER", "NO_SPACE", "OUTCOME_UNKNOWN", "OVERLOADED", "FakeCluster", "Fault", "Refusal"]
 
 
 @dataclass
@@ -94,6 +71,7 @@ class Shard:
         self.number = number
         self.tables: list[dict[bytes, Record]] = [{}]
         self.term = 1
+        self.sessions = ClientSessions()
 
     @property
     def last(self) -> int:
@@ -130,6 +108,7 @@ class FakeNode(kv_pb2_grpc.KVServicer, cluster_pb2_grpc.ClusterServicer):
         """For single operations: the first that matches (kind, key) is used up."""
         self.calls: Counter[str] = Counter()
         self.batch_sizes: list[int] = []
+        self.transactions: list[kv_pb2.TxnRequest] = []
         self.metadata: list[dict[str, str]] = []
 
     @property
@@ -178,6 +157,11 @@ class FakeNode(kv_pb2_grpc.KVServicer, cluster_pb2_grpc.ClusterServicer):
         self.batch_sizes.append(len(request.operations))
         return await self._serve("Batch", context, lambda: self.batch(request))  # type: ignore[no-any-return]
 
+    async def Txn(self, request: kv_pb2.TxnRequest, context: Any) -> kv_pb2.TxnResponse:
+        """A transaction."""
+        self.transactions.append(request)
+        return await self._serve("Txn", context, lambda: self.txn(request))  # type: ignore[no-any-return]
+
     async def Operation(self, request: kv_pb2.OperationRequest, context: Any) -> kv_pb2.OperationResponse:
         """A question about an eventual write."""
         return await self._serve("Operation", context, lambda: self.operation(request))  # type: ignore[no-any-return]
@@ -210,21 +194,27 @@ class FakeNode(kv_pb2_grpc.KVServicer, cluster_pb2_grpc.ClusterServicer):
 
     def put(self, request: kv_pb2.PutRequest) -> kv_pb2.PutResponse:
         """Write; strong at the leader, eventual here."""
-        self._refuse("put", request.key)
+        self._refuse("put", request.key, request)
         if request.consistency == kv_pb2.CONSISTENCY_EVENTUAL:
             write = self._accept(request.key, request.value)
             served = self._served(write.shard, kv_pb2.CONSISTENCY_EVENTUAL, request.session, self, write.operation_id)
             return kv_pb2.PutResponse(operation_id=write.operation_id, acks=max(1, request.acks), served=served)
+        return self._once(request, lambda: self._put_strong(request))  # type: ignore[no-any-return]
+
+    def _put_strong(self, request: kv_pb2.PutRequest) -> kv_pb2.PutResponse:
         shard, _, revision = self._write(request, request.value)
         return kv_pb2.PutResponse(revision=revision, served=self._strong(shard, request.session))
 
     def delete(self, request: kv_pb2.DeleteRequest) -> kv_pb2.DeleteResponse:
         """Delete; as put."""
-        self._refuse("delete", request.key)
+        self._refuse("delete", request.key, request)
         if request.consistency == kv_pb2.CONSISTENCY_EVENTUAL:
             write = self._accept(request.key, None)
             served = self._served(write.shard, kv_pb2.CONSISTENCY_EVENTUAL, request.session, self, write.operation_id)
             return kv_pb2.DeleteResponse(operation_id=write.operation_id, acks=max(1, request.acks), served=served)
+        return self._once(request, lambda: self._delete_strong(request))  # type: ignore[no-any-return]
+
+    def _delete_strong(self, request: kv_pb2.DeleteRequest) -> kv_pb2.DeleteResponse:
         shard, found, revision = self._write(request, None)
         return kv_pb2.DeleteResponse(found=found, revision=revision, served=self._strong(shard, request.session))
 
@@ -314,7 +304,21 @@ class FakeNode(kv_pb2_grpc.KVServicer, cluster_pb2_grpc.ClusterServicer):
             key=write.key,
         )
 
-    def _refuse(self, kind: str, key: bytes) -> None:
+    def txn(self, request: kv_pb2.TxnRequest) -> kv_pb2.TxnResponse:
+        """A transaction, at its anchor's leader."""
+        self._refuse("txn", anchor_key(request), request)
+        return transact(self, request)
+
+    def _once(self, request: Any, execute: Callable[[], Any]) -> Any:
+        """A strong write of one key, by its request id if it has one."""
+        shard = self.cluster.shards[shard_of(request.key, len(self.cluster.shards))]
+        self._leader_of(shard.number)
+        return shard.sessions.once(request.request, execute) if request.HasField("request") else execute()
+
+    def _refuse(self, kind: str, key: bytes, write: Any = None) -> None:
+        if write is not None:
+            named = write.HasField("request")
+            self.cluster.request_ids.append(kv_pb2.RequestId.FromString(write.request.SerializeToString()) if named else None)
         for entry in self.refusals:
             if entry[0](kind, key):
                 self.refusals.remove(entry)
@@ -402,6 +406,8 @@ class FakeCluster:
         self.replicas = [[names[(shard + offset) % nodes] for offset in range(count)] for shard in range(shards)]
         self.leaders: list[str | None] = [replicas[0] for replicas in self.replicas]
         self.eventual: dict[str, Eventual] = {}
+        self.request_ids: list[kv_pb2.RequestId | None] = []
+        """Of every write that came to be executed or refused, all attempts; None: it had none."""
         self.forwards = True
         """Nodes forward to the leader; else they say NOT_LEADER."""
         self.holds_eventual = False
@@ -418,6 +424,11 @@ class FakeCluster:
     async def __aexit__(self, *_: object) -> None:
         for node in self.nodes.values():
             await node.stop()
+
+    @property
+    def hlc(self) -> int:
+        """About now, as `Served.hlc`."""
+        return (1 + max(shard.last for shard in self.shards)) << 16
 
     @property
     def uri(self) -> str:
@@ -459,7 +470,7 @@ class FakeCluster:
 
     def topology(self) -> cluster_pb2.TopologyResponse:
         """The shard map."""
-        response = cluster_pb2.TopologyResponse(epoch=self.epoch, cluster_id="fake", key_hash=self.key_hash)
+        response = cluster_pb2.TopologyResponse(epoch=self.epoch, cluster_id="fake", key_hash=self.key_hash, hlc=self.hlc)
         for name, node in self.nodes.items():
             state = self.states.get(name, message_pb2.NODE_STATE_ACTIVE)
             response.members.add(name=name, address=node.address, state=state)

@@ -16,12 +16,19 @@ STEPS = range(24)
 
 
 async def idle(kv: kvclient.AsyncClient) -> None:
-    """Wait until no call is under way; then every slot must be free and no queue hold anything."""
+    """Wait until no call is under way; then every slot must be free, no queue hold anything, and no
+    write be outstanding."""
     while kv._background._tasks:
         await asyncio.gather(*kv._background._tasks, return_exceptions=True)
         await asyncio.sleep(0)
     for connection in kv._connections.values():
         assert (connection._lane.in_flight, connection._lane.queued) == (0, 0)
+    session = kv._request_ids._session
+    assert session is None or (session.acknowledged == session._last and not session._ended)
+
+
+async def _copy(t: Any) -> None:
+    t.put("k", await t.get("j") or b"")
 
 
 async def _range(kv: Any) -> None:
@@ -35,10 +42,12 @@ OPERATIONS: list[Callable[[Any], Coroutine[Any, Any, object]]] = [
     lambda kv: kv.batch().put("k", "v").get("k").get("j").run(),
     lambda kv: kv.session().put("k", "v"),
     _range,
+    lambda kv: kv.txn().then(kvclient.Put("k", "v")).run(),
+    lambda kv: kv.run_in_transaction(_copy),
 ]
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=["put", "get", "batch", "session", "range"])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=["put", "get", "batch", "session", "range", "txn", "transaction"])
 async def test_cancel_after_any_number_of_steps_leaves_the_client_usable(
     cluster: FakeCluster, operation: Callable[[Any], Coroutine[Any, Any, object]]
 ) -> None:

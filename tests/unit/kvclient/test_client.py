@@ -75,7 +75,7 @@ async def test_range_more_than_a_page_is_fetched_lazily_in_order(cluster: FakeCl
     batch = kv.batch()
     for number in range(1_200):
         batch.put(f"p/{number:04}", str(number))
-    assert not [result for result in await batch.run() if isinstance(result, errors.KvError)]
+    assert not [result for result in await batch.run(timeout=60) if isinstance(result, errors.KvError)]
     await kv.put("q", "outside")
     iterator = kv.range(prefix="p/")
     assert cluster.calls("Range") == 0

@@ -67,7 +67,7 @@ async def test_sent_operation_with_a_short_deadline_does_not_shorten_the_others(
     async with FakeCluster(nodes=1) as cluster, kvclient.connect(cluster.uri) as kv:
         event, busy = await one_node_busy(cluster, kv)
         held = asyncio.Event()
-        cluster.nodes["n1"].faults.append(Fault(stall=held))
+        cluster.nodes["n1"].faults.extend(Fault(stall=held) for _ in range(4))
         hurried = asyncio.create_task(kv.put("h", "v", timeout=0.15))
         patient = asyncio.create_task(kv.put("p", "v"))
         for _ in range(5):
@@ -101,5 +101,5 @@ async def test_batch_of_more_than_the_limit_leaves_in_several_calls() -> None:
         batch = kv.batch()
         for number in range(2_500):
             batch.put(f"k{number}", b"")
-        assert len(await batch.run()) == 2_500
+        assert len(await batch.run(timeout=60)) == 2_500
         assert sorted(cluster.nodes["n1"].batch_sizes) == [452, 1_024, 1_024]

@@ -9,7 +9,7 @@ import pytest
 
 import kvclient
 from kvclient import errors
-from tests.unit.kvclient.fake_cluster import NO_LEADER, OUTCOME_UNKNOWN, OVERLOADED, FakeCluster, Fault, Refusal
+from tests.unit.kvclient.fake_cluster import NO_LEADER, OVERLOADED, FakeCluster, Fault, Refusal
 
 
 async def noticed(kv: kvclient.AsyncClient, node: str) -> None:
@@ -55,28 +55,6 @@ async def test_put_definite_refusal_is_retried_until_it_succeeds(
     assert cluster.calls("Put") > 1
 
 
-async def test_put_answer_lost_is_outcome_unknown_and_not_repeated(cluster: FakeCluster, kv: kvclient.AsyncClient) -> None:
-    """The write took effect, its answer was lost: the SDK says that it cannot know, and writes only once."""
-    cluster.leader_of("k").faults.append(Fault(lose_answer=True))
-    with pytest.raises(errors.OutcomeUnknown) as caught:
-        await kv.put("k", "v")
-    assert caught.value.cause is not None
-    assert caught.value.cause.reason == "CONNECTION_LOST"
-    assert caught.value.definite is False
-    assert cluster.calls("Put") == 1
-    value = await kv.get("k")
-    assert value is not None
-    assert value.version == 1
-
-
-async def test_put_server_says_outcome_unknown_is_not_repeated(cluster: FakeCluster, kv: kvclient.AsyncClient) -> None:
-    """The same from the server's mouth."""
-    cluster.leader_of("k").faults.append(Fault(before=OUTCOME_UNKNOWN))
-    with pytest.raises(errors.OutcomeUnknown):
-        await kv.put("k", "v")
-    assert cluster.calls("Put") == 1
-
-
 async def test_get_answer_lost_is_read_again_elsewhere(cluster: FakeCluster, kv: kvclient.AsyncClient) -> None:
     """Reads change nothing, so a broken connection costs the caller only time."""
     await kv.put("k", "v")
@@ -91,7 +69,8 @@ async def test_get_answer_lost_is_read_again_elsewhere(cluster: FakeCluster, kv:
 async def test_put_deadline_passes_in_flight_is_outcome_unknown(cluster: FakeCluster, kv: kvclient.AsyncClient) -> None:
     """A write that was sent and not answered in time may have happened."""
     event = asyncio.Event()
-    cluster.leader_of("k").faults.append(Fault(stall=event))
+    for node in cluster.nodes.values():
+        node.faults.extend(Fault(stall=event) for _ in range(4))
     with pytest.raises(errors.OutcomeUnknown) as caught:
         await kv.put("k", "v", timeout=0.05)
     assert isinstance(caught.value.cause, errors.DeadlineExceeded)
@@ -138,18 +117,6 @@ async def test_put_leader_down_is_retried_and_succeeds_with_the_next_leader(
     assert (value.text, value.version) == ("2", 2)
 
 
-async def test_put_node_stops_under_it_is_outcome_unknown(cluster: FakeCluster, kv: kvclient.AsyncClient) -> None:
-    """A real connection really breaks while the write is under way."""
-    leader = cluster.leader_of("k")
-    leader.faults.append(Fault(stall=asyncio.Event()))
-    write = asyncio.create_task(kv.put("k", "v"))
-    while not leader.calls["Put"]:
-        await asyncio.sleep(0)
-    await leader.stop()
-    with pytest.raises(errors.OutcomeUnknown):
-        await write
-
-
 async def test_client_restarted_node_is_used_again(cluster: FakeCluster, kv: kvclient.AsyncClient) -> None:
     """While the leader is down another node forwards; soon after it is back, operations go straight to it again."""
     await kv.put("k", "1")
@@ -179,15 +146,20 @@ async def test_batch_partial_refusal_retries_only_what_was_refused(cluster: Fake
     assert [item.version async for item in kv.range(prefix="k")] == [1] * 6
 
 
-async def test_batch_answer_lost_reads_are_repeated_writes_are_unknown(cluster: FakeCluster) -> None:
-    """A lost answer to a batch means different things for its members."""
+async def test_batch_answer_lost_only_eventual_writes_are_unknown(cluster: FakeCluster) -> None:
+    """A lost answer to a batch means different things for its members: reads and strong writes are repeated."""
     async with FakeCluster(nodes=1) as single, kvclient.connect(single.uri) as kv:
         node = single.nodes["n1"]
         node.faults.append(Fault(lose_answer=True))
-        read, written = await kv.batch().get("a").put("b", "v").run()
+        batch = kv.batch().get("a").put("b", "v").put("c", "v", consistency="eventual")
+        read, written, eventual = await batch.run()
         assert read is None
-        assert isinstance(written, errors.OutcomeUnknown)
-        assert (node.calls["Batch"], node.calls["Get"], node.calls["Put"]) == (1, 1, 0)
+        assert isinstance(written, kvclient.PutResult)
+        assert isinstance(eventual, errors.OutcomeUnknown)
+        assert node.batch_sizes == [3, 2]
+        value = await kv.get("b")
+        assert value is not None
+        assert value.version == 1
 
 
 async def test_close_with_operations_under_way_fails_them_and_does_not_hang(

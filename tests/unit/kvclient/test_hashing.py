@@ -9,7 +9,9 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvclient.hashing import hashed_part, shard_of
+from kvapi.v1 import kv_pb2
+from kvclient.expressions import Delete, Get, Key, Operation, Put, Range
+from kvclient.hashing import anchor_key, hashed_part, shard_of
 
 KEYS = st.lists(st.sampled_from([b"{", b"}", b"a", b"b", b"\xff", b"user"]), max_size=8).map(b"".join)
 
@@ -55,3 +57,36 @@ def test_shard_of_known_keys_never_changes() -> None:
     keys = (b"a", b"b", b"greeting", b"{user1000}.following", b"user1000")
     assert [shard_of(key, 1000) for key in keys] == [719, 615, 425, 708, 708]
     assert xxhash.xxh3_64_intdigest(b"") == 0x2D06800538D394C2
+
+
+@pytest.mark.parametrize(
+    ("then", "otherwise", "compared", "anchor"),
+    [
+        ([Get("g"), Delete("d"), Put("p", "")], [Put("o", "")], ["c"], b"d"),
+        ([Get("g")], [Get("h"), Put("o", "")], ["c"], b"o"),
+        ([Get("g")], [Get("h")], ["c", "b"], b"c"),
+        ([Range(prefix="r"), Get("g")], [Get("h")], [], b"g"),
+        ([Range(prefix="r")], [Range(prefix="s"), Get("h")], [], b"h"),
+        ([], [Range(prefix="s"), Range(prefix="t")], [], b"s"),
+        ([], [], [], b""),
+    ],
+)
+def test_anchor_key_each_shape_of_transaction_has_the_first_key_that_matters(
+    then: list[Operation], otherwise: list[Operation], compared: list[str], anchor: bytes
+) -> None:
+    """Writes before comparisons before reads before ranges; `then` before `else`."""
+    request = kv_pb2.TxnRequest(
+        compare=[Key(key).exists().encoded() for key in compared],
+        then=[operation.encoded() for operation in then],
+        otherwise=[operation.encoded() for operation in otherwise],
+    )
+    assert anchor_key(request) == anchor
+
+
+def test_anchor_key_key_given_as_text_is_the_same_key() -> None:
+    """Terminals write `key_text`; the anchor does not depend on whether it was translated already."""
+    request = kv_pb2.TxnRequest(then=[kv_pb2.BatchOperation(put=kv_pb2.PutRequest(key_text="\u00fc"))])
+    assert anchor_key(request) == "\u00fc".encode()
+    assert anchor_key(kv_pb2.TxnRequest(compare=[kv_pb2.Compare(key_text="c")])) == b"c"
+    ranged = kv_pb2.BatchOperation(range=kv_pb2.RangeRequest(prefix_text="r"))
+    assert anchor_key(kv_pb2.TxnRequest(then=[ranged])) == b"r"

@@ -19,6 +19,7 @@ REFUSED = f"failed to connect to all addresses; last error: UNKNOWN: ipv4:{NODE}
 TABLE = [
     (C.FAILED_PRECONDITION, "NOT_LEADER", errors.NotLeader, errors.NotLeader, True),
     (C.FAILED_PRECONDITION, "WRONG_SHARD", errors.WrongShard, errors.WrongShard, True),
+    (C.FAILED_PRECONDITION, "SESSION_EXPIRED", errors.SessionExpired, errors.SessionExpired, True),
     (C.FAILED_PRECONDITION, "COMPARE_FAILED", errors.CompareFailed, errors.CompareFailed, True),
     (C.UNAVAILABLE, "NO_LEADER", errors.NoLeader, errors.NoLeader, True),
     (C.UNAVAILABLE, "UNAVAILABLE", errors.Unavailable, errors.Unavailable, True),

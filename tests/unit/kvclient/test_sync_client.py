@@ -59,6 +59,11 @@ def test_sync_client_all_operations_work(running: Running) -> None:
         session = kv.session()
         session.delete("tour/c")
         assert session.get("tour/c") is None
+        result = kv.txn().if_(kvclient.Key("tour/a").exists()).then(kvclient.Get("tour/a")).run()
+        assert isinstance(result.results[0], kvclient.Value)
+        with kv.transaction() as t:
+            t.put("tour/d", t.get("tour/a") or b"")
+        assert kv.session().run_in_transaction(lambda t: t.get("tour/d")) == b"2"
         assert kv.locate("tour/a").leader == cluster.leader_of("tour/a").address
     with pytest.raises(errors.ClientClosed):
         kv.get("tour/a")
@@ -106,18 +111,58 @@ def test_sync_client_threads_coalesce_and_every_one_gets_its_own_answer(running:
     assert cluster.calls("Batch") > before
 
 
-def test_sync_client_definite_refusal_is_retried_lost_answer_is_unknown(running: Running) -> None:
+def test_sync_client_refused_or_answer_lost_is_retried_and_happens_once(running: Running) -> None:
     """The same rules as on asyncio."""
     cluster, _ = running
     with kvclient.connect_sync(cluster.uri) as kv:
         cluster.leader_of("k").refusals.append((lambda kind, key: True, NO_LEADER))
         version = kv.put("k", "v").revision
         cluster.leader_of("k").faults.append(Fault(lose_answer=True))
+        assert kv.put("k", "w").revision == version + 1
+        for node in cluster.nodes.values():
+            node.faults.append(Fault(lose_answer=True))
         with pytest.raises(errors.OutcomeUnknown):
-            kv.put("k", "w")
+            kv.put("k", "x", consistency="eventual")
+        for node in cluster.nodes.values():
+            node.faults.clear()
         value = kv.get("k")
         assert value is not None
-        assert value.revision == version + 1
+        assert value.revision == version + 2
+
+
+def test_sync_client_transaction_that_lost_is_a_conflict(running: Running) -> None:
+    """Leaving the `with` raises it."""
+    cluster, _ = running
+
+    def lose() -> None:
+        with kv.transaction() as t:
+            t.get("contended")
+            kv.put("contended", "theirs")
+            t.put("contended", "mine")
+
+    with kvclient.connect_sync(cluster.uri) as kv:
+        with pytest.raises(errors.Conflict):
+            lose()
+        value = kv.get("contended")
+        assert value is not None
+        assert value.text == "theirs"
+
+
+def test_sync_client_threads_that_increment_in_transactions_lose_none(running: Running) -> None:
+    """Plain functions; those that lose are run again; every write has a number of its own."""
+    cluster, _ = running
+
+    def increment(t: kvclient.Transaction) -> None:
+        t.put("counter", str(int(t.get("counter") or 0) + 1))
+
+    with kvclient.connect_sync(cluster.uri) as kv:
+        assert in_threads(4, lambda number: kv.run_in_transaction(increment, timeout=20)) == []
+        value = kv.get("counter")
+        assert value is not None
+        assert value.text == "4"
+        session = kv._request_ids._session
+        assert session is not None
+        assert session.acknowledged == session._last >= 4
 
 
 def test_sync_client_thread_that_gives_up_takes_nobody_along() -> None:
@@ -155,12 +200,7 @@ def test_sync_client_leader_down_writes_continue_with_the_next_one() -> None:
         old = cluster.leader_of("k")
         do(old.stop())
         cluster.elect(cluster.shard_of("k"), next(node.name for node in cluster.nodes.values() if node is not old))
-        while True:
-            try:
-                assert kv.put("k", "2").served.node != old.name
-                break
-            except errors.OutcomeUnknown:
-                continue  # The client's end of the broken connection had not noticed yet.
+        assert kv.put("k", "2").served.node != old.name
 
 
 async def _set(event: asyncio.Event) -> None:

@@ -63,6 +63,23 @@ async def test_span_of_a_failed_operation_says_why_and_lists_retries(cluster: Fa
     assert failed.attributes["rpc.response.status_code"] == "FAILED_PRECONDITION"
 
 
+async def test_span_of_a_transaction_is_one_whatever_its_attempts(cluster: FakeCluster) -> None:
+    """A Txn span, with its retry, and its id at the server; an optimistic transaction's reads have theirs."""
+    provider, exporter = recording()
+    async with kvclient.connect(cluster.uri, tracer_provider=provider) as kv:
+        cluster.leader_of("k").refusals.append((lambda kind, key: True, NO_LEADER))
+        await kv.txn().then(kvclient.Put("k", "v")).run()
+        async with kv.transaction() as t:
+            t.put("j", await t.get("k") or b"")
+    span, read, commit = exporter.get_finished_spans()
+    assert [span.name, read.name, commit.name] == ["Txn", "Get", "Txn"]
+    assert [event.name for event in span.events] == ["retry"]
+    assert span.attributes is not None
+    assert span.attributes["rpc.method"] == "kvapi.v1.KV/Txn"
+    assert span.context is not None
+    assert any(f"{span.context.span_id:016x}" in one.get("traceparent", "") for one in cluster.leader_of("k").metadata)
+
+
 async def test_span_of_a_coalesced_batch_links_to_its_operations() -> None:
     """Operations that left together: one Batch span with links to theirs, and the server's trace goes on from it."""
     provider, exporter = recording()
