@@ -97,7 +97,8 @@ class LockWaits:
     async def until_free(
         self, replica: Replica, wanted: Locks, context: RequestContext, age: Txn, me: Txn | None = None
     ) -> None:
-        """Waits until nothing is in the way of `wanted`; `me`: the transaction that wants to vote, and may wound others.
+        """Waits until nothing is in the way of `wanted`; `me`: the transaction that wants to vote, may wound others, and need
+        not wait any more when it has ended here.
 
         Raises `DeadlineExpired` naming who holds what, `NoLeader` when this node leads no more, `Overloaded`.
         """
@@ -105,6 +106,8 @@ class LockWaits:
             return
         wound_at = self._loop.time() + WOUND_AFTER
         while conflicts := self._conflicts(replica, wanted, me):
+            if me is not None and replica.machine.transactions.end_of(me) is not None:
+                return
             now = self._loop.time()
             if now >= context.deadline:
                 raise DeadlineExpired(self._late(replica, conflicts) + "; nothing was stored")

@@ -16,7 +16,7 @@ from kvnode.routing.context import RequestContext
 from kvnode.routing.local import LocalShards
 from kvnode.shard.evaluate import Reading, locks_of
 from kvnode.shard.replica import Replica
-from kvnode.shard.state_machine import Decision
+from kvnode.shard.state_machine import Applied, Decision
 from kvnode.shard.transactions import End, Ended, Locked, Vote, txn_of
 from kvnode.types import Seconds, Shard
 
@@ -74,9 +74,15 @@ class Participants:
             transaction=request.transaction, anchor=request.anchor, participants=request.participants, part=request.part
         )
         wanted, locks = locks_of(request.part), self._local.locks
+        transactions = replica.machine.transactions
+        result: Applied
         while True:
             await locks.until_free(replica, wanted, context, txn, txn)
-            if replica.machine.transactions.is_full:
+            end = transactions.end_of(txn)
+            if end is not None:
+                result = Ended(end, transactions.horizon)
+                break
+            if transactions.is_full:
                 raise Overloaded(f"shard {request.shard} has as many transactions under way as it may", shard=request.shard)
             with locks.claim(replica, txn, wanted):
                 result = await self._local.propose(replica, replication_pb2.Command(prepare=prepare), context)

@@ -91,7 +91,7 @@ class Transactions:
         self.ends = 0
         """How many have ended here; also the number of the latest end."""
         self.releases = 0
-        """How often locks were given back since this was made."""
+        """How often a transaction ended here since this was made: somebody may wait for its locks, or for its own."""
         self.locks = LockTable()
         self.size_bytes = 0
         self._changed_prepared: dict[Txn, None] = {}
@@ -146,10 +146,9 @@ class Transactions:
         event = Event.COMMIT if command.commit else Event.ABORT
         before = self.state_of(txn)
         after = next_state(ANCHOR, before, event, f"transaction {txn} at its anchor")
-        if before in (State.COMMITTED, State.ABORTED):
-            end = self.end_of(txn)
-            assert end is not None
-            return end, None
+        known = self.end_of(txn)
+        if after is before and known is not None:
+            return known, None
         prepared = self._release(txn)
         end = End(committed=False)
         if after is State.COMMITTED:
@@ -182,9 +181,9 @@ class Transactions:
                 self._remember(txn, replace(end, unresolved=()))
 
     def _release(self, txn: Txn) -> Prepared | None:
+        self.releases += 1
         prepared = self.prepared.pop(txn, None)
         if prepared is not None:
-            self.releases += 1
             self.size_bytes -= prepared.size_bytes
             self.locks.release(txn)
             self._changed_prepared[txn] = None

@@ -20,4 +20,4 @@ def test_script_replayed_says_what_it_said(path: Path) -> None:
 
 def test_scripts_listed_cover_the_dialogues() -> None:
     """The scripts are found: an empty list would pass in silence."""
-    assert len(SCRIPTS) >= 13
+    assert len(SCRIPTS) >= 29
