@@ -94,8 +94,9 @@ def _check_range(request: kv_pb2.RangeRequest) -> None:
     convert.take_text(request, "prefix", "prefix_text")
     if not request.prefix:
         raise InvalidRequest("prefix", "empty; a range of a transaction is that of one prefix")
-    if request.count_only or request.start_text or request.end_text:
-        raise InvalidRequest("count_only", "a range of a transaction has a prefix, a limit and keys_only, and nothing else")
+    for name in ("count_only", "start_text", "end_text"):
+        if getattr(request, name):
+            raise InvalidRequest(name, "a range of a transaction has a prefix, a limit and keys_only, and nothing else")
     convert.check_range_limits(request)
 
 

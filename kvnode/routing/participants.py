@@ -82,7 +82,7 @@ class Participants:
             if end is not None:
                 result = Ended(end, transactions.horizon)
                 break
-            if transactions.is_full:
+            if transactions.is_full and txn not in transactions.prepared:
                 raise Overloaded(f"shard {request.shard} has as many transactions under way as it may", shard=request.shard)
             with locks.claim(replica, txn, wanted):
                 result = await self._local.propose(replica, replication_pb2.Command(prepare=prepare), context)

@@ -50,22 +50,36 @@ class RangeRouter:
             response.count = sum(part.count for part in remote)
             for _, replica in local:
                 response.count += await self._count(replica, start, end, tentative)
+        if not request.count_only:
+            await self._read_page(response, request, Interval(start, end), [replica for _, replica in local], remote, context)
         for _, replica in local:
             writes = replica.holder.positions() if tentative else None
             response.served.append(self._local.served(replica, request.consistency, request.session, writes=writes))
         for part in remote:
             response.served.extend(part.served)
-        if request.count_only:
-            return response
+        return response
+
+    async def _read_page(
+        self,
+        response: kv_pb2.RangeResponse,
+        request: kv_pb2.RangeRequest,
+        wanted: Interval,
+        local: list[Replica],
+        remote: list[kv_pb2.RangeResponse],
+        context: RequestContext,
+    ) -> None:
+        """Fills the page; again, if transactions under way would make it no one state of a shard."""
+        tentative = request.consistency in (EVENTUAL, SESSION)
+        cut = [part for part in remote if part.next_page_token]
         while True:
-            rows: list[Iterator[tuple[bytes, Any]]] = [self._local.scan(replica, start, end, tentative) for _, replica in local]
+            rows: list[Iterator[tuple[bytes, Any]]] = [self._local.scan(replica, *wanted, tentative) for replica in local]
             rows.extend(iter([(item.key, item) for item in part.items]) for part in remote)
-            cut = [part for part in remote if part.next_page_token]
             self._fill_page(response, request, heapq.merge(*rows, key=lambda row: row[0]), cut)
-            seen = Interval(start, response.next_page_token + b"\0" if response.next_page_token else end)
-            torn = [(r, vote) for _, r in local if (vote := self._torn_by(r, seen, request)) is not None]
+            end = response.next_page_token + b"\0" if response.next_page_token else wanted.end
+            seen = Interval(wanted.start, end)
+            torn = [(replica, vote) for replica in local if (vote := self._torn_by(replica, seen, request)) is not None]
             if not torn:
-                return response
+                return
             for replica, vote in torn:
                 await self._local.locks.until_readable(replica, seen, vote, context)
 

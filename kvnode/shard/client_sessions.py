@@ -88,7 +88,8 @@ class ClientSessions:
         result = session.results.get(request.sequence)
         if result is not None:
             return result
-        if request.sequence > session.forgotten and session.after < request.started <= self.time + SKEW:
+        latest = max(self.time + SKEW, self.horizon + 1)
+        if request.sequence > session.forgotten and session.after < request.started <= latest:
             return None
         clock = max(self.horizon + 1, self.time)
         return SessionExpired(

@@ -126,7 +126,8 @@ class Reading:
         last = b""
         self._look(request.prefix, None)
         for key, version in self._state.scan(*prefix_interval(request.prefix)):
-            if len(response.items) == limit or size > limits.TRANSACTION_RESULTS_SIZE_BYTES_MAX or not self._rows_left:
+            # (Half of what the part may return: the page ends before it is too much by itself.)
+            if len(response.items) == limit or 2 * size > limits.TRANSACTION_RESULTS_SIZE_BYTES_MAX or not self._rows_left:
                 if not last:
                     raise InvalidRequest(
                         "then",

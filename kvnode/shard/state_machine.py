@@ -86,6 +86,7 @@ class StateMachine:
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        self.transactions = Transactions()
         self.reload()
 
     def reload(self) -> None:
@@ -122,7 +123,8 @@ class StateMachine:
         session_horizon, session_time, horizon, ends = _HORIZONS.unpack(horizons) if horizons else (0, 0, 0, 0)
         self.clients = ClientSessions()
         self.clients.restore(self._rows(CLIENT), session_horizon, session_time)
-        self.transactions = Transactions()
+        # (Whoever waits for an end looks again: it may have come with these rows.)
+        self.transactions = Transactions(releases=self.transactions.releases + 1)
         self.transactions.restore(self._rows(PREPARED), self._rows(ENDED), horizon, ends)
         self.waiting = WaitingWrites()
         for key, row in self.table.scan(WAITING, _after(WAITING)):

@@ -80,7 +80,7 @@ def txn_of(pb: two_phase_commit_pb2.TransactionId) -> Txn:
 class Transactions:
     """One shard's transactions."""
 
-    def __init__(self) -> None:
+    def __init__(self, releases: int = 0) -> None:
         self.prepared: dict[Txn, Prepared] = {}
         self.spreading: dict[Txn, End] = {}
         """Of the anchor: committed, and maybe not applied by all."""
@@ -90,8 +90,8 @@ class Transactions:
         """The largest start of any transaction whose end is forgotten."""
         self.ends = 0
         """How many have ended here; also the number of the latest end."""
-        self.releases = 0
-        """How often a transaction ended here since this was made: somebody may wait for its locks, or for its own."""
+        self.releases = releases
+        """How often a transaction ended here since this process began: somebody may wait for its locks, or for its own."""
         self.locks = LockTable()
         self.size_bytes = 0
         self._changed_prepared: dict[Txn, None] = {}

@@ -71,6 +71,23 @@ def test_config_set_in_every_layer_takes_the_flag(file: Path) -> None:
     assert origins.origin("gossip.fanout") == "default"
 
 
+def test_config_of_transactions_has_a_default_and_takes_every_layer(file: Path) -> None:
+    """One second until the decision is asked for, unless a file, the environment or a flag says otherwise."""
+    assert Config.load(file, {}, {}).transactions.push_after_ms == 1000
+    extended(file, "[transactions]\npush_after_ms = 300\n")
+    assert Config.load(file, {}, {}).transactions.push_after_ms == 300
+    environ = {"KVNODE_TRANSACTIONS__PUSH_AFTER_MS": "400"}
+    assert Config.load(file, {}, environ).transactions.push_after_ms == 400
+    assert Config.load(file, {"transactions.push_after_ms": "500"}, environ).transactions.push_after_ms == 500
+
+
+def test_config_of_transactions_with_a_typo_names_what_was_meant(file: Path) -> None:
+    """As for every section."""
+    (problem,) = problems(extended(file, "[transactions]\npush_after = 300\n"))
+    assert problem.startswith("transactions.push_after: unknown field")
+    assert problem.endswith("did you mean push_after_ms?")
+
+
 def test_config_members_from_environment_and_flags_join_the_table(file: Path) -> None:
     """A table is merged entry by entry."""
     environ = {"KVNODE_CLUSTER__MEMBERS__N4": "127.0.0.1:7404"}
@@ -161,6 +178,9 @@ def test_config_with_contradictions_names_the_field(file: Path, flags: dict[str,
         ("cluster.members.n1", "somewhere"),
         ("cluster.shards", "0"),
         ("cluster.replication_factor", "8"),
+        ("transactions.push_after_ms", "0"),
+        ("transactions.push_after_ms", "3600001"),
+        ("transactions.push_after_ms", "1.5"),
         ("storage.segment_size_bytes", "64MB"),
         ("storage.flush_interval_s", "nan"),
         ("storage.flush_interval_s", "0"),

@@ -155,10 +155,10 @@ class Coordinator:
 
     def on_resolved(self, shard: Shard) -> tuple[Action, ...]:
         """A participant has applied the end, durably."""
-        self._resolved[shard] = None
-        if self.state is not State.COMMITTING or len(self._resolved) < len(self.participants):
+        if self.state is not State.COMMITTING:
             return ()
-        return self._end()
+        self._resolved[shard] = None
+        return self._end() if len(self._resolved) == len(self.participants) else ()
 
     def _end(self) -> tuple[Action, ...]:
         self._move(Event.ALL_RESOLVED)

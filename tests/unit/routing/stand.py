@@ -1,4 +1,4 @@
-"""A node's router on its real driver, with one shard, a log without a disk, and peers that are answered for."""
+"""A node's router on its real driver, with one shard or more, a log without a disk, and peers that are answered for."""
 
 from __future__ import annotations
 
@@ -51,38 +51,43 @@ class InlineWorker:
 class Stand:
     """Node "1"; `answer` is what the next forwarded request gets, `index` what a leader says to a read."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, shards: int = 1) -> None:
+        """It leads every shard; most tests need `replica`, the first."""
         self.loop = loop
         self.forwarded: list[tuple[str, int]] = []
         self.answer: Any = None
         self.index = 0
         self.answers_rounds = True
         self._stamp, self._round = 1 << 16, 0
-        self.replica = Replica(
-            shard=0,
+        self.replicas = {shard: self._replica(shard) for shard in range(shards)}
+        self.replica = self.replicas[0]
+        worker: Any = InlineWorker(loop)
+        log: Any = InstantLog()
+        self.driver = Driver(self.replicas, log, worker, loop, self._fatal)
+        self.driver.outbox = self
+        self.envelopes = Envelopes("1", "c", "u", 1, dict.fromkeys(VOTERS, ""), self._clock, lambda stamp: True)
+        transport: Any = self
+        silent = ReplicationTracing.__new__(_Silent)
+        self.local = LocalShards(self.driver, self.replicas, self.envelopes, transport, self._clock, silent)
+        self.map = ShardMap(1, dict.fromkeys(VOTERS, "h:1"), (VOTERS,) * shards)
+        self.router = Router("1", self.map, self.local, transport, lambda node: True)
+        for replica in self.replicas.values():
+            self._lead(replica)
+
+    def _replica(self, shard: int) -> Replica:
+        return Replica(
+            shard=shard,
             me=Origin("1", 1),
             voters=VOTERS,
-            table=Table(0, MemoryStore()),
+            table=Table(shard, MemoryStore()),
             log=RaftLog(),
             hard_state=HardState(),
             settings=RaftSettings(),
             relay_after=0.5,
             rng=random.Random(0),
             clock=self._clock,
-            now=loop.time(),
+            now=self.loop.time(),
         )
-        replicas = {0: self.replica}
-        worker: Any = InlineWorker(loop)
-        log: Any = InstantLog()
-        self.driver = Driver(replicas, log, worker, loop, self._fatal)
-        self.driver.outbox = self
-        envelopes = Envelopes("1", "c", "u", 1, dict.fromkeys(VOTERS, ""), self._clock, lambda stamp: True)
-        transport: Any = self
-        self.local = LocalShards(self.driver, replicas, envelopes, transport, self._clock, ReplicationTracing.__new__(_Silent))
-        self.router = Router(
-            "1", ShardMap(1, dict.fromkeys(VOTERS, "h:1"), (VOTERS,)), self.local, transport, lambda node: True
-        )
-        self._lead()
 
     def _clock(self) -> int:
         self._stamp += 1
@@ -91,28 +96,29 @@ class Stand:
     def _fatal(self, error: BaseException) -> None:
         raise error
 
-    def _lead(self) -> None:
-        raft, now = self.replica.raft, self.loop.time()
+    def _lead(self, replica: Replica) -> None:
+        raft, now = replica.raft, self.loop.time()
         raft.leader_heard_at = float("-inf")
         raft.deadline = now
         raft.on_time(now)
         raft.on_vote("2", election_pb2.RequestVoteResponse(term=1, granted=True, pre_vote=True), now)
-        self._write()
+        self._write(replica)
         raft.on_vote("2", election_pb2.RequestVoteResponse(term=1, granted=True), now)
-        self._write()
-        self.want_append(0, "2")
-        self.replica.ready(now)
+        self._write(replica)
+        self.want_append(replica.shard, "2")
+        replica.ready(now)
 
-    def _write(self) -> None:
-        ready = self.replica.ready(self.loop.time())
+    def _write(self, replica: Replica) -> None:
+        ready = replica.ready(self.loop.time())
         if ready.durable:
-            self.replica.on_durable(ready.durable, self.loop.time())
+            replica.on_durable(ready.durable, self.loop.time())
 
-    def follow(self, name: str) -> None:
+    def follow(self, name: str, shard: int = 0) -> None:
         """The node follows another one; "": nobody."""
-        self.replica.raft.become_follower(2, name, self.loop.time())
-        self.replica.raft.deadline = self.loop.time() + 60
-        self.driver.wake(0)
+        raft = self.replicas[shard].raft
+        raft.become_follower(2, name, self.loop.time())
+        raft.deadline = self.loop.time() + 60
+        self.driver.wake(shard)
 
     # ---- the outbox: what peers would answer ------------------------------------------------------------------------
 
@@ -121,14 +127,15 @@ class Stand:
 
     def want_append(self, shard: int, to: str) -> None:
         """Every append is taken at once."""
-        if to not in self.replica.raft.progress:
+        raft = self.replicas[shard].raft
+        if to not in raft.progress:
             return
-        append = leader.next_append(self.replica.raft, to, self.loop.time())
+        append = leader.next_append(raft, to, self.loop.time())
         if append is not None:
             last = append.previous_index + len(append.entries)
             result = replication_pb2.ShardAppendResult(term=append.term, success=True, index=last)
-            self.replica.raft.on_append_result(to, result, self.loop.time())
-            self.driver.wake(0)
+            raft.on_append_result(to, result, self.loop.time())
+            self.driver.wake(shard)
 
     def want_snapshot(self, shard: int, to: str) -> None:
         """Nobody is behind."""
@@ -139,12 +146,15 @@ class Stand:
     def want_round(self) -> None:
         """Every round is answered."""
         self._round += 1
-        raft, now = self.replica.raft, self.loop.time()
-        leader.on_round_started(raft, self._round)
-        ack = failure_detection_pb2.ShardAck(term=raft.term, accepted=True)
-        if self.answers_rounds:
-            raft.on_lead_ack("2", ack, self._round, now, now)
-            self.driver.wake(0)
+        now = self.loop.time()
+        for shard, replica in self.replicas.items():
+            if not replica.is_leader:
+                continue
+            leader.on_round_started(replica.raft, self._round)
+            ack = failure_detection_pb2.ShardAck(term=replica.raft.term, accepted=True)
+            if self.answers_rounds:
+                replica.raft.on_lead_ack("2", ack, self._round, now, now)
+                self.driver.wake(shard)
 
     # ---- the transport ----------------------------------------------------------------------------------------------
 

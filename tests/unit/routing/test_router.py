@@ -14,6 +14,7 @@ import pytest
 from kvapi.v1 import kv_pb2, replication_pb2
 from kvnode.errors import DeadlineExpired, InvalidRequest, NoLeader, NotLeader, OutcomeUnknown, Unavailable
 from kvnode.routing.context import RequestContext
+from kvnode.routing.range_router import RangeRouter
 from kvnode.routing.router import Router
 from kvnode.routing.shard_map import ShardMap
 from kvnode.runtime.transport import PeerUnreachable
@@ -235,7 +236,9 @@ def test_range_by_a_complete_tag_asks_one_shard(prefix: bytes, one_shard: bool) 
     """An empty tag is none: such keys are spread over all shards."""
     router = Router.__new__(Router)
     router.map = ShardMap(1, {}, (("1",),) * 16)
-    shards = router.ranges._shards_of(kv_pb2.RangeRequest(prefix=prefix))
+    ranges = RangeRouter.__new__(RangeRouter)
+    ranges._router = router
+    shards = ranges._shards_of(kv_pb2.RangeRequest(prefix=prefix))
     assert (len(shards) == 1) is one_shard
     for suffix in (b"", b"1", b"}2", b"{3}"):
         assert router.map.shard_of(prefix + suffix) in shards or (not prefix + suffix)

@@ -81,6 +81,14 @@ def test_tokens_joined_by_concatenation_mean_the_most_of_both() -> None:
     assert session.position(session.decode(one + two), 0) == position(revision=3, n1=4, n2=1)
 
 
+def test_tokens_joined_into_one_name_each_shard_once() -> None:
+    """A session that goes on for long does not grow; nothing that any of them covered is lost."""
+    one = kv_pb2.SessionToken(positions=[position(revision=3, n1=2), position(shard=4, revision=1)]).SerializeToString()
+    two = kv_pb2.SessionToken(positions=[position(revision=2, n1=4)]).SerializeToString()
+    whole = session.joined([one, two, b"", one])
+    assert list(session.decode(whole).positions) == [position(revision=3, n1=4), position(shard=4, revision=1)]
+
+
 @pytest.mark.parametrize("token", [b"\xff", b"\x0a\x05ab", bytes(limits.SESSION_TOKEN_SIZE_BYTES_MAX + 1)])
 def test_bytes_that_are_no_token_are_refused(token: bytes) -> None:
     """With the field's name."""

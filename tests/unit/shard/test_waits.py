@@ -53,3 +53,33 @@ def test_waiter_that_went_away_is_forgotten_everywhere() -> None:
     waits.forget("never there")
     assert waits.released_by_state(9, True) == []
     assert waits.released_by_stop() == []
+
+
+def test_waiters_for_an_end_are_woken_by_the_next_one_only() -> None:
+    """Entries and held writes give no locks back; each waits for itself anew."""
+    waits = Waits(0)
+    waits.for_end("x")
+    waits.for_end("y")
+    assert waits.released_by_state(7, True, releases=0) == []
+    assert [(r.token, r.result) for r in waits.released_by_state(8, False, releases=1)] == [("x", None), ("y", None)]
+    assert waits.released_by_state(9, False, releases=2) == []
+
+
+@pytest.mark.parametrize("releases", [3, 9])
+def test_waiter_for_an_end_is_woken_by_whatever_changes_their_number(releases: int) -> None:
+    """Several at once; and their count begins anew with a snapshot."""
+    waits = Waits(0)
+    waits.released_by_state(1, False, releases=5)
+    waits.for_end("x")
+    assert waits.released_by_state(1, False, releases=5) == []
+    assert tokens(waits.released_by_state(1, False, releases=releases)) == ["x"]  # type: ignore[arg-type]
+
+
+def test_waiter_for_an_end_that_went_away_is_forgotten() -> None:
+    """And nobody else is: neither with it, nor by a leader that changes."""
+    waits = Waits(0)
+    waits.for_end("x")
+    waits.for_end("y")
+    waits.forget("x")
+    assert waits.released_by_leader(("a", 1, False)) == []
+    assert tokens(waits.released_by_state(1, False, releases=1)) == ["y"]  # type: ignore[arg-type]
