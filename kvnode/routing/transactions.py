@@ -35,11 +35,9 @@ class TransactionRouter:
         return response
 
     async def _serve(self, request: kv_pb2.TxnRequest, parts: Parts, context: RequestContext) -> kv_pb2.TxnResponse:
-        if parts.reads_only:
-            read = self._read if len(parts.parts) == 1 else self._coordinators.read
-            found = await read(request, parts, context)
-            if found is not None:
-                return found
+        found = await self._read_only(request, parts, context) if parts.reads_only else None
+        if found is not None:
+            return found
         leader = await self._router.leader(parts.anchor, context, for_write=True)
         if leader != self._router.me:
             forwarded: kv_pb2.TxnResponse = await self._router.forward(leader, request, context, is_write=not parts.reads_only)
@@ -47,6 +45,13 @@ class TransactionRouter:
         if len(parts.parts) == 1 and not parts.reads_only:
             return await self._transact(request, parts, context)
         return await self._coordinators.run(request, parts, context)
+
+    async def _read_only(self, request: kv_pb2.TxnRequest, parts: Parts, context: RequestContext) -> kv_pb2.TxnResponse | None:
+        """Without locks; None: with them."""
+        if len(parts.parts) == 1:
+            return await self._read(request, parts, context)
+        # (The node that forwarded it here has tried already.)
+        return None if context.hops else await self._coordinators.read(request, parts, context)
 
     async def _transact(self, request: kv_pb2.TxnRequest, parts: Parts, context: RequestContext) -> kv_pb2.TxnResponse:
         """Inside one shard: one log entry."""

@@ -24,6 +24,7 @@ SCENARIOS: dict[str, Sequence[str]] = {
     "disks": DISK,
     "clocks": (*CLOCK, "kill", "partition"),
     "mixed": (*PROCESS, *NETWORK, *DISK, *CLOCK),
+    "transactions": (*PROCESS, *NETWORK),
     "lost-disk": (*PROCESS, *NETWORK, *LOST),
 }
 

@@ -215,8 +215,8 @@ def check_revision_order(operations: Iterable[Operation]) -> list[Violation]:
         before_in_shard, before_in_key = floors[operation.id]
         if operation.is_write:
             other = writers.setdefault((operation.shard, revision), operation)
-            # One entry gives several eventual writes their places, each on another key.
-            together = other.key != operation.key and other.is_open and operation.is_open
+            # One entry gives several eventual writes their places.
+            together = other.is_open and operation.is_open
             if other is not operation and not together:
                 violations.append(_pair("two writes share a revision", other, operation))
             if before_in_shard is not None and (before_in_shard.revision or 0) >= revision:
@@ -284,6 +284,8 @@ class AppliedWrite:
     operation_id: str = ""
     forgotten: bool = False
     """The key's earlier versions had been collected: there was nothing to compare with."""
+    place: int = 0
+    """Where it took effect: of a transaction's write behind its revision, which is the shard's vote. 0: at its revision."""
 
 
 def check_eventual_contract(
@@ -310,7 +312,9 @@ def check_eventual_contract(
     for write in applied:
         before = last.get(write.key)
         what = f"key {write.key!r}: eventual write {write.operation_id} (revision {write.revision}, base {write.base})"
-        if before is not None and before.revision >= write.revision:
+        # Eventual writes that waited for the end of a transaction have its place in common.
+        together = before is not None and not before.strong and not write.strong and before.revision == write.revision
+        if before is not None and before.revision >= write.revision and not together:
             violations.append(
                 Violation("revisions grow", f"key {write.key!r}: {write.revision} was applied after {before.revision}")
             )
@@ -318,7 +322,7 @@ def check_eventual_contract(
             message = f"key {write.key!r}: revision {write.revision} (clock {write.hlc}) replaced a newer version, "
             violations.append(Violation("versions grow", f"{message}revision {before.revision} (clock {before.hlc})"))
         strong = last_strong.get(write.key)
-        if not write.strong and strong is not None and strong.revision > write.base:
+        if not write.strong and strong is not None and (strong.place or strong.revision) > write.base:
             rule = "an eventual write never undoes a strong write that it had not seen"
             violations.append(Violation(rule, f"{what} replaced the strong write of revision {strong.revision}"))
         if write.operation_id:
@@ -327,6 +331,7 @@ def check_eventual_contract(
                 violations.append(Violation("applied once", f"{what} was applied at revision {first.revision} already"))
         if write.strong:
             last_strong[write.key] = write
+            at_revision[write.key, write.place or write.revision] = write
         last[write.key] = at_revision[write.key, write.revision] = write
     for outcome in writes:
         if outcome.superseded_by in forgotten:
@@ -355,7 +360,9 @@ def _check_outcome(
         winner = at_revision.get((write.key, write.superseded_by))
         if write.superseded_by and winner is None:
             return [Violation("something supersedes", f"{what} by revision {write.superseded_by}, which wrote nothing there")]
-        if winner is not None and write.revision and winner.revision >= write.revision:
+        # (One that waited may lose against another that waited with it.)
+        later = winner is not None and winner.revision >= write.revision + (not winner.strong)
+        if winner is not None and write.revision and later:
             return [Violation("something supersedes", f"{what} at {write.revision} by the later {winner.revision}")]
     return []
 

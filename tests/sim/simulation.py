@@ -11,7 +11,7 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 
@@ -21,6 +21,7 @@ from kvnode.errors import KvnodeError
 from kvnode.protocol.raft import leader
 from kvnode.runtime.transport import PeerUnreachable
 
+from .bounds import small_bounds
 from .faults import Faults
 from .history import (
     EventualState,
@@ -34,7 +35,8 @@ from .linearizability import check_linearizability
 from .loop import SimulatedLoop, SimulationError, run
 from .network import KEEPALIVE_S
 from .trace import Trace
-from .workload import STRONG, Eventual, Workload, kind_of
+from .transactions import TransactionWorkload
+from .workload import Eventual, Workload, kind_of
 from .world import World, log_to
 
 STEPS_MAX = 6_000_000
@@ -68,10 +70,12 @@ class Simulation:
     def __init__(self, loop: SimulatedLoop, trace: Trace, scenario: str) -> None:
         rng = loop.random("shape")
         nodes, factor = rng.choice(((3, 3), (3, 3), (4, 3), (5, 3), (5, 5)))
-        self.world = World(loop, trace, nodes=nodes, shards=rng.choice((1, 2, 4)), replication_factor=factor)
+        shards = rng.choice((2, 3, 4) if scenario == "transactions" else (1, 2, 4))
+        self.world = World(loop, trace, nodes=nodes, shards=shards, replication_factor=factor)
         self.rng, self.loop = rng, loop
         self.faults = Faults(self.world, scenario, interval_s_mean=rng.choice((0.3, 1.0, 3.0)))
         self.workload = Workload(self.world, clients=rng.randint(2, 8), pause_s_mean=rng.choice((0.01, 0.05, 0.2)))
+        self.transactions = TransactionWorkload(self.world, self.workload, always=scenario == "transactions")
         self.fault_time = rng.uniform(5.0, 20.0)
         election_s = self.world.config.election.timeout_ms_max / 1000
         detection_s = self.world.config.failure_detection.silence_ms_max / 1000
@@ -86,6 +90,7 @@ class Simulation:
             world.outside(self.rng.uniform(0.0, 0.2), node.start)
         await world.sleep(self.rng.uniform(0.0, 3.0))
         self.workload.start()
+        self.transactions.start()
         faults = self.loop.create_task(self.faults.run(), name="faults")
         await world.sleep(self.fault_time)
         self.faults.running = False
@@ -100,8 +105,12 @@ class Simulation:
         self.faults.heal()
         await self._demand_progress("with all healed", [])
         await self.workload.stop()
+        await self.transactions.stop()
         await self._converge()
-        self._check_end()
+        if not world.violations:
+            last = await self.transactions.last_states()
+            self._check_end()
+            self._report(self.transactions.check(last))
 
     def _dead(self) -> list[str]:
         """A minority of every shard's replicas, lost disks counted."""
@@ -113,13 +122,19 @@ class Simulation:
     # ---- progress ---------------------------------------------------------------------------------------------------
 
     async def _demand_progress(self, when: str, dead: list[str]) -> None:
-        """Every shard takes a strong write, through every live node, within the bound."""
-        world = self.world
-        start = self.loop.time()
-        cluster = world.config.cluster
+        """Every shard takes a strong write, and all of them a transaction, through every live node, within the bound."""
+        world, start = self.world, self.loop.time()
+        shards = range(world.config.cluster.shards)
+        keys = [
+            next(key for n in range(10_000) if shard_of(key := b"progress%d" % n, len(shards)) == shard) for shard in shards
+        ]
+        puts = [kv_pb2.PutRequest(key=key, value=b"x") for key in keys]
+        demanded: dict[str, Any] = {
+            f"strong write of shard {shard}": request for shard, request in zip(shards, puts, strict=True)
+        }
+        demanded["transaction of all shards"] = kv_pb2.TxnRequest(then=[kv_pb2.BatchOperation(put=request) for request in puts])
         endpoint = world.network.endpoint("progress")
-        for shard in range(cluster.shards):
-            key = next(key for n in range(10_000) if shard_of(key := b"progress%d" % n, cluster.shards) == shard)
+        for what, request in demanded.items():
             for name, node in world.nodes.items():
                 if name in dead or node.lost:
                     continue
@@ -128,10 +143,10 @@ class Simulation:
                     if world.violations:
                         return
                     if self.loop.time() - start > self.progress_bound:
-                        world.violate("progress", f"{when}: no strong write of shard {shard} through {name}: {last}")
+                        world.violate("progress", f"{when}: no {what} through {name}: {last}")
                         return
                     try:
-                        await endpoint.forward(name, kv_pb2.PutRequest(key=key, value=b"x", consistency=STRONG), 2.0, 0)
+                        await endpoint.forward(name, request, 2.0, 0)
                         break
                     except (KvnodeError, PeerUnreachable) as error:
                         last = f"{type(error).__name__}: {error}"
@@ -155,6 +170,12 @@ class Simulation:
                     continue
                 if replica.holder.size:
                     return f"shard {shard}: {name} still holds {replica.holder.size} eventual writes: {_held(replica.holder)}"
+                machine = replica.machine
+                if machine.transactions.prepared or len(machine.waiting):
+                    locked = list(map(str, machine.transactions.prepared))
+                    return (
+                        f"shard {shard}: {name} holds locks for {locked}, {len(machine.waiting)} eventual writes wait for them"
+                    )
                 raft = replica.raft
                 if raft.log.last_index != raft.commit or replica.applied != raft.commit:
                     return f"shard {shard}: {name} applied {replica.applied}, committed {raft.commit} of {raft.log.last_index}"
@@ -194,8 +215,6 @@ class Simulation:
 
     def _check_end(self) -> None:
         world, workload = self.world, self.workload
-        if world.violations:
-            return
         found: list[Violation] = []
         lost = [node.name for node in world.nodes.values() if node.lost]
         outcomes: dict[int, list[EventualWrite]] = {}
@@ -227,10 +246,15 @@ class Simulation:
         found += self._check_sessions()
         found += check_revision_order(workload.history.operations)
         if not found:
-            report = check_linearizability(workload.history)
+            # (Keys of transactions are checked with all that happens to them.)
+            mine = [o for o in workload.history.operations if not self.transactions.has(o.key)]
+            report = check_linearizability(mine)
             found += [Violation("linearizability", str(failure)) for failure in report.failures]
+        self._report(found)
+
+    def _report(self, found: list[Violation]) -> None:
         for violation in found:
-            world.violate(violation.rule, violation.message)
+            self.world.violate(violation.rule, violation.message)
 
     def _check_sessions(self) -> list[Violation]:
         """Read your writes: what a session's read of its own key was served from includes its last acknowledged write.
@@ -282,10 +306,10 @@ def simulate(seed: int | str, scenario: str = "mixed", *, sink: TextIO | None = 
             loop.unhandled.clear()
             simulation.world.over = True
 
+    name, fuzz = f"{scenario}/{seed}", _fuzz(seed)
     try:
-        run(
-            lambda loop: main(loop), seed=f"{scenario}/{seed}", until=600.0, steps_max=STEPS_MAX, strict=False, fuzz=_fuzz(seed)
-        )
+        with small_bounds(random.Random(f"{name}/bounds")):
+            run(lambda loop: main(loop), seed=name, until=600.0, steps_max=STEPS_MAX, strict=False, fuzz=fuzz)
     except SimulationError as error:
         result.violations.append(Violation("the run ends", str(error)[:3000]))
     except Exception as error:

@@ -15,8 +15,8 @@ from typing import Any
 from kvapi.v1 import kv_pb2
 from kvclient.hashing import shard_of
 from kvnode.errors import CompareFailed, KvnodeError
-from kvnode.runtime.transport import PeerUnreachable
 
+from .client import Client
 from .history import EventualState, EventualWrite, History, Kind, Operation
 from .world import World
 
@@ -30,7 +30,6 @@ class Eventual:
 
     operation: Operation
     client: str
-    deletion: bool
     operation_id: str = ""
     acks: int = 0
     number: int = 0
@@ -95,21 +94,20 @@ class Workload:
 
     async def _run(self, name: str) -> None:
         rng = self.world.loop.random(f"client {name}")
-        endpoint = self.world.network.endpoint(name)
+        client = Client(self.world, name, rng)
         session = Session()
-        home = rng.choice(list(self.world.nodes))
         try:
             while self.running:
                 await self.world.sleep(rng.expovariate(1 / self._pause_s_mean))
                 if rng.random() < 0.3:
-                    home = rng.choice(list(self.world.nodes))
+                    client.move()
                 timeout = rng.choice((0.05, 0.5, 2.0, 5.0))
                 if rng.random() >= self.eventual_share:
-                    await self._strong(name, endpoint, home, rng, timeout)
+                    await self._strong(client, timeout)
                 elif rng.random() < 0.5:
-                    await self._mixed(name, endpoint, home, rng, timeout)
+                    await self._mixed(client, timeout)
                 else:
-                    await self._session(name, endpoint, home, rng, timeout, session)
+                    await self._session(client, timeout, session)
         finally:
             self.finished += 1
 
@@ -117,31 +115,32 @@ class Workload:
         self._number += 1
         return b"%d." % self._number + b"x" * rng.randint(*self.value_sizes)
 
-    async def _strong(self, name: str, endpoint: Any, node: str, rng: random.Random, timeout: float) -> None:
+    async def _strong(self, client: Client, timeout: float) -> None:
+        rng, name = client.rng, client.name
         key = rng.choice(self.strong_keys if rng.random() < 0.7 or not self.eventual_share else self.mixed_keys)
         what = rng.random()
         if what < 0.4:
-            await self._get(name, endpoint, node, key, timeout)
+            await self._get(client, key, timeout)
         elif what < 0.7:
             operation = self.history.invoke(name, Kind.PUT, key, value := self._value(rng))
-            await self._write(operation, endpoint, node, kv_pb2.PutRequest(key=key, value=value), timeout)
+            await self._write(operation, client, kv_pb2.PutRequest(key=key, value=value), timeout)
         elif what < 0.8:
             operation = self.history.invoke(name, Kind.DELETE, key)
-            await self._write(operation, endpoint, node, kv_pb2.DeleteRequest(key=key), timeout)
+            await self._write(operation, client, kv_pb2.DeleteRequest(key=key), timeout)
         else:
-            read = await self._get(name, endpoint, node, key, timeout)
+            read = await self._get(client, key, timeout)
             if read is None:
                 return
             expected = (read.revision or 0) if read.found else 0
             operation = self.history.invoke(name, Kind.PUT, key, value := self._value(rng), expected=expected)
             request = kv_pb2.PutRequest(key=key, value=value, if_revision=expected)
-            await self._write(operation, endpoint, node, request, timeout)
+            await self._write(operation, client, request, timeout)
 
-    async def _get(self, name: str, endpoint: Any, node: str, key: bytes, timeout: float) -> Operation | None:
-        operation = self.history.invoke(name, Kind.GET, key)
+    async def _get(self, client: Client, key: bytes, timeout: float) -> Operation | None:
+        operation = self.history.invoke(client.name, Kind.GET, key)
         try:
-            response = await endpoint.forward(node, kv_pb2.GetRequest(key=key, consistency=STRONG), timeout, 0)
-        except (KvnodeError, PeerUnreachable) as error:
+            response = await client.ask(kv_pb2.GetRequest(key=key, consistency=STRONG), timeout)
+        except KvnodeError as error:
             self.history.fail(operation, type(error).__name__)
             self._note(operation)
             return None
@@ -151,9 +150,12 @@ class Workload:
         self._note(operation)
         return operation
 
-    async def _write(self, operation: Operation, endpoint: Any, node: str, request: Any, timeout: float) -> None:
+    async def _write(self, operation: Operation, client: Client, request: Any, timeout: float) -> None:
+        # With a name it may be asked again and again, and is executed once all the same.
+        named = client.rng.random() < 0.7
+        attempt = client.write(request, timeout, client.rng.choice((1, 2, 5))) if named else client.ask(request, timeout)
         try:
-            response = await endpoint.forward(node, request, timeout, 0)
+            response = await attempt
         except CompareFailed as error:
             self.history.compare_failed(operation, int(error.metadata["revision"]))
         except KvnodeError as error:
@@ -162,11 +164,6 @@ class Workload:
                 self.history.fail(operation, note)
             else:
                 self.history.unknown(operation, note)
-        except PeerUnreachable as error:
-            if error.refused:
-                self.history.fail(operation, str(error))
-            else:
-                self.history.unknown(operation, str(error))
         else:
             found = response.found if operation.kind is Kind.DELETE else None
             self.history.ok(operation, revision=response.revision, found=found)
@@ -174,7 +171,8 @@ class Workload:
 
     # ---- eventual ---------------------------------------------------------------------------------------------------
 
-    async def _mixed(self, name: str, endpoint: Any, node: str, rng: random.Random, timeout: float) -> None:
+    async def _mixed(self, client: Client, timeout: float) -> None:
+        rng = client.rng
         key = rng.choice(self.mixed_keys)
         if rng.random() < 0.3:
             level = rng.choice((EVENTUAL, BOUNDED))
@@ -182,31 +180,31 @@ class Workload:
             if level == BOUNDED:
                 request.max_staleness_ms = rng.choice((1, 50, 1000))
             try:
-                response = await endpoint.forward(node, request, timeout, 0)
-            except (KvnodeError, PeerUnreachable):
+                response = await client.ask(request, timeout)
+            except KvnodeError:
                 return
             if level == BOUNDED and response.tentative:
                 self.world.violate("a bounded read shows nothing tentative", str(response))
             return
-        await self._put_eventually(name, endpoint, node, key, rng, timeout, rng.random() < 0.15, b"")
+        await self.put_eventually(client, key, None if rng.random() < 0.15 else self._value(rng), timeout, b"")
 
-    async def _put_eventually(
-        self, name: str, endpoint: Any, node: str, key: bytes, rng: random.Random, timeout: float, deletion: bool, token: bytes
+    async def put_eventually(
+        self, client: Client, key: bytes, value: bytes | None, timeout: float, token: bytes
     ) -> tuple[Eventual, bytes | None]:
-        acks = rng.choice((0, 0, 1, 2, 3))
+        """An eventual write, None deletes; also the session's new token, where there was an answer."""
+        acks = client.rng.choice((0, 0, 1, 2, 3))
         acks = min(acks, self.world.config.cluster.replication_factor)
-        value = None if deletion else self._value(rng)
-        operation = self.history.invoke(name, Kind.DELETE if deletion else Kind.PUT, key, value)
-        write = Eventual(operation, name, deletion)
+        operation = self.history.invoke(client.name, Kind.DELETE if value is None else Kind.PUT, key, value)
+        write = Eventual(operation, client.name)
         self.eventual.append(write)
         request: Any
-        if deletion:
+        if value is None:
             request = kv_pb2.DeleteRequest(key=key, consistency=EVENTUAL, acks=acks, session=token)
         else:
             request = kv_pb2.PutRequest(key=key, value=value, consistency=EVENTUAL, acks=acks, session=token)
         served = None
         try:
-            response = await endpoint.forward(node, request, timeout, 0)
+            response = await client.ask(request, timeout)
         except KvnodeError as error:
             operation.note = f"{type(error).__name__}: {error.message}"
             if error.definite:
@@ -214,24 +212,21 @@ class Workload:
             write.operation_id = error.metadata.get("operation_id", "")
             if write.operation_id:
                 write.acks = 1
-        except PeerUnreachable as error:
-            operation.note = str(error)
-            if error.refused:
-                self.history.fail(operation, operation.note)
         else:
             write.operation_id, write.acks, served = response.operation_id, response.acks, response.served.session
             if response.acks < max(acks, 1):
                 self.world.violate("as many replicas hold it as asked", f"{operation.describe()}: {response.acks} of {acks}")
         shown = kind_of(operation) + f" eventual acks={write.acks} {write.operation_id} {operation.note}"
-        self.world.note("", f"{name} -> {node}: {shown}")
+        self.world.note("", f"{client.name} -> {client.home}: {shown}")
         return write, served
 
-    async def _session(self, name: str, endpoint: Any, node: str, rng: random.Random, timeout: float, session: Session) -> None:
-        key = b"p%s.%d" % (name.encode(), rng.randrange(3))
+    async def _session(self, client: Client, timeout: float, session: Session) -> None:
+        rng = client.rng
+        key = b"p%s.%d" % (client.name.encode(), rng.randrange(3))
         own = session.writes.setdefault(key, [])
         if rng.random() < 0.5:
             place = len(self.eventual)
-            future = self._put_eventually(name, endpoint, node, key, rng, timeout, False, session.token)
+            future = self.put_eventually(client, key, self._value(rng), timeout, session.token)
             # Numbered when it begins: a write without an answer may still be seen.
             write, served = await future
             assert self.eventual[place].client
@@ -243,8 +238,8 @@ class Workload:
             return
         request = kv_pb2.GetRequest(key=key, consistency=SESSION, session=session.token)
         try:
-            response = await endpoint.forward(node, request, timeout, 0)
-        except (KvnodeError, PeerUnreachable):
+            response = await client.ask(request, timeout)
+        except KvnodeError:
             return
         session.token = response.served.session
         seen = next((w.number for w in own if w.operation.value == response.value), -1) if response.found else 0
@@ -258,7 +253,7 @@ class Workload:
             response.revision,
         )
         self.session_reads.append(read)
-        self.world.note("", f"{name} -> {node}: session {read}")
+        self.world.note("", f"{client.name} -> {client.home}: session {read}")
         if seen < 0:
             self.world.violate("a session's own key has its own values", f"{read}: {response.value[:20]!r}")
         if response.found and not response.tentative:

@@ -15,6 +15,7 @@ import functools
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -22,14 +23,15 @@ import structlog
 from kvapi.v1 import election_pb2, replication_pb2
 from kvnode.config import Cluster, Config
 from kvnode.config import Node as NodeConfig
-from kvnode.errors import Corrupt, KvnodeError, WrongCluster
+from kvnode.errors import Corrupt, WrongCluster
 from kvnode.invariant import InvariantViolated
 from kvnode.node import Node, Ports
 from kvnode.protocol.raft.quorum import majority
 from kvnode.protocol.raft.role import Role
 from kvnode.routing.context import RequestContext
 from kvnode.shard.replica import Replica
-from kvnode.shard.state_machine import parse_operation_id
+from kvnode.shard.superseded import operation_id, parse_operation_id
+from kvnode.shard.version import Version
 from kvnode.storage.disk import DiskFailed, OutOfSpace
 from kvnode.storage.memory_store import MemoryStore
 from kvnode.types import Entry, Index, NodeName, Origin, Shard, Term
@@ -159,7 +161,7 @@ class SimNode:
         node, failed_before = self.node, self.failed
         assert node is not None
         response = await node.kv.dispatch(request, RequestContext(self.world.loop.time() + timeout, hops))
-        if self.failed and failed_before and request.DESCRIPTOR.name in ("PutRequest", "DeleteRequest"):
+        if self.failed and failed_before and request.DESCRIPTOR.name in ("PutRequest", "DeleteRequest", "TxnRequest"):
             self.world.violate("nothing is acknowledged after a fatal error", f"{self.name} answered {response}")
         if getattr(response, "operation_id", ""):
             self._check_acknowledged(node, response.operation_id)
@@ -357,16 +359,15 @@ class World:
             self._watch_replica(sim, replica)
 
     def _watch_replica(self, sim: SimNode, replica: Replica) -> None:
+        self._watch_writes(replica)
         machine, ready, installed = replica.machine, replica.ready, replica.on_snapshot_installed
         apply = machine.apply
 
         def apply_and_check(entry: Entry) -> Any:
             self._check_committed(sim, replica, entry)
-            forgotten = self._unknown_keys(replica, entry)
             result = apply(entry)
             self.counts["applied"] += 1
-            if self._check_hash(sim, replica):
-                self._note_applied(replica, entry, result, forgotten)
+            self._check_hash(sim, replica)
             return result
 
         def ready_and_check(now: float) -> Any:
@@ -409,45 +410,53 @@ class World:
             self.violate("equal state at equal applied index", f"{message}{sim.name} has {machine.state_hash:016x}")
         return False
 
-    def _unknown_keys(self, replica: Replica, entry: Entry) -> dict[bytes, None]:
-        """Keys that an entry writes and of which the replica remembers nothing before it."""
-        if (replica.shard, entry.index) in self.hashes:
-            return {}
-        command = replication_pb2.Command.FromString(entry.data)
-        keys = [command.put.key, command.delete.key, *(write.key for write in command.sequence.writes)]
-        return {key: None for key in keys if replica.machine.version(key) is None}
+    def _watch_writes(self, replica: Replica) -> None:
+        """Notes what takes effect, and what is superseded, when the first replica applies the entry."""
+        machine, shard = replica.machine, replica.shard
+        write, place_eventual, collect = machine._write, machine._eventual, machine._collect
+        placed: list[replication_pb2.EventualWrite] = []
+        """The eventual write that gets its place now."""
 
-    def _note_applied(self, replica: Replica, entry: Entry, result: Any, forgotten: dict[bytes, None]) -> None:
-        command = replication_pb2.Command.FromString(entry.data)
-        operation = command.WhichOneof("operation")
-        writes = self.applied.setdefault(replica.shard, {}).setdefault(entry.index, [])
-        machine = replica.machine
-        if operation in ("put", "delete") and not isinstance(result, KvnodeError):
-            key = command.put.key if operation == "put" else command.delete.key
-            version = machine.version(key)
-            assert version is not None
-            writes.append(AppliedWrite(key, entry.index, version.hlc, True, forgotten=key in forgotten))
-        elif operation == "collect":
-            self.horizons.setdefault(replica.shard, {})[machine.horizon] = None
-        elif operation == "sequence":
-            for write in command.sequence.writes:
-                self._note_sequenced(replica, entry, write, writes, write.key in forgotten)
+        def is_first() -> bool:
+            return (shard, machine.applied + 1) not in self.hashes
 
-    def _note_sequenced(self, replica: Replica, entry: Entry, write: Any, writes: list[AppliedWrite], forgotten: bool) -> None:
-        machine, origin = replica.machine, Origin(write.node, write.incarnation)
-        name = f"{replica.shard}.{write.node}.{write.incarnation}.{write.sequence}"
-        superseded = machine.superseded.get((origin, write.sequence))
-        version = machine.version(write.key)
-        if superseded is not None and superseded.revision == entry.index:
-            self.superseded[name] = (entry.index, superseded.outcome.by)
-            self.counts["superseded"] += 1
-        elif version is not None and version.revision == entry.index:
-            tie = f"{write.node}\0{write.incarnation:020d}"
-            applied = AppliedWrite(write.key, entry.index, version.hlc, False, write.base, tie, name, forgotten)
-            writes.append(applied)
-            self.counts["eventual applied"] += 1
-            if not write.deletion:
-                self.placed_values[write.value] = entry.index
+        def write_and_note(
+            revision: Index, key: bytes, value: bytes | None, old: Version | None, hlc: int, strong: Index, *origin: Any
+        ) -> None:
+            write(revision, key, value, old, hlc, strong, *origin)
+            if is_first():
+                applied = AppliedWrite(key, revision, hlc, not placed, forgotten=old is None, place=strong)
+                if placed:
+                    applied = self._note_eventual(shard, revision, placed[0], applied)
+                self.applied.setdefault(shard, {}).setdefault(machine.applied + 1, []).append(applied)
+
+        def place_and_note(index: Index, now: int, eventual: replication_pb2.EventualWrite) -> None:
+            placed.append(eventual)
+            place_eventual(index, now, eventual)
+            placed.clear()
+            origin = Origin(eventual.node, eventual.incarnation)
+            lost = machine.superseded.get((origin, eventual.sequence))
+            if lost is not None and lost.revision == index and is_first():
+                self.superseded[operation_id(shard, origin, eventual.sequence)] = (index, lost.outcome.by)
+                self.counts["superseded"] += 1
+
+        def collect_and_note(horizon: Index) -> None:
+            collect(horizon)
+            self.horizons.setdefault(shard, {})[machine.horizon] = None
+
+        machine._write = write_and_note  # type: ignore[method-assign]
+        machine._eventual = place_and_note  # type: ignore[method-assign]
+        machine._collect = collect_and_note  # type: ignore[method-assign]
+
+    def _note_eventual(
+        self, shard: Shard, revision: Index, write: replication_pb2.EventualWrite, applied: AppliedWrite
+    ) -> AppliedWrite:
+        self.counts["eventual applied"] += 1
+        if not write.deletion:
+            self.placed_values[write.value] = revision
+        name = operation_id(shard, Origin(write.node, write.incarnation), write.sequence)
+        tie = f"{write.node}\0{write.incarnation:020d}"
+        return replace(applied, base=write.base, origin=tie, operation_id=name, place=0)
 
     def _check_role(self, sim: SimNode, replica: Replica) -> None:
         raft = replica.raft
