@@ -23,6 +23,7 @@ import heapq
 import random
 import sys
 import threading
+import warnings
 from asyncio import events
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Generator
@@ -502,14 +503,17 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._queue.clear()
         self._timers.clear()
         self.close()
-        for task in abandoned:
-            # Their `finally` blocks may run now: nobody looks any more.
-            try:
-                coro = task.get_coro()
-                if coro is not None:
-                    coro.close()
-            except BaseException:  # whatever the dead say at this point means nothing
-                pass
+        with warnings.catch_warnings():
+            # (They may want to start tasks, which cannot be.)
+            warnings.simplefilter("ignore", RuntimeWarning)
+            for task in abandoned:
+                # Their `finally` blocks may run now: nobody looks any more.
+                try:
+                    coro = task.get_coro()
+                    if coro is not None:
+                        coro.close()
+                except BaseException:  # whatever the dead say at this point means nothing
+                    pass
         self._buried.clear()
 
 

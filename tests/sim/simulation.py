@@ -18,6 +18,7 @@ import structlog
 from kvapi.v1 import kv_pb2
 from kvclient.hashing import shard_of
 from kvnode.errors import KvnodeError
+from kvnode.limits import CLOCK_SKEW_MS_MAX
 from kvnode.protocol.raft import leader
 from kvnode.runtime.transport import PeerUnreachable
 
@@ -81,6 +82,7 @@ class Simulation:
         detection_s = self.world.config.failure_detection.silence_ms_max / 1000
         # A snapshot on a connection that died is given up only by the keepalive.
         self.progress_bound = 10.0 + KEEPALIVE_S + 4 * election_s + detection_s
+        self.progress_bound += self.world.config.transactions.push_after_ms / 1000
 
     async def run(self) -> None:
         """All phases."""
@@ -195,7 +197,8 @@ class Simulation:
                 return
             await world.sleep(0.1)
         world.note("", f"agreed after {self.loop.time() - start:.3f} s")
-        # Longer than any interval of flushes: the logs must have been cut behind them.
+        # One more write to each shard, and longer than any interval of flushes: the logs must have been cut behind them.
+        await self._demand_progress("once all agree", [])
         await world.sleep(world.config.storage.flush_interval_s + 3.0)
         retained = world.config.replication.entries_retained
         for sim in world.live():
@@ -259,9 +262,12 @@ class Simulation:
     def _check_sessions(self) -> list[Violation]:
         """Read your writes: what a session's read of its own key was served from includes its last acknowledged write.
 
-        It may show an earlier write of the session all the same, if that one has the later clock: last writer wins.
+        It may show an earlier write of the session all the same, if that one has the later clock: last writer wins. That one
+        may be on its way yet only where clocks were farther apart than nodes tolerate.
         """
         found = []
+        applied = [write for places in self.world.applied.values() for writes in places.values() for write in writes]
+        clocks = {write.operation_id: write.hlc for write in applied}
         lost = [node.name for node in self.world.nodes.values() if node.lost]
         by_key: dict[bytes, list[Eventual]] = {}
         for write in self.workload.eventual:
@@ -275,7 +281,9 @@ class Simulation:
             if missed.operation_id.split(".")[1] in lost:
                 continue
             included = outcome.state is EventualState.APPLIED and not read.tentative and read.revision >= outcome.revision
-            if included or outcome.state is EventualState.SUPERSEDED:
+            seen = by_key[read.key][read.seen - 1].operation_id if read.seen > 0 else ""
+            later = read.skew_ms > CLOCK_SKEW_MS_MAX and clocks.get(seen, 0) > clocks.get(missed.operation_id, 0)
+            if included or later or outcome.state is EventualState.SUPERSEDED:
                 self.world.counts["a session's later write lost against its earlier"] += 1
             else:
                 found.append(Violation("read your writes", f"{read}; the missed write is {outcome}"))

@@ -47,6 +47,8 @@ class SessionRead:
     tentative: bool
     node: str
     revision: int
+    skew_ms: int
+    """How far the nodes' clocks were apart at most until then, as far as sessions noticed."""
 
 
 @dataclass
@@ -72,6 +74,7 @@ class Workload:
         self.clients = clients
         self._pause_s_mean = pause_s_mean
         self._number = 0
+        self._skew_ms = 0
         rng = world.loop.random("keys")
         self.strong_keys = [b"s%d" % i for i in range(rng.choice((2, 4, 8)))]
         self.mixed_keys = [b"m%d" % i for i in range(rng.choice((2, 4, 8)))]
@@ -222,6 +225,7 @@ class Workload:
 
     async def _session(self, client: Client, timeout: float, session: Session) -> None:
         rng = client.rng
+        self._skew_ms = max(self._skew_ms, self.world.skew_ms())
         key = b"p%s.%d" % (client.name.encode(), rng.randrange(3))
         own = session.writes.setdefault(key, [])
         if rng.random() < 0.5:
@@ -251,6 +255,7 @@ class Workload:
             response.tentative,
             response.served.node,
             response.revision,
+            self._skew_ms,
         )
         self.session_reads.append(read)
         self.world.note("", f"{client.name} -> {client.home}: session {read}")

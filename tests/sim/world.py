@@ -337,6 +337,11 @@ class World:
         if error is not None and error.__traceback__ is not None:
             self.note("", "".join(traceback.format_exception(error)[-12:]))
 
+    def skew_ms(self) -> int:
+        """How far the wall clocks are apart now."""
+        clocks = [node.wall_ms() for node in self.nodes.values()]
+        return max(clocks) - min(clocks)
+
     def live(self) -> list[SimNode]:
         """Nodes that run and have their own disk."""
         return [node for node in self.nodes.values() if node.up and not node.lost]
