@@ -3,14 +3,16 @@
     python benchmarks/transactions.py [--callers 32] [--seconds 4] [--alone]
 
 A closed loop of callers through the asynchronous SDK; each transaction writes one key in each of its shards, or reads it. Not
-contended: each caller has keys of its own. Contended: all callers share 4 keys a shard, so almost every transaction meets
-another one's lock. `--alone` has one caller only: what a transaction costs where nobody is in its way, in rounds of a put.
+contended: each caller has keys of its own, and does not come back to one while its last transaction may still resolve there.
+Contended: all callers share 4 keys a shard, so almost every transaction meets another one's lock. `--alone` has one caller
+only: what a transaction costs where nobody is in its way, in rounds of a put.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import random
 import sys
 import time
@@ -23,6 +25,8 @@ import kvclient
 from kvclient.hashing import shard_of
 
 SHARDS = 8
+OWN_KEYS = 16
+"""Of each caller in each shard, in turn."""
 HOT_KEYS = 4
 WARM_UP_S = 0.5
 
@@ -42,7 +46,11 @@ def _keys(name: str, count: int) -> list[str]:
 
 
 def _operations(callers: int) -> Mapping[str, Operation]:
-    own = {shards: [_keys(f"own/{caller}/{shards}", shards) for caller in range(callers)] for shards in (1, 2, 4)}
+    own = {
+        shards: [[_keys(f"own/{caller}/{turn}", shards) for turn in range(OWN_KEYS)] for caller in range(callers)]
+        for shards in (1, 2, 4)
+    }
+    turns = {shards: [itertools.cycle(keys) for keys in own[shards]] for shards in own}
     hot = {shards: [_keys(f"hot/{number}", shards) for number in range(HOT_KEYS)] for shards in (1, 2, 4)}
 
     def write(keys: Callable[[random.Random, int], list[str]]) -> Operation:
@@ -58,12 +66,12 @@ def _operations(callers: int) -> Mapping[str, Operation]:
         return run
 
     def own_of(shards: int) -> Callable[[random.Random, int], list[str]]:
-        return lambda rng, caller: own[shards][caller]
+        return lambda rng, caller: next(turns[shards][caller])
 
     def hot_of(shards: int) -> Callable[[random.Random, int], list[str]]:
         return lambda rng, caller: [rng.choice(hot[shards])[at] for at in range(shards)]
 
-    operations: dict[str, Operation] = {"put": lambda client, rng, caller: client.put(own[1][caller][0], "x" * 100)}
+    operations: dict[str, Operation] = {"put": lambda client, rng, caller: client.put(next(turns[1][caller])[0], "x" * 100)}
     for shards in (1, 2, 4):
         operations[f"write {shards} shard{'s' * (shards > 1)}"] = write(own_of(shards))
     for shards in (2, 4):
