@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KEY_SIZE_BYTES_MAX = 400
 VALUE_SIZE_BYTES_MAX = 1024 * 1024
+REQUEST_SIZE_BYTES_MAX = 4 * 1024 * 1024
 RANGE_LIMIT_MAX = 1_000
 TXN_OPERATIONS_MAX = 128
 """Of both branches, and the comparisons."""
@@ -158,6 +159,8 @@ def txn_call(
         raise invalid("txn", f"has {size} comparisons and operations; a transaction has at most {TXN_OPERATIONS_MAX}")
     written = [_written_once("then", then), _written_once("else", otherwise)]
     request = kv_pb2.TxnRequest(compare=compares, then=then, otherwise=otherwise)
+    if request.ByteSize() > REQUEST_SIZE_BYTES_MAX:
+        raise invalid("txn", f"has {request.ByteSize()} bytes; a transaction has at most {REQUEST_SIZE_BYTES_MAX}: split it")
     return Call(TXN if any(written) else TXN_READ_ONLY, request, None, True, anchor=anchor_key(request))
 
 

@@ -209,7 +209,9 @@ def checked_compares(compares: tuple[Compare, ...]) -> tuple[Compare, ...]:
     """What was given to `if_`. Raises `InvalidArgument`."""
     for compare in compares:
         if not isinstance(compare, Compare):
-            raise invalid("compare", f"is {type(compare).__name__}; give comparisons, as Key(...).value == ...")
+            raise invalid(
+                "compare", f"is {type(compare).__name__}; give comparisons, as Key('k').value == 'v' or Key('k').exists()"
+            )
     return compares
 
 
@@ -217,7 +219,8 @@ def checked_operations(branch: str, operations: tuple[Operation, ...]) -> tuple[
     """What was given to `then` or `else_`. Raises `InvalidArgument`."""
     for operation in operations:
         if not isinstance(operation, (Put, Get, Delete, Range)):
-            raise invalid(branch, f"has a {type(operation).__name__}; give kvclient.Put, Get, Delete or Range")
+            hint = " one by one, or with *" if isinstance(operation, (list, tuple)) else ""
+            raise invalid(branch, f"has a {type(operation).__name__}; give kvclient.Put, Get, Delete or Range{hint}")
     return operations
 
 

@@ -207,6 +207,10 @@ class TxnResult(NamedTuple):
     served: tuple[Served, ...]
     """One for each shard that took part. Of single results `served` says only what the answer says there, mostly nothing."""
 
+    def __bool__(self) -> bool:
+        """Whether it succeeded."""
+        return self.succeeded
+
 
 class OperationResult(NamedTuple):
     """What became of an eventual write."""

@@ -93,7 +93,8 @@ def standing(sightings: Sequence[Sighting], leaders: Mapping[int, str]) -> Stand
     states = {sighting.info.state for sighting in sightings}
     holding = {shard for shard, info in infos.items() if info.state == pb.TRANSACTION_STATE_PREPARED}
     if states & {pb.TRANSACTION_STATE_COMMITTING, pb.TRANSACTION_STATE_COMMITTED}:
-        waits_for = sorted(holding.union(*(info.unresolved for info in infos.values())))
+        done = {shard for shard, info in infos.items() if info.state == pb.TRANSACTION_STATE_COMMITTED}
+        waits_for = sorted(holding.union(*(info.unresolved for info in infos.values())) - done)
         decision, sentence = "committed", "It is committed; no shard that answers has anything left to do."
         if waits_for:
             sentence = f"It is committed. It waits for {shards_text(waits_for)} to apply its writes and give the locks back."

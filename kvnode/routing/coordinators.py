@@ -149,7 +149,8 @@ class Coordinators:
                 attempt += 1
                 pause = min(RETRY_PAUSE_MAX, RETRY_PAUSE_MIN * 2 ** min(attempt, 6)) * self._rng.uniform(0.5, 1.0)
                 if self._loop.time() + pause >= context.deadline:
-                    raise Conflict(f"the transaction was aborted {attempt} times; the last time: {one.machine.why}")
+                    times = "once" if attempt == 1 else f"{attempt} times, the last time"
+                    raise Conflict(f"the transaction was aborted {times}: {one.machine.why}")
                 await asyncio.sleep(pause)
         finally:
             self._running -= 1

@@ -24,6 +24,9 @@ from kvnode.runtime.tokens import deliver
 from kvnode.shard.replica import Replica
 from kvnode.types import Hlc, Index, Seconds, Shard, Txn
 
+ANSWER_SHARE = 0.1
+ANSWER_MAX: Seconds = 0.1
+"""What is left of a caller's time when the waiting ends, so that the word that nothing happened still arrives in time."""
 WOUND_AFTER: Seconds = 0.05
 """How long an older transaction waits for a younger one that may be about to end, before it has it pushed."""
 
@@ -104,20 +107,20 @@ class LockWaits:
         """
         if not self._conflicts(replica, wanted, me):
             return
-        wound_at = self._loop.time() + WOUND_AFTER
+        wound_at, latest = self._loop.time() + WOUND_AFTER, self._latest(context)
         while conflicts := self._conflicts(replica, wanted, me):
             if me is not None and replica.machine.transactions.end_of(me) is not None:
                 return
             now = self._loop.time()
-            if now >= context.deadline:
+            if now >= latest:
                 raise DeadlineExpired(self._late(replica, conflicts) + "; nothing was stored")
             if not replica.takes_proposals:
                 raise NoLeader(f"shard {replica.shard}: this node leads it no more; try again", shard=replica.shard)
             if me is not None and now >= wound_at:
                 for holder in wounded_by(me, conflicts):
                     self.push(replica.shard, holder)
-            until = wound_at if me is not None and now < wound_at else context.deadline
-            await self._woken(replica, age, min(until, context.deadline))
+            until = wound_at if me is not None and now < wound_at else latest
+            await self._woken(replica, age, min(until, latest))
 
     def _conflicts(self, replica: Replica, wanted: Locks, me: Txn | None) -> tuple[Txn, ...]:
         locks, claims = replica.machine.transactions.locks, self._claims.get(replica.shard)
@@ -149,10 +152,11 @@ class LockWaits:
         `index` have ended on this replica. Raises `DeadlineExpired` naming them."""
         if not replica.machine.transactions.locks:
             return
+        latest = self._latest(context)
         while blocking := self._blocking(replica, what, index):
-            if self._loop.time() >= context.deadline:
+            if self._loop.time() >= latest:
                 raise DeadlineExpired(self._late(replica, blocking))
-            await self._woken(replica, Txn(index, b""), context.deadline)
+            await self._woken(replica, Txn(index, b""), latest)
 
     @staticmethod
     def _blocking(replica: Replica, what: bytes | Interval, index: Index) -> tuple[Txn, ...]:
@@ -184,6 +188,10 @@ class LockWaits:
             await self._woken(replica, Txn(0, b""), context.deadline)
         return not replica.machine.transactions.locks.conflicts(reads)
 
+    def _latest(self, context: RequestContext) -> Seconds:
+        now = self._loop.time()
+        return context.deadline - min(ANSWER_MAX, ANSWER_SHARE * max(0.0, context.deadline - now))
+
     # ---- waiting ----------------------------------------------------------------------------------------------------
 
     async def _woken(self, replica: Replica, age: Txn, until: Seconds) -> None:
@@ -210,4 +218,4 @@ class LockWaits:
         prepared = replica.machine.transactions.prepared.get(holders[0])
         who = f"transaction {holders[0]}" + (f" (its anchor is shard {prepared.command.anchor})" if prepared else "")
         more = f" and {len(holders) - 1} more" if len(holders) > 1 else ""
-        return f"shard {replica.shard}: the deadline passed while {who}{more} had locked what was asked for"
+        return f"shard {replica.shard}: the time is over while {who}{more} has locked what was asked for"

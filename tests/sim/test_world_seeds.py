@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from kvnode.routing.locks import LockWaits
+from kvnode.shard.client_sessions import ClientSessions
 from tests.sim.faults import SCENARIOS
 from tests.sim.run import command
 from tests.sim.simulation import Result, simulate
@@ -77,3 +79,20 @@ def test_world_broken_on_purpose_is_caught() -> None:
         assert any(not simulate(seed, "crashes").ok for seed in ("1", "2", "3", "4", "5", "6"))
     finally:
         SimulatedDisk.sync = sync  # type: ignore[method-assign]
+
+
+async def _waits_for_nobody(*_: object) -> None:
+    """A read that does not wait for locks."""
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "broken"),
+    [(ClientSessions, "find", lambda *_: None), (LockWaits, "until_readable", _waits_for_nobody)],
+    ids=["requests are forgotten", "reads pass locks"],
+)
+def test_world_transactions_broken_on_purpose_are_caught(
+    owner: type, name: str, broken: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Canaries: shards that execute a retry again, and strong reads that do not wait for transactions to end."""
+    monkeypatch.setattr(owner, name, broken)
+    assert any(not simulate(seed, "transactions").ok for seed in ("1", "2", "3", "4"))

@@ -237,7 +237,7 @@ class AsyncOperations:
         while True:
             try:
                 async with AsyncTransaction(self._execute, deadline) as transaction:
-                    returned = await body(transaction)
+                    returned: T = await _backend.run_body(body, transaction)
                 return returned
             except Conflict as conflict:
                 lost = conflict

@@ -6,6 +6,7 @@ Owns nothing of the protocol. Invariant: cancelling whoever awaits one of these 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import time
 from collections.abc import Callable
@@ -187,6 +188,17 @@ async def invoke(method: Any, request: Any, timeout: float | None, metadata: Met
         raise
     except grpc.aio.UsageError:
         raise ChannelClosed(sent=True) from None
+
+
+async def run_body(body: Callable[[Any], Any], transaction: Any) -> Any:
+    """What the body of a transaction returns. Raises `InvalidArgument` for what is no async function."""
+    outcome = body(transaction) if callable(body) else body
+    if not (callable(body) and inspect.isawaitable(outcome)):
+        if inspect.iscoroutine(outcome):
+            outcome.close()
+        message = "body: is no async function; give one that takes the transaction, as `async def transfer(t): ...`"
+        raise InvalidArgument(message, metadata={"field": "body"})
+    return await outcome
 
 
 async def sleep(seconds: float) -> None:

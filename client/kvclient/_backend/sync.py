@@ -5,6 +5,7 @@ Owns nothing of the protocol and starts no thread.
 
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 import time
@@ -15,6 +16,7 @@ import grpc
 
 from kvclient._backend.channels import OPTIONS, ChannelClosed
 from kvclient._tracing import Metadata
+from kvclient.errors import InvalidArgument
 
 Channel = grpc.Channel
 OnDone = Callable[[Any, Exception | None], None]
@@ -108,6 +110,17 @@ def invoke(method: Any, request: Any, timeout: float | None, metadata: Metadata 
         return method(request, timeout=timeout, metadata=metadata)
     except ValueError:
         raise ChannelClosed(sent=False) from None
+
+
+def run_body(body: Callable[[Any], Any], transaction: Any) -> Any:
+    """What the body of a transaction returns. Raises `InvalidArgument` for what is no plain function."""
+    outcome = body(transaction) if callable(body) else None
+    if not callable(body) or inspect.isawaitable(outcome):
+        if inspect.iscoroutine(outcome):
+            outcome.close()
+        message = "body: is no plain function; give one that takes the transaction, as `def transfer(t): ...`"
+        raise InvalidArgument(message, metadata={"field": "body"})
+    return outcome
 
 
 def sleep(seconds: float) -> None:

@@ -235,7 +235,7 @@ class Operations:
         while True:
             try:
                 with Transaction(self._execute, deadline) as transaction:
-                    returned = body(transaction)
+                    returned: T = _backend.run_body(body, transaction)
                 return returned
             except Conflict as conflict:
                 lost = conflict

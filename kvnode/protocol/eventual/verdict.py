@@ -49,7 +49,9 @@ def verdict(stamp: Stamp, base: Index, current: Current | None, horizon: Index) 
     if current is None:
         return Superseded(HORIZON, 0) if base < horizon else None
     if current.strong_index > base:
-        return Superseded(STRONG_WRITE, current.strong_index)
+        # (A transaction's write over several shards has the revision of its vote. A strong write that an eventual one has
+        # replaced since is known by its place only.)
+        return Superseded(STRONG_WRITE, current.strong_index if current.stamp.node else current.revision)
     if stamp < current.stamp:
         return Superseded(LATER_WRITE, current.revision)
     return None

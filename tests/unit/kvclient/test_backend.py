@@ -1,4 +1,4 @@
-"""The primitives on asyncio."""
+"""The primitives on asyncio, and what is refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import time
 import pytest
 
 from kvclient._backend import async_ as backend
+from kvclient._backend import sync
+from kvclient._requests import txn_call
+from kvclient.errors import InvalidArgument
+from kvclient.expressions import Put
 
 
 @pytest.mark.parametrize("is_short", [True, False])
@@ -48,3 +52,27 @@ async def test_gate_full_lets_in_whoever_waited_first_or_nobody_after_the_deadli
     victim.cancel()
     gate.leave()
     assert await waiting is True
+
+
+async def test_run_body_of_asyncio_refuses_what_is_no_async_function() -> None:
+    """A plain function would have run outside of what is awaited."""
+    for body in (lambda t: None, 5):
+        with pytest.raises(InvalidArgument, match="no async function"):
+            await backend.run_body(body, None)  # type: ignore[arg-type]
+
+
+def test_run_body_of_threads_refuses_an_async_function() -> None:
+    """Its body would never run, and nothing would be committed."""
+
+    async def body(t: object) -> None:
+        """Never awaited."""
+
+    with pytest.raises(InvalidArgument, match="no plain function"):
+        sync.run_body(body, None)
+
+
+def test_txn_call_larger_than_a_request_is_refused_before_it_is_sent() -> None:
+    """Definitely nothing happens, and the error says how much may be sent at once."""
+    operations = [Put(f"k{number}", bytes(1024 * 1024)).encoded() for number in range(5)]
+    with pytest.raises(InvalidArgument, match="at most 4194304"):
+        txn_call([], operations, [])

@@ -79,8 +79,8 @@ ANCHOR, FIVE, SEVEN = seen("n1", 3, "prepared"), seen("n2", 5, "prepared"), seen
         ([SEVEN], "", [3, 5], "Nothing is decided. It waits for the votes of shards 3 and 5; shard 3 decides."),
         (
             [seen("n1", 3, "committing", unresolved=[5, 7]), FIVE, seen("n3", 7, "committed")],
-            *("committed", [5, 7]),
-            "It is committed. It waits for shards 5 and 7 to apply its writes and give the locks back.",
+            *("committed", [5]),
+            "It is committed. It waits for shard 5 to apply its writes and give the locks back.",
         ),
         ([seen("n2", 5, "committed"), SEVEN], "committed", [7], "It is committed. It waits for shard 7 to apply its writes"),
         (
