@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 
 from kvclient._status import CONNECT_FAILED, CONNECTION_LOST, unknown
-from kvclient.errors import CompareFailed, InvalidArgument, KvError, NotSentInTime
+from kvclient.errors import CompareFailed, KvError, NotSentInTime
 
 BACKOFF_S_MIN = 0.02
 BACKOFF_S_MAX = 1.0
@@ -45,7 +45,7 @@ def final_error(error: KvError, before: KvError | None, *, in_doubt: bool) -> Kv
     """What the caller is told when `error` ended the last attempt and `before` the one before it."""
     if before is not None and isinstance(error, NotSentInTime):
         error = before  # What kept it from succeeding says more than that the time is over.
-    if in_doubt and error.definite and not isinstance(error, (CompareFailed, InvalidArgument)):
+    if in_doubt and error.definite and not isinstance(error, CompareFailed):
         return unknown(error, "an earlier attempt of the write was sent and its answer is lost; the last one failed")
     return error
 

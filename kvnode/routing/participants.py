@@ -30,6 +30,7 @@ STATES: dict[State, two_phase_commit_pb2.TransactionState] = {
     State.ABORTED: ABORTED,
 }
 """What a shard may know of a transaction."""
+TRANSACTION_ID_SIZE_BYTES = 16
 QUIET_ROUNDS_MAX = 3
 """How often a collection waits for locks before it leaves the field to transactions that lock."""
 
@@ -39,9 +40,9 @@ Answer = TypeVar("Answer")
 class Participants:
     """The receiving side, for peers and for this node's own coordinators."""
 
-    def __init__(self, local: LocalShards, vote_within: Seconds) -> None:
-        """`vote_within`: how long a vote may wait for locks."""
-        self._local, self._vote_within = local, vote_within
+    def __init__(self, local: LocalShards, shards: int, vote_within: Seconds) -> None:
+        """`shards`: of the cluster. `vote_within`: how long a vote may wait for locks."""
+        self._local, self._shards, self._vote_within = local, shards, vote_within
         self._loop = local.driver.loop
         self.handlers: dict[type, Any] = {
             two_phase_commit_pb2.PrepareRequest: self.prepare,
@@ -54,6 +55,11 @@ class Participants:
     def _context(self, deadline: Seconds | None) -> RequestContext:
         latest = self._loop.time() + self._vote_within
         return RequestContext(latest if deadline is None else min(latest, deadline))
+
+    def _check(self, transaction: two_phase_commit_pb2.TransactionId, *shards: Shard) -> None:
+        """What a coordinator of this release never sends must not reach a log."""
+        if len(transaction.id) != TRANSACTION_ID_SIZE_BYTES or any(shard >= self._shards for shard in shards):
+            raise InvalidRequest("transaction", f"none has an id of {len(transaction.id)} bytes and the shards {shards}")
 
     def _led(self, shard: Shard) -> Replica:
         replica = self._local.replicas.get(shard)
@@ -69,6 +75,7 @@ class Participants:
         self, request: two_phase_commit_pb2.PrepareRequest, deadline: Seconds | None = None
     ) -> two_phase_commit_pb2.PrepareResponse:
         """Takes the locks and votes; waits for older transactions, has younger ones pushed."""
+        self._check(request.transaction, request.anchor, *request.participants)
         replica, txn, context = self._led(request.shard), txn_of(request.transaction), self._context(deadline)
         prepare = replication_pb2.PrepareCommand(
             transaction=request.transaction, anchor=request.anchor, participants=request.participants, part=request.part
@@ -109,6 +116,7 @@ class Participants:
         self, request: two_phase_commit_pb2.DecideRequest, deadline: Seconds | None = None
     ) -> two_phase_commit_pb2.DecideResponse:
         """Asks the anchor's log to decide; what it says may differ. FAILED: nobody knows any more how it was decided."""
+        self._check(request.transaction)
         replica, txn = self._led(request.anchor), txn_of(request.transaction)
         transactions = replica.machine.transactions
         ended = transactions.ended.get(txn) or transactions.spreading.get(txn)
@@ -146,6 +154,7 @@ class Participants:
         self, request: two_phase_commit_pb2.TransactionStatusRequest, deadline: Seconds | None = None
     ) -> two_phase_commit_pb2.TransactionStatusResponse:
         """What the anchor's log says; with `push` it says something final."""
+        self._check(request.transaction)
         replica, txn = self._led(request.anchor), txn_of(request.transaction)
         transactions = replica.machine.transactions
         end: End | None = transactions.end_of(txn)
@@ -165,6 +174,7 @@ class Participants:
         self, request: two_phase_commit_pb2.ResolveRequest, deadline: Seconds | None = None
     ) -> two_phase_commit_pb2.ResolveResponse:
         """Applies what was decided; answered once that is committed in this shard's log, too."""
+        self._check(request.transaction)
         replica = self._led(request.shard)
         if replica.machine.transactions.ended.get(txn_of(request.transaction)) is None:
             resolve = replication_pb2.ResolveCommand(

@@ -27,11 +27,11 @@ from kvnode.types import Seconds, Shard, Txn
 logger = structlog.get_logger(__name__)
 
 ASK_WITHIN: Seconds = 5.0
-AT_ONCE_PER_SHARD_MAX = 16
-"""Transactions of one shard that a node recovers at once; of those with one anchor too, so that an anchor without a leader does
-not keep the others from being asked."""
+AT_ONCE_PER_ANCHOR_MAX = 16
+"""Transactions with one anchor that a node pushes at once, and as many whose decision it spreads: neither an anchor without a
+leader nor a participant without one keeps the others waiting."""
 PAUSE_MIN: Seconds = 0.1
-PAUSE_MAX: Seconds = 5.0
+PAUSE_MAX: Seconds = 1.0
 """Between two attempts for one transaction, doubling."""
 
 
@@ -51,8 +51,10 @@ class Recovery:
         self._loop = driver.loop
         self._since: dict[tuple[Shard, Txn], Seconds] = {}
         self._tasks: dict[tuple[Shard, Txn], asyncio.Task[Any]] = {}
-        self._in_flight: Counter[Shard] = Counter()
-        """Tasks by the anchor that they ask, or speak for."""
+        self._in_flight: Counter[tuple[str, Shard]] = Counter()
+        """Tasks by what they do, and the anchor that they ask, or speak for."""
+        self._backlog: dict[tuple[str, Shard], dict[tuple[Shard, Txn], None]] = {}
+        """What found no place, in order."""
         self._pauses: dict[tuple[Shard, Txn], tuple[Seconds, Seconds]] = {}
         """When to try again, and how long the pause was."""
         self._closed = False
@@ -90,24 +92,31 @@ class Recovery:
         prepared, end = transactions.prepared.get(txn), transactions.spreading.get(txn)
         coroutine: Coroutine[Any, Any, Any]
         if prepared is not None:
-            anchor, coroutine = prepared.command.anchor, self._end(txn, prepared.command.anchor, (shard,))
+            lane, coroutine = ("push", prepared.command.anchor), self._end(txn, prepared.command.anchor, (shard,))
         elif end is not None:
-            anchor, coroutine = shard, self._spread(shard, txn, end)
+            lane, coroutine = ("spread", shard), self._spread(shard, txn, end)
         else:
             return
         due, _ = self._pauses.get((shard, txn), (0.0, 0.0))
-        full = self._in_flight[anchor] >= AT_ONCE_PER_SHARD_MAX
+        full = self._in_flight[lane] >= AT_ONCE_PER_ANCHOR_MAX
         if (shard, txn) in self._tasks or full or self._closed or self._loop.time() < due:
             coroutine.close()
+            if full:
+                self._backlog.setdefault(lane, {})[shard, txn] = None
             return
         task = self._loop.create_task(coroutine, name=f"end {txn} in shard {shard}")
         self._tasks[shard, txn] = task
-        self._in_flight[anchor] += 1
-        task.add_done_callback(lambda done: self._on_done(shard, txn, anchor, done))
+        self._in_flight[lane] += 1
+        task.add_done_callback(lambda done: self._on_done(shard, txn, lane, done))
 
-    def _on_done(self, shard: Shard, txn: Txn, anchor: Shard, task: asyncio.Task[Any]) -> None:
+    def _on_done(self, shard: Shard, txn: Txn, lane: tuple[str, Shard], task: asyncio.Task[Any]) -> None:
         self._tasks.pop((shard, txn), None)
-        self._in_flight[anchor] -= 1
+        self._in_flight[lane] -= 1
+        waiting = self._backlog.get(lane, {})
+        while waiting and self._in_flight[lane] < AT_ONCE_PER_ANCHOR_MAX:
+            following = next(iter(waiting))
+            del waiting[following]
+            self.push(*following)
         # (Also after a success: its effect on this replica may take a moment.)
         pause = min(PAUSE_MAX, max(PAUSE_MIN, 2 * self._pauses.get((shard, txn), (0.0, 0.0))[1]))
         self._pauses[shard, txn] = (self._loop.time() + pause, pause)
@@ -150,12 +159,21 @@ class Recovery:
     async def _tell(self, txn: Txn, end: End, shards: Iterable[Shard]) -> None:
         name = two_phase_commit_pb2.TransactionId(start=txn.start, id=txn.id)
         until = self._loop.time() + ASK_WITHIN
-        for shard in shards:
-            resolve = two_phase_commit_pb2.ResolveRequest(
-                transaction=name,
-                shard=shard,
-                commit=end.committed,
-                succeeded=end.succeeded,
-                committed_at=end.committed_at,
+        asked = [
+            self._leaders.ask(
+                shard,
+                two_phase_commit_pb2.ResolveRequest(
+                    transaction=name,
+                    shard=shard,
+                    commit=end.committed,
+                    succeeded=end.succeeded,
+                    committed_at=end.committed_at,
+                ),
+                until,
             )
-            await self._leaders.ask(shard, resolve, until)
+            for shard in shards
+        ]
+        # All of them are told, also where one cannot be reached.
+        for outcome in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome

@@ -26,6 +26,10 @@ def decode(token: bytes) -> kv_pb2.SessionToken:
         raise InvalidRequest(
             "session", f"the token has {len(token)} bytes, at most {limits.SESSION_TOKEN_SIZE_BYTES_MAX} are taken"
         )
+    return _parsed(token)
+
+
+def _parsed(token: bytes) -> kv_pb2.SessionToken:
     try:
         return kv_pb2.SessionToken.FromString(token)
     except DecodeError as error:
@@ -86,7 +90,7 @@ def advance(token: bytes, replica: Replica, revision: Index, writes: dict[Origin
 
 def joined(tokens: Iterable[bytes]) -> bytes:
     """One token that covers all, each shard once."""
-    whole = decode(b"".join(tokens))
+    whole = _parsed(b"".join(tokens))
     merged = kv_pb2.SessionToken()
     for shard in dict.fromkeys(p.shard for p in whole.positions):
         merged.positions.append(position(whole, shard) or kv_pb2.SessionPosition(shard=shard))

@@ -31,7 +31,7 @@ class TwoPhaseCommit:
     ) -> None:
         local, driver = router.local, router.local.driver
         # A vote that waits longer is one for a transaction that others push by now.
-        self.participants = Participants(local, vote_within=push_after)
+        self.participants = Participants(local, router.map.shards, vote_within=push_after)
         handlers = self.participants.handlers
         leaders = ShardLeaders(router.me, router.map, router.leader_of, handlers, envelopes, transport, driver.loop, rng)
         self.coordinators = Coordinators(local, leaders, clock, push_after, rng)

@@ -241,10 +241,20 @@ class GrpcTransport:
             except PeerUnreachable as error:
                 error.repeated = backs_off
                 raise
+        return await self._unary(to, connection.calls[kind](request, timeout=max(timeout, 0.001)))
+
+    @staticmethod
+    async def _unary(to: NodeName, call: Any) -> Any:
         try:
-            return await connection.calls[kind](request, timeout=max(timeout, 0.001))
+            return await call
         except grpc.RpcError as error:
             raise translate(to, error) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                # It was not us who was cancelled: the connection was given up for a new one.
+                raise PeerUnreachable(f"{to}: the connection was given up while the call was under way", lost=True) from None
+            raise
 
     async def _call_stream(self, peer: _Peer, connection: _Connection, request: Any, timeout: Seconds) -> Any:
         stream = connection.stream(type(request))
@@ -262,10 +272,7 @@ class GrpcTransport:
     async def forward(self, to: NodeName, request: Any, timeout: Seconds, hops: int) -> Any:
         """See `Transport.forward`."""
         call = self._peers[to].bulk.calls[type(request)]
-        try:
-            return await call(request, timeout=timeout, metadata=[(HOPS_KEY, str(hops)), *inject()])
-        except grpc.RpcError as error:
-            raise translate(to, error) from None
+        return await self._unary(to, call(request, timeout=timeout, metadata=[(HOPS_KEY, str(hops)), *inject()]))
 
     async def install_snapshot(
         self, to: NodeName, requests: Iterable[replication_pb2.InstallSnapshotRequest], timeout: Seconds

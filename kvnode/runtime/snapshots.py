@@ -56,6 +56,7 @@ class Snapshots:
         self._staging: dict[Shard, tuple[tuple[NodeName, int, int], Staging]] = {}
         self._sending = asyncio.Semaphore(limits.SNAPSHOTS_SENT_AT_ONCE_MAX)
         self._installs: dict[asyncio.Task[None], None] = {}
+        self._closed = False
 
     async def send(self, to: NodeName, shard: Shard) -> None:
         """Brings a peer the shard as the last flush left it."""
@@ -127,7 +128,7 @@ class Snapshots:
         self._driver.wake(request.shard)
         if request.last_index <= replica.applied:
             return self._answer(request, replica, success=True)
-        if replica.installing:
+        if replica.installing or self._closed:
             return self._answer(request, replica, success=False)
         transfer = (sender, request.term, request.last_index)
         known = self._staging.get(request.shard)
@@ -141,6 +142,8 @@ class Snapshots:
             await self._store_worker.submit(known[1].append, request.offset, request.data, request.crc32c)
             if not request.done:
                 return None
+            if self._closed:
+                return self._answer(request, replica, success=False)
             await asyncio.shield(self._start_install(replica, known[1], request))
         except (Corrupt, ValueError, OutOfSpace) as error:
             logger.warning("snapshot refused", shard=request.shard, sender=sender, error=str(error))
@@ -166,7 +169,8 @@ class Snapshots:
             self._driver.fatal(error)
 
     async def stop(self) -> None:
-        """Waits for installations that have begun."""
+        """Begins no installation any more, and waits for those that have begun."""
+        self._closed = True
         await asyncio.gather(*self._installs, return_exceptions=True)
 
     async def _install(self, replica: Replica, staging: Staging, request: replication_pb2.InstallSnapshotRequest) -> None:

@@ -167,7 +167,9 @@ class ClientSessions:
 
 
 def _size(result: Result) -> int:
-    return RESULT_OVERHEAD_BYTES + (len(result) if isinstance(result, bytes) else 0)
+    if isinstance(result, bytes):
+        return RESULT_OVERHEAD_BYTES + len(result)
+    return RESULT_OVERHEAD_BYTES + (len(result.message) if isinstance(result, ComparedInVain) else 0)
 
 
 def _encode(name: bytes, session: _Session) -> bytes:

@@ -126,8 +126,10 @@ class Reading:
         last = b""
         self._look(request.prefix, None)
         for key, version in self._state.scan(*prefix_interval(request.prefix)):
+            value = version.value if version.value is not None and not request.keys_only else b""
             # (Half of what the part may return: the page ends before it is too much by itself.)
-            if len(response.items) == limit or 2 * size > limits.TRANSACTION_RESULTS_SIZE_BYTES_MAX or not self._rows_left:
+            large = size > 0 and 2 * (size + len(key) + len(value)) > limits.TRANSACTION_RESULTS_SIZE_BYTES_MAX
+            if len(response.items) == limit or large or not self._rows_left:
                 if not last:
                     raise InvalidRequest(
                         "then",
@@ -140,7 +142,6 @@ class Reading:
             self._rows_left -= 1
             self._look(key, version)
             if version.value is not None:
-                value = b"" if request.keys_only else version.value
                 size += len(key) + len(value)
                 response.items.add(
                     key=key,

@@ -227,7 +227,12 @@ class Client(Operations):
         started: list[tuple[int, Connection, Ticket]] = []
         try:
             for node, indexes in groups.items():
-                connection = self._connection_to(node)
+                try:
+                    connection = self._connection_to(node)
+                except ClientClosed as closed:
+                    for index in indexes:
+                        results[index] = closed
+                    continue
                 tickets = connection.start([calls[index] for index in indexes])
                 started += [(index, connection, ticket) for index, ticket in zip(indexes, tickets, strict=True)]
             for index, connection, ticket in started:

@@ -201,12 +201,12 @@ async def test_write_in_doubt_then_compare_failed_is_definite(cluster: FakeClust
     assert caught.value.attempts == 2
 
 
-async def test_write_in_doubt_then_invalid_argument_is_definite(cluster: FakeCluster, kv: kvclient.AsyncClient) -> None:
-    """The same request was as invalid the first time."""
+async def test_write_in_doubt_then_invalid_argument_stays_unknown(cluster: FakeCluster, kv: kvclient.AsyncClient) -> None:
+    """What is invalid may depend on the state: a transaction's reads may be too large only because it took effect."""
     invalid = Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", {"field": "key"})
     cluster.leader_of("k").faults.append(Fault(before=OUTCOME_UNKNOWN))
     everywhere(cluster, invalid)
-    with pytest.raises(errors.InvalidArgument):
+    with pytest.raises(errors.OutcomeUnknown):
         await kv.put("k", "v")
 
 
