@@ -25,8 +25,8 @@ TRANSACTIONS_ENDED_PER_SHARD_MAX = 16_384
 TRANSACTION_WAITING_EVENTUAL_MAX = 4_096
 TRANSACTION_WAITING_EVENTUAL_SIZE_BYTES_MAX = 16 * 1024 * 1024
 """Eventual writes of one shard that wait for transactions to end; beyond either, the leader sequences none."""
-LOCK_WAITERS_PER_SHARD_MAX = 4_096
-"""Requests of one node that wait for locks of one shard. Beyond: OVERLOADED."""
+LOCK_WAITERS_PER_SHARD_MAX = 1_024
+"""Requests of one node that wait for locks of one shard; a lock that is given back wakes all of them. Beyond: OVERLOADED."""
 TRANSACTIONS_COORDINATED_MAX = 8_192
 """Of one node: transactions under way, and requests to shards for them, those that resolve too."""
 
