@@ -299,7 +299,7 @@ class StateMachine:
         if known is not None:
             index = known.index
         reading = Reading(self)
-        matched = reading.matches(part.compare)
+        matched = reading.matches(part.compare) if known is None else known.matched
         try:
             then = reading.results(part.then, index) if matched else []
             vote = Vote(index, matched, then, reading.results(part.otherwise, index))
