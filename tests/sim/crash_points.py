@@ -30,8 +30,9 @@ from kvnode.types import Shard, Txn
 
 from .loop import SimulatedLoop, SimulationError, run
 from .network import LinkQuality, Network
+from .places import PowerCut
 from .trace import Trace
-from .world import PowerCut, SimNode, World, log_to
+from .world import SimNode, World, log_to
 
 SHARDS = 3
 """Of the cluster; each is led by another node."""
@@ -421,7 +422,7 @@ def run_point(point: Point) -> Outcome:
     kept: list[Trace] = []
 
     async def main(loop: SimulatedLoop) -> None:
-        trace = Trace(loop.time)
+        trace = Trace(lambda: loop.now)
         kept.append(trace)
         one = CrashRun(loop, trace, outcome)
         try:

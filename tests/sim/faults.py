@@ -6,16 +6,20 @@ moment. Each run enables a random subset of the kinds its scenario permits: a fa
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from .network import LinkQuality
+from .places import PLACES
 from .world import SimNode, World
 
-PROCESS = ("kill", "power loss", "die within a sync", "pause", "SIGTERM", "power loss of all")
+PROCESS = ("kill", "power loss", "die within a sync", "die at a place", "pause", "SIGTERM", "power loss of all")
 NETWORK = ("partition", "isolate", "cut one way", "flap", "bad network", "slow link", "bridge")
 DISK = ("log hangs", "store hangs", "sync fails", "commit fails", "disk full", "die within a sync")
-CLOCK = ("clock jumps", "clock drifts")
+CLOCK = ("clock jumps", "clock drifts", "clock strobes")
 LOST = ("disk lost",)
+DAMAGE = ("bits flip",)
+ALWAYS = (*LOST, *DAMAGE)
+"""Where a scenario permits these, every run has them; once, and of one node."""
 
 SCENARIOS: dict[str, Sequence[str]] = {
     "calm": (),
@@ -25,24 +29,27 @@ SCENARIOS: dict[str, Sequence[str]] = {
     "clocks": (*CLOCK, "kill", "partition"),
     "mixed": (*PROCESS, *NETWORK, *DISK, *CLOCK),
     "transactions": (*PROCESS, *NETWORK),
+    "places": ("die at a place",),
     "lost-disk": (*PROCESS, *NETWORK, *LOST),
+    "damage": (*PROCESS, *DAMAGE),
 }
 
 
 class Faults:
     """Breaks things until told to stop; `heal` mends everything that can be mended."""
 
-    def __init__(self, world: World, scenario: str, *, interval_s_mean: float) -> None:
+    def __init__(self, world: World, scenario: str, *, interval_s_mean: float, without: Collection[str] = ()) -> None:
         self.world = world
         self.rng = world.loop.random("faults")
         self.running = True
-        self.kinds = [kind for kind in dict.fromkeys(SCENARIOS[scenario]) if self.rng.random() < 0.5 or kind in LOST]
-        self._interval_s_mean = interval_s_mean
+        self.kinds = [kind for kind in dict.fromkeys(SCENARIOS[scenario]) if self.rng.random() < 0.5 or kind in ALWAYS]
+        self._interval_s_mean, self._without = interval_s_mean, without
         self._actions: dict[str, Callable[[SimNode], Awaitable[None]]] = {
             "kill": self._kill,
             "power loss": self._power_loss,
             "power loss of all": self._power_loss_of_all,
             "die within a sync": self._die_within_a_sync,
+            "die at a place": self._die_at_a_place,
             "pause": self._pause,
             "SIGTERM": self._sigterm,
             "partition": self._partition,
@@ -59,16 +66,18 @@ class Faults:
             "disk full": self._disk_full,
             "clock jumps": self._clock_jumps,
             "clock drifts": self._clock_drifts,
+            "clock strobes": self._clock_strobes,
             "disk lost": self._disk_lost,
+            "bits flip": self._bits_flip,
         }
 
     async def run(self) -> None:
         """Breaks things, one after the other; they overlap."""
         while self.running and self.kinds:
             await self.world.sleep(self.rng.expovariate(1 / self._interval_s_mean))
-            if self.running:
-                kind = self.rng.choice(self.kinds)
-                node = self.rng.choice(list(self.world.nodes.values()))
+            kind = self.rng.choice(self.kinds)
+            node = self.rng.choice(list(self.world.nodes.values()))
+            if self.running and kind not in self._without:
                 self.world.note("", f"fault: {kind} ({node.name})")
                 self.world.faults[kind] += 1
                 await self._actions[kind](node)
@@ -77,6 +86,7 @@ class Faults:
         """Mends everything; nodes named in `dead` stay dead, those whose disk is lost too."""
         self.running = False
         world = self.world
+        world.places.running = False
         world.network.heal()
         world.network.set_quality(LinkQuality())
         for node in world.nodes.values():
@@ -124,6 +134,13 @@ class Faults:
     async def _die_within_a_sync(self, node: SimNode) -> None:
         if node.up and node.disk.on_sync is None:
             node.die_at_sync(self.rng.choice((1, 1, 2, 3, 8, 20)), self.rng.random() < 0.5)
+
+    async def _die_at_a_place(self, _: SimNode) -> None:
+        """Whoever comes there first; several places, since most are rare."""
+        names = self.rng.sample(PLACES, self.rng.choice((1, 3, 10)))
+        if self.rng.random() < 0.5:
+            names = [name for name in names if self.world.places.reached[name] < 1000] or names
+        self.world.places.plan(names, power=self.rng.random() < 0.5)
 
     async def _pause(self, node: SimNode) -> None:
         if node.group is not None:
@@ -223,9 +240,17 @@ class Faults:
     def _disk_has_space(node: SimNode) -> None:
         node.disk.capacity_bytes = 2**40
 
+    def _may_be_lost(self) -> bool:
+        return self.world.loop.now > 3.0 and not any(other.lost or other.damage for other in self.world.nodes.values())
+
     async def _disk_lost(self, node: SimNode) -> None:
-        if self.world.loop.time() > 3.0 and not any(other.lost for other in self.world.nodes.values()):
+        if self._may_be_lost():
             node.lose_disk()
+            self._later(0.01, 3.0, node.start)
+
+    async def _bits_flip(self, node: SimNode) -> None:
+        if self._may_be_lost():
+            node.flip_bits(self.rng.choice((1, 1, 1, 8)))
             self._later(0.01, 3.0, node.start)
 
     # ---- clocks -----------------------------------------------------------------------------------------------------
@@ -234,6 +259,16 @@ class Faults:
         skew = self.world.config.clock.max_clock_skew_ms
         node.clock_offset_ms = self.rng.choice((0.4 * skew, -0.4 * skew, 3.0 * skew, -3.0 * skew, 6e5, -6e5))
         node.clock_offset_ms *= self.rng.random()
+
+    async def _clock_strobes(self, node: SimNode) -> None:
+        """Forth and back, many times a second."""
+        period, jump = self.rng.choice((0.005, 0.05, 0.3)), self.rng.choice((50.0, 500.0, 5000.0)) * self.rng.random()
+        self._strobe(node, period, jump, self.rng.randint(5, 60))
+
+    def _strobe(self, node: SimNode, period: float, jump: float, times: int) -> None:
+        node.clock_offset_ms += jump
+        if times:
+            self.world.outside(period, self._if_running, self._strobe, node, period, -jump, times - 1)
 
     async def _clock_drifts(self, node: SimNode) -> None:
         node.clock_rate = self.rng.choice((0.5, 0.99, 1.01, 2.0))

@@ -20,6 +20,7 @@ import asyncio
 import contextvars
 import gc
 import heapq
+import math
 import random
 import sys
 import threading
@@ -71,8 +72,10 @@ class Group:
     killed group stays dead: start the next life of a node in a new group.
     """
 
-    def __init__(self, loop: SimulatedLoop, name: str) -> None:
+    def __init__(self, loop: SimulatedLoop, name: str, rate: float = 1.0, offset_s: float = 0.0) -> None:
         self.name = name
+        self.rate, self.offset_s = rate, offset_s
+        """Its monotonic clock: what `loop.time()` says within the group is `offset_s` plus `rate` times the true time."""
         self.paused = False
         self.killed = False
         self._loop = loop
@@ -87,6 +90,13 @@ class Group:
     def run(self, function: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> _T:
         """Call a function in this group: what it schedules and registers belongs to the group."""
         return self._context.copy().run(function, *args)
+
+    def true_time(self, when: float) -> float:
+        """The first instant at which the group's clock shows `when`, or more."""
+        true = (when - self.offset_s) / self.rate
+        while self.offset_s + self.rate * true < when:
+            true = math.nextafter(true, math.inf)
+        return true
 
     def pause(self) -> None:
         """Hold everything of this group; what becomes due meanwhile waits."""
@@ -170,7 +180,7 @@ class SimulatedWorker:
         at, end = self._loop._book(self._workers)
         future: asyncio.Future[_T] = self._loop.create_future()
         self._submitted.append((future, partial(function, *args, **kwargs), end))
-        self._loop.call_at(at, self._run_next)
+        self._loop.call_at_true(at, self._run_next)
         return future
 
     def close(self) -> None:
@@ -242,14 +252,20 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """A random stream of its own for each purpose: more draws from one leave the others as they were."""
         return random.Random(f"{self.seed}/{stream}")
 
-    def group(self, name: str) -> Group:
-        """A new, empty group."""
-        return Group(self, name)
+    def group(self, name: str, rate: float = 1.0, offset_s: float = 0.0) -> Group:
+        """A new, empty group, with a monotonic clock of its own."""
+        return Group(self, name, rate, offset_s)
 
     # --- asyncio's interface -------------------------------------------------------------------------------------------
 
     def time(self) -> float:
-        """Virtual seconds since the start."""
+        """What the monotonic clock of the running code's group shows; outside of all groups the true time."""
+        group = _group.get()
+        return self._now if group is None else group.offset_s + group.rate * self._now
+
+    @property
+    def now(self) -> float:
+        """The true time: virtual seconds since the start."""
         return self._now
 
     def call_soon(  # type: ignore[override]
@@ -267,13 +283,21 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
-        """Run a callback after a virtual delay in seconds."""
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        """Run a callback after a delay in seconds of the running code's clock."""
+        group = _group.get()
+        return self.call_at_true(self._now + (delay if group is None else delay / group.rate), callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
-        """Run a callback at a virtual time."""
+        """Run a callback when the running code's clock shows `when`."""
+        group = _group.get()
+        return self.call_at_true(when if group is None else group.true_time(when), callback, *args, context=context)
+
+    def call_at_true(
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Run a callback at a true time, whatever clocks show."""
         if self.is_closed():
             raise RuntimeError("the simulated loop is closed")
         timer = asyncio.TimerHandle(when, callback, args, self, context)
@@ -323,7 +347,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             workers = self._workers[executor] = _Workers(size)
         at, end = self._book(workers)
         future: asyncio.Future[_T] = self.create_future()
-        self.call_at(at, self._run_in_worker, future, end, func, args)
+        self.call_at_true(at, self._run_in_worker, future, end, func, args)
         return future
 
     def _book(self, workers: _Workers) -> tuple[float, float]:
@@ -344,7 +368,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             result, error = func(*args), None
         except BaseException as caught:  # as a thread pool does: the error belongs to whoever awaits the call
             result, error = None, caught
-        self.call_at(end, self._finish_in_worker, future, result, error)
+        self.call_at_true(end, self._finish_in_worker, future, result, error)
 
     @staticmethod
     def _finish_in_worker(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -28,6 +28,7 @@ from kvnode.errors import KvnodeError
 from kvnode.runtime.transport import PeerUnreachable
 
 from .loop import SimulatedLoop
+from .places import ANSWERED, ARRIVED, HEARD, SENT, PowerCut, name_of_message
 from .trace import Trace
 
 Handler = Callable[[Any], Awaitable[Any]]
@@ -110,6 +111,8 @@ class _Call:
         self.source_life, self.deadline = source_life, deadline
         self.future: asyncio.Future[Any] | None = None
         self.handlers: list[asyncio.Task[None]] = []
+        self.name = ""
+        """What its request is called in the names of places; nothing: it has none."""
         self.cancels_handlers = True
         """Whether handlers are cancelled when the caller stops waiting, as those of unary gRPC calls are."""
 
@@ -126,6 +129,8 @@ class Network:
         trace: Trace | None = None,
     ) -> None:
         """Make the network outside of all groups: its timers must go on when a node is paused or killed."""
+        self.on_place: Callable[[str, str], bool] = lambda node, place: False
+        """Told whenever a message comes to a place of a node's life (see `places`); true: the node is dead now."""
         self.quality = quality or LinkQuality()
         self.faults: Counter[str] = Counter()
         self.messages: Counter[str] = Counter()
@@ -248,11 +253,11 @@ class Network:
     # --- messages ------------------------------------------------------------------------------------------------------
 
     def _later(self, delay: float, callback: Callable[..., None], *args: Any) -> asyncio.TimerHandle:
-        return self._loop.call_later(delay, callback, *args, context=self._context)
+        return self._loop.call_at_true(self._loop.now + delay, callback, *args, context=self._context)
 
     def _at(self, when: float, callback: Callable[..., None], *args: Any) -> None:
         # By absolute time: that of two messages of one stream must compare equal, without a rounding in between.
-        self._loop.call_at(when, callback, *args, context=self._context)
+        self._loop.call_at_true(when, callback, *args, context=self._context)
 
     def _node(self, name: str) -> _Node:
         return self._nodes.setdefault(name, _Node())
@@ -282,7 +287,7 @@ class Network:
         if rng.random() < quality.spike_probability:
             latency += rng.random() * quality.spike_s_max
             self.faults["spike"] += 1
-        now = self._loop.time()
+        now = self._loop.now
         arrival = now + latency
         if stream:
             arrival = link.last_arrivals[stream] = max(arrival, link.last_arrivals.get(stream, 0.0))
@@ -328,6 +333,8 @@ class Network:
     async def _call(self, endpoint: Endpoint, target: str, request: Message, timeout: float) -> Message:
         call = self._open(endpoint, target, timeout)
         data = request.SerializeToString()
+        call.name = name_of_message(type(request), data, forwarded=False)
+        self._leave(call)
         stream = type(request).__name__ if type(request).__name__ in STREAMED else ""
         self._send(call.source, target, len(data), self._deliver, call, type(request), data, stream=stream)
         if self._rng.random() < self._link(call.source, target).quality.duplicate_probability:
@@ -340,7 +347,7 @@ class Network:
     def _open(self, endpoint: Endpoint, target: str, timeout: float) -> _Call:
         self._call_number += 1
         source = endpoint.name
-        call = _Call(self._call_number, source, target, endpoint.life, self._loop.time() + timeout)
+        call = _Call(self._call_number, source, target, endpoint.life, self._loop.now + timeout)
         if endpoint.closed or self._node(source).life != endpoint.life:
             raise PeerUnreachable(f"{source} has closed its transport")
         call.future = self._loop.create_future()
@@ -348,10 +355,15 @@ class Network:
         endpoint.calls[call.number] = call
         return call
 
+    def _leave(self, call: _Call) -> None:
+        """A request is about to leave its node."""
+        if self.on_place(call.source, f"{call.name} {SENT}"):
+            raise PowerCut
+
     async def _wait(self, call: _Call, endpoint: Endpoint) -> Any:
         """Wait for the answer until the deadline. A caller that stops waiting tells the other side, if it still can."""
         assert call.future is not None
-        timer = self._loop.call_at(call.deadline, self._time_out, call)
+        timer = self._loop.call_at_true(call.deadline, self._time_out, call)
         try:
             return await call.future
         finally:
@@ -382,6 +394,8 @@ class Network:
         if node.handler is None or node.context is None:
             self._refuse(call)
             return
+        if self.on_place(call.target, f"{call.name} {ARRIVED}"):
+            return
         coro = self._serve(call, node, node.life, node.handler, request_type.FromString(data))
         name = f"{call.target}:{request_type.__name__}#{call.number}"
         call.handlers.append(self._loop.create_task(coro, name=name, context=node.context.copy()))
@@ -401,7 +415,7 @@ class Network:
             self._context.run(self._answer_error, call, node, life, error)
             return
         data = response.SerializeToString()
-        if node.life == life:
+        if node.life == life and not self.on_place(call.target, f"{call.name} {ANSWERED}"):
             self._context.run(self._send, call.target, call.source, len(data), self._finish, call, type(response), data)
 
     def _answer_error(self, call: _Call, node: _Node, life: int, error: KvnodeError) -> None:
@@ -410,6 +424,8 @@ class Network:
 
     def _finish(self, call: _Call, response_type: type[Message], data: bytes) -> None:
         """An answer arrives: the first one counts."""
+        if self._node(call.source).life == call.source_life and self.on_place(call.source, f"{call.name} {HEARD}"):
+            return
         if call.future is not None and not call.future.done():
             call.future.set_result(response_type.FromString(data))
 
@@ -425,6 +441,9 @@ class Network:
         """A unary call that is never doubled: whoever is told "refused" may trust that the request was not handled."""
         call = self._open(endpoint, target, timeout)
         data = request.SerializeToString()
+        call.name = name_of_message(type(request), data, forwarded=hops > 0)
+        if hops:
+            self._leave(call)
         self._send(call.source, target, len(data), self._deliver_forward, call, type(request), data, timeout, hops)
         response: Message = await self._wait(call, endpoint)
         return response
@@ -434,6 +453,8 @@ class Network:
         forward = node.forward
         if forward is None or node.context is None:
             self._refuse(call)
+            return
+        if self.on_place(call.target, f"{call.name} {ARRIVED}"):
             return
 
         async def serve(request: Message) -> Message:
@@ -455,6 +476,7 @@ class Network:
     ) -> InstallSnapshotResponse:
         """One stream, in order, part after part; a lost part breaks it, as TCP does in the end."""
         call = self._open(endpoint, target, timeout)
+        call.name = "InstallSnapshot"
         sender = self._loop.create_task(self._send_parts(call, requests), name=f"{call.source}:snapshot#{call.number}")
         try:
             response = await self._wait(call, endpoint)
@@ -485,16 +507,18 @@ class Network:
 
     async def _send_part(self, call: _Call, parts: asyncio.Queue[bytes | None], data: bytes | None) -> None:
         """Send a part and wait until it is through: the stream's flow control."""
+        self._leave(call)
         through = self._loop.create_future()
         self._send(call.source, call.target, len(data or b""), self._deliver_part, call, parts, data, through)
         timer = self._later(KEEPALIVE_S, self._reset, call, "the connection is dead", False, True)
         await through
         timer.cancel()
 
-    @staticmethod
     def _deliver_part(
-        call: _Call, parts: asyncio.Queue[bytes | None], data: bytes | None, through: asyncio.Future[None]
+        self, call: _Call, parts: asyncio.Queue[bytes | None], data: bytes | None, through: asyncio.Future[None]
     ) -> None:
+        if self.on_place(call.target, f"{call.name} {ARRIVED}"):
+            return
         parts.put_nowait(data)
         if not through.done():
             through.set_result(None)
@@ -517,7 +541,7 @@ class Network:
         coro = self._serve(call, node, node.life, install, InstallSnapshotRequest())
         name = f"{call.target}:InstallSnapshot#{call.number}"
         call.handlers.append(self._loop.create_task(coro, name=name, context=node.context.copy()))
-        self._loop.call_at(call.deadline, self._cancel_handlers, call, context=self._context)
+        self._loop.call_at_true(call.deadline, self._cancel_handlers, call, context=self._context)
 
 
 class Endpoint:

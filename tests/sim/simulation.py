@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -49,6 +50,8 @@ class Result:
 
     seed: str
     scenario: str
+    without: tuple[str, ...] = ()
+    """Kinds of faults, and parts of the work, that were left out."""
     trace_hash: str = ""
     simulated_s: float = 0.0
     real_s: float = 0.0
@@ -56,6 +59,10 @@ class Result:
     operations: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
+    places: Counter[str] = field(default_factory=Counter)
+    """How often each named place was reached…"""
+    deaths: Counter[str] = field(default_factory=Counter)
+    """… and how often somebody died there."""
     violations: list[Violation] = field(default_factory=list)
     tail: str = ""
 
@@ -68,15 +75,17 @@ class Result:
 class Simulation:
     """The phases of one run."""
 
-    def __init__(self, loop: SimulatedLoop, trace: Trace, scenario: str) -> None:
+    def __init__(self, loop: SimulatedLoop, trace: Trace, scenario: str, without: Collection[str] = ()) -> None:
         rng = loop.random("shape")
         nodes, factor = rng.choice(((3, 3), (3, 3), (4, 3), (5, 3), (5, 5)))
         shards = rng.choice((2, 3, 4) if scenario == "transactions" else (1, 2, 4))
         self.world = World(loop, trace, nodes=nodes, shards=shards, replication_factor=factor)
         self.rng, self.loop = rng, loop
-        self.faults = Faults(self.world, scenario, interval_s_mean=rng.choice((0.3, 1.0, 3.0)))
+        self.faults = Faults(self.world, scenario, without=without, interval_s_mean=rng.choice((0.1, 0.3, 1.0, 3.0)))
         self.workload = Workload(self.world, clients=rng.randint(2, 8), pause_s_mean=rng.choice((0.01, 0.05, 0.2)))
         self.transactions = TransactionWorkload(self.world, self.workload, always=scenario == "transactions")
+        if "transactions" in without:
+            self.transactions.leave_out()
         self.fault_time = rng.uniform(5.0, 20.0)
         election_s = self.world.config.election.timeout_ms_max / 1000
         detection_s = self.world.config.failure_detection.silence_ms_max / 1000
@@ -117,7 +126,7 @@ class Simulation:
     def _dead(self) -> list[str]:
         """A minority of every shard's replicas, lost disks counted."""
         count = (self.world.config.cluster.replication_factor - 1) // 2
-        lost = [node.name for node in self.world.nodes.values() if node.lost]
+        lost = [node.name for node in self.world.nodes.values() if node.lost or node.damage]
         others = [name for name in self.world.nodes if name not in lost]
         return self.rng.sample(others, max(0, self.rng.randint(0, count) - len(lost)))
 
@@ -125,7 +134,7 @@ class Simulation:
 
     async def _demand_progress(self, when: str, dead: list[str]) -> None:
         """Every shard takes a strong write, and all of them a transaction, through every live node, within the bound."""
-        world, start = self.world, self.loop.time()
+        world, start = self.world, self.loop.now
         shards = range(world.config.cluster.shards)
         keys = [
             next(key for n in range(10_000) if shard_of(key := b"progress%d" % n, len(shards)) == shard) for shard in shards
@@ -144,7 +153,7 @@ class Simulation:
                 while True:
                     if world.violations:
                         return
-                    if self.loop.time() - start > self.progress_bound:
+                    if self.loop.now - start > self.progress_bound:
                         world.violate("progress", f"{when}: no {what} through {name}: {last}")
                         return
                     try:
@@ -153,7 +162,7 @@ class Simulation:
                     except (KvnodeError, PeerUnreachable) as error:
                         last = f"{type(error).__name__}: {error}"
                         await world.sleep(0.05)
-        world.note("", f"progress {when} after {self.loop.time() - start:.3f} s")
+        world.note("", f"progress {when} after {self.loop.now - start:.3f} s")
 
     # ---- agreement --------------------------------------------------------------------------------------------------
 
@@ -190,17 +199,17 @@ class Simulation:
 
     async def _converge(self) -> None:
         world = self.world
-        start = self.loop.time()
+        start = self.loop.now
         while (different := self._disagreement()) and not world.violations:
-            if self.loop.time() - start > 2 * self.progress_bound:
+            if self.loop.now - start > 2 * self.progress_bound:
                 world.violate("agreement once all are healed", different)
                 return
             await world.sleep(0.1)
-        world.note("", f"agreed after {self.loop.time() - start:.3f} s")
+        world.note("", f"agreed after {self.loop.now - start:.3f} s")
         # A log is cut when its shard is flushed, and what a snapshot needs is kept until it arrived, or its connection died.
-        start = self.loop.time()
+        start = self.loop.now
         while (unbounded := self._unbounded_log()) and not world.violations:
-            if self.loop.time() - start > 2 * self.progress_bound:
+            if self.loop.now - start > 2 * self.progress_bound:
                 world.violate("the log is bounded", unbounded)
                 return
             await self._demand_progress("once all agree", [])
@@ -303,20 +312,25 @@ def _held(holder: object) -> list[tuple[str, int, int]]:
     return [(w.node, w.incarnation, w.sequence) for w in holder.writes()][:5]  # type: ignore[attr-defined]
 
 
-def simulate(seed: int | str, scenario: str = "mixed", *, sink: TextIO | None = None, tail: int = 200) -> Result:
-    """Runs one seed. Never raises for what the cluster did; everything is in the result."""
-    result = Result(str(seed), scenario)
+def simulate(
+    seed: int | str, scenario: str = "mixed", *, sink: TextIO | None = None, tail: int = 200, without: Sequence[str] = ()
+) -> Result:
+    """Runs one seed. Never raises for what the cluster did; everything is in the result.
+
+    `without`: kinds of faults, and parts of the clients' work ("transactions"), that are left out; it is another run then.
+    """
+    result = Result(str(seed), scenario, tuple(without))
     started = time.perf_counter()
     kept: list[tuple[Simulation, Trace]] = []
 
     async def main(loop: SimulatedLoop) -> None:
-        trace = Trace(loop.time, sink=sink)
-        simulation = Simulation(loop, trace, scenario)
+        trace = Trace(lambda: loop.now, sink=sink)
+        simulation = Simulation(loop, trace, scenario, without)
         kept.append((simulation, trace))
         try:
             await simulation.run()
         finally:
-            result.trace_hash, result.simulated_s, result.steps = trace.hash(), loop.time(), loop.steps
+            result.trace_hash, result.simulated_s, result.steps = trace.hash(), loop.now, loop.steps
             unhandled = [line for line in loop.unhandled if "PowerCut" not in line]
             for line in unhandled[:5]:
                 simulation.world.violate("no error goes unnoticed", line)
@@ -341,6 +355,7 @@ def simulate(seed: int | str, scenario: str = "mixed", *, sink: TextIO | None = 
         result.violations += world.violations
         result.faults = world.faults + world.network.faults
         result.counts = world.counts
+        result.places, result.deaths = world.places.reached, world.places.deaths
         for operation in simulation.workload.history.operations:
             result.operations[str(operation.outcome)] += 1
         if result.violations:

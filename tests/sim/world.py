@@ -41,14 +41,11 @@ from .durable import DurableNode
 from .history import AppliedWrite, Violation
 from .loop import Group, SimulatedLoop, SimulatedWorker, current_group
 from .network import Network
+from .places import Places, PowerCut
 from .trace import Trace
 
 EPOCH_MS = 1_700_000_000_000
 KIB = 1024
-
-
-class PowerCut(BaseException):
-    """Ends the disk operation during which a node died."""
 
 
 class SimNode:
@@ -61,14 +58,19 @@ class SimNode:
         self.node: Node | None = None
         self.log_worker: SimulatedWorker | None = None
         self.store_worker: SimulatedWorker | None = None
+        self.starting = False
+        """A process recovers from its disk."""
         self.lost = False
-        """Its disk was lost: its peers refuse it from then on."""
+        """Its disk was lost or damaged: its peers refuse it, or it refuses to start, from then on."""
+        self.damage = ""
+        """What of its disk was damaged."""
         self.stopping = False
         self.failed = False
         """A fatal error was reported; the process is about to end."""
         self.disks = 0
         self.clock_offset_ms = 0.0
         self.clock_rate = 1.0
+        self.monotonic_rate, self.monotonic_offset_s = world.monotonic_clock(name)
         self._clock_at = 0.0
         self._clock_ms = 0.0
         self.new_disk()
@@ -81,6 +83,8 @@ class SimNode:
         self.store = MemoryStore(rng)
         self.durable = DurableNode(self.store)
         self._watch_store()
+        self.world.places.watch_disk(self)
+        self.world.places.watch_store(self)
 
     def _watch_store(self) -> None:
         original = self.store.replace
@@ -100,7 +104,7 @@ class SimNode:
 
     def wall_ms(self) -> int:
         """The machine's wall clock: drifting, and moved by `clock_offset_ms`."""
-        now = self.world.loop.time()
+        now = self.world.loop.now
         self._clock_ms += (now - self._clock_at) * 1000 * self.clock_rate
         self._clock_at = now
         return EPOCH_MS + int(self._clock_ms + self.clock_offset_ms)
@@ -109,13 +113,13 @@ class SimNode:
 
     def start(self) -> None:
         """A new process on the same disk."""
-        if self.up:
+        if self.up or (self.lost and self.damage):
             return
         self.life += 1
         self.failed = self.stopping = False
         self.disk.restart()
         self.store.crash()
-        self.group = self.world.loop.group(self.name)
+        self.group = self.world.loop.group(self.name, self.monotonic_rate, self.monotonic_offset_s)
         self.group.run(self._start)
 
     def _start(self) -> None:
@@ -133,11 +137,15 @@ class SimNode:
             new_uid=lambda: f"{self.name}-disk{self.disks}",
             on_fatal=self._on_fatal,
         )
+        self.starting = True
         try:
             node = Node(world.config_of(self.name), ports)
         except (PowerCut, DiskFailed, OutOfSpace, WrongCluster, Corrupt, InvariantViolated) as error:
             if isinstance(error, OutOfSpace):
                 world.outside(0.5, self.start)
+            elif isinstance(error, Corrupt) and self.damage:
+                world.counts["damage found"] += 1
+                self.lost = True
             elif not isinstance(error, (PowerCut, DiskFailed)):
                 world.violate("a node starts", f"{self.name}: {error!r}")
             world.note(self.name, f"start failed: {error!r}")
@@ -145,6 +153,8 @@ class SimNode:
                 self.group.kill()
             self.group = None
             return
+        finally:
+            self.starting = False
         self.node = node
         world.watch(self, node)
         node.start()
@@ -179,7 +189,7 @@ class SimNode:
             self.world.violate("an eventual write is acknowledged behind its record", f"{self.name}: {operation}")
 
     def _on_fatal(self, error: BaseException) -> None:
-        if self.failed:
+        if self.failed or not self.up:
             return
         self.failed = True
         if isinstance(error, (DiskFailed, PowerCut)):
@@ -221,6 +231,19 @@ class SimNode:
         self.lost = True
         self.new_disk()
 
+    def flip_bits(self, count: int) -> None:
+        """Bits of its log turn around while it is off. It may find that nothing is missing; it must not take damage for less."""
+        self.kill("bits flip")
+        rng = self.world.rng
+        segments = [(name, size) for name in self.disk.names() if name.startswith("log-0") and (size := self.disk.size(name))]
+        for _ in range(count if segments else 0):
+            name, size = rng.choice(segments)
+            written = len(self.disk.read(name).rstrip(b"\0"))
+            bit = rng.randrange(8 * (written if rng.random() < 0.9 else size))
+            self.disk.flip_bit(name, bit)
+            self.damage += f" {name}:{bit // 8}.{bit % 8}"
+        self.world.note(self.name, f"bits flipped:{self.damage}")
+
     def die_at_sync(self, count: int, power: bool) -> None:
         """Dies in the middle of the `count`-th sync from now."""
 
@@ -237,6 +260,14 @@ class SimNode:
                 raise PowerCut
 
         self.disk.on_sync = on_sync
+
+    def die(self, place: str, power: bool) -> None:
+        """Dies at a named place, and comes back."""
+        self.world.faults["died at a place"] += 1
+        self.kill(f"dies {place}" + (", power lost" if power else ""))
+        if power:
+            self.world.outside(0.0, self._crash_disk, self.life)
+        self.world.outside(self.world.rng.uniform(0.01, 2.0), self.start)
 
     def _crash_disk(self, life: int) -> None:
         if self.life == life and not self.up:
@@ -277,6 +308,8 @@ class World:
         self.over = False
         """The verdict is out; what is still torn down says nothing."""
         self.network = Network(loop, loop.random("network"), trace=trace)
+        self.places = Places(lambda sim, place, power: sim.die(place, power))
+        self.network.on_place = lambda name, place: name in self.nodes and self.places.reach(self.nodes[name], place)
         self.config = self._random_config(nodes, shards, replication_factor)
         self.nodes = {name: SimNode(self, name) for name in self.config.cluster.members}
         self.hashes: dict[tuple[Shard, Index], tuple[int, NodeName]] = {}
@@ -314,11 +347,17 @@ class World:
         node = NodeConfig(name=name, listen=self.config.cluster.members[name], data_dir="simulated")  # type: ignore[arg-type]
         return self.config.model_copy(update={"node": node})
 
+    def monotonic_clock(self, name: NodeName) -> tuple[float, float]:
+        """A machine's own: how fast it runs (with leases within what they tolerate), and what it shows at time 0."""
+        rng, election = self.loop.random(f"monotonic clock {name}"), self.config.election
+        drift = election.clock_drift_max if election.leader_lease else rng.choice((0.0, 1e-4, 0.05))
+        return 1.0 + rng.uniform(-drift, drift) * 0.999, rng.uniform(0.0, 1e5)
+
     # ---- the world's own time ---------------------------------------------------------------------------------------
 
     def outside(self, delay: float, callback: Callable[..., Any], *args: Any) -> None:
         """Calls back later, outside of all nodes."""
-        self.loop.call_later(delay, callback, *args, context=self.network._context)
+        self.loop.call_at_true(self.loop.now + delay, callback, *args, context=self.network._context)
 
     async def sleep(self, seconds: float) -> None:
         """Waits in virtual time."""
@@ -334,7 +373,7 @@ class World:
         """A promise is broken."""
         if self.over:
             return
-        violation = Violation(rule, f"at {self.loop.time():.6f} s: {message}")
+        violation = Violation(rule, f"at {self.loop.now:.6f} s: {message}")
         self.violations.append(violation)
         self.note("", f"VIOLATION {violation}")
         if error is not None and error.__traceback__ is not None:
@@ -360,6 +399,7 @@ class World:
             sim.durable.on_written(records)
 
         node.log.write = write_and_note  # type: ignore[method-assign]
+        self.places.watch_log(sim, node)
         for replica in node.replicas.values():
             for missing in sim.durable.check_start(replica):
                 self.violate("a start finds everything durable", f"{sim.name}, shard {replica.shard}: {missing}")
@@ -391,6 +431,7 @@ class World:
         machine.apply = apply_and_check  # type: ignore[method-assign]
         replica.ready = ready_and_check  # type: ignore[method-assign]
         replica.on_snapshot_installed = on_snapshot_installed  # type: ignore[method-assign]
+        self.places.watch_replica(sim, replica)
 
     def _check_committed(self, sim: SimNode, replica: Replica, entry: Entry) -> None:
         shard = replica.shard
