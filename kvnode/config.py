@@ -310,7 +310,7 @@ class Config(Section):
     @classmethod
     def randomized(cls, rng: random.Random, *, node: Node, cluster: Cluster) -> Config:
         """A valid configuration with timings and sizes from sane ranges, so small that a short run turns every wheel."""
-        heartbeat_ms = rng.choice((20, 50, 100, 200))
+        heartbeat_ms = rng.choice((30, 50, 50, 100))
         silence_ms_min = heartbeat_ms * rng.randint(3, 6)
         timeout_ms_min = max(heartbeat_ms * rng.randint(4, 10), silence_ms_min)
         phi_suspected = rng.uniform(3.0, 6.0)

@@ -196,13 +196,10 @@ class Network:
             link.quality = quality
 
     def slow(self, source: str, target: str, factor: float = 50.0) -> None:
-        """Make one direction slower by a factor."""
+        """Make one direction slower than the network by a factor."""
+        latency_s_min, latency_s_mean = self.quality.latency_s_min * factor, self.quality.latency_s_mean * factor
         link = self._link(source, target)
-        link.quality = replace(
-            link.quality,
-            latency_s_min=link.quality.latency_s_min * factor,
-            latency_s_mean=link.quality.latency_s_mean * factor,
-        )
+        link.quality = replace(link.quality, latency_s_min=latency_s_min, latency_s_mean=latency_s_mean)
         self.faults["slow"] += 1
 
     def cut(self, source: str, target: str) -> None:

@@ -46,6 +46,8 @@ class Total:
     places: Counter[str] = field(default_factory=Counter)
     deaths: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.perf_counter)
+    replayed_s: float = 0.0
+    """Of runs that were added after they had ended."""
 
     def add(self, result: Result) -> None:
         """One more."""
@@ -65,7 +67,7 @@ class Total:
 
     def progress(self) -> str:
         """In a line."""
-        real = time.perf_counter() - self.started
+        real = time.perf_counter() - self.started + self.replayed_s
         return (
             f"{self.runs} seeds, {len(self.failed)} failed; {self.simulated_s:,.0f} s simulated in {real:,.0f} s "
             f"({self.simulated_s / max(real, 1e-9):.1f}x); {sum(self.operations.values()):,} operations, "
@@ -182,7 +184,7 @@ def _replay(arguments: argparse.Namespace) -> int:
     print(f"trace hash {result.trace_hash}")
     if not result.ok:
         print(report(result, arguments.tail))
-    total = Total()
+    total = Total(replayed_s=result.real_s)
     total.add(result)
     print(total.summary())
     return not result.ok

@@ -82,7 +82,7 @@ class Simulation:
         self.world = World(loop, trace, nodes=nodes, shards=shards, replication_factor=factor)
         self.rng, self.loop = rng, loop
         self.faults = Faults(self.world, scenario, without=without, interval_s_mean=rng.choice((0.1, 0.3, 1.0, 3.0)))
-        self.workload = Workload(self.world, clients=rng.randint(2, 8), pause_s_mean=rng.choice((0.01, 0.05, 0.2)))
+        self.workload = Workload(self.world, clients=rng.choice((2, 4, 8, 12)), pause_s_mean=rng.choice((0.01, 0.05, 0.2)))
         self.transactions = TransactionWorkload(self.world, self.workload, always=scenario == "transactions")
         if "transactions" in without:
             self.transactions.leave_out()
