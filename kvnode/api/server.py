@@ -49,6 +49,19 @@ SERVER_OPTIONS: Sequence[tuple[str, Any]] = (
 )
 
 
+def add_services(server: Any, kv: KvService, cluster: ClusterService, peer: PeerService) -> None:
+    """Registers a node's own services on a server with grpc.aio's interface, each handler with a deserializer that never
+    raises."""
+    server = DecodingServer(server)
+    kv_pb2_grpc.add_KVServicer_to_server(kv, server)
+    cluster_pb2_grpc.add_ClusterServicer_to_server(cluster, server)
+    failure_detection_pb2_grpc.add_FailureDetectionServicer_to_server(peer, server)
+    gossip_pb2_grpc.add_GossipServicer_to_server(peer, server)
+    election_pb2_grpc.add_ElectionServicer_to_server(peer, server)
+    replication_pb2_grpc.add_ReplicationServicer_to_server(peer, server)
+    two_phase_commit_pb2_grpc.add_TwoPhaseCommitServicer_to_server(peer, server)
+
+
 class Server:
     """Serves clients and peers on one address."""
 
@@ -67,14 +80,7 @@ class Server:
         self._peer, self._listen = peer, listen
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        server: Any = DecodingServer(self._server)
-        kv_pb2_grpc.add_KVServicer_to_server(kv, server)
-        cluster_pb2_grpc.add_ClusterServicer_to_server(cluster, server)
-        failure_detection_pb2_grpc.add_FailureDetectionServicer_to_server(peer, server)
-        gossip_pb2_grpc.add_GossipServicer_to_server(peer, server)
-        election_pb2_grpc.add_ElectionServicer_to_server(peer, server)
-        replication_pb2_grpc.add_ReplicationServicer_to_server(peer, server)
-        two_phase_commit_pb2_grpc.add_TwoPhaseCommitServicer_to_server(peer, server)
+        add_services(self._server, kv, cluster, peer)
         peers = (failure_detection_pb2, gossip_pb2, election_pb2, replication_pb2, two_phase_commit_pb2)
         files = (kv_pb2, cluster_pb2, *peers)
         names = [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]

@@ -135,6 +135,11 @@ class Bank(Invariant):
         self.transfers: list[Transfer] = []
         self._markers = 0
 
+    def new_marker(self) -> bytes:
+        """The key that a transfer leaves behind."""
+        self._markers += 1
+        return b"transfer%d" % self._markers
+
     async def step(self, client: RecordedClient) -> None:
         """Reads two balances, and moves some of the one to the other if neither changed meanwhile."""
         if client.rng.random() < 0.3:
@@ -145,8 +150,7 @@ class Bank(Invariant):
         if read.outcome is not Outcome.OK or number_in(read.reads[giver]) <= 0:
             return
         amount = client.rng.randint(1, number_in(read.reads[giver]))
-        self._markers += 1
-        marker = b"transfer%d" % self._markers
+        marker = self.new_marker()
         balances = {giver: number_in(read.reads[giver]) - amount, taker: number_in(read.reads[taker]) + amount}
         compare = [at_revision(key, read.reads[key].revision) for key in balances]
         writes = [put(key, client.value(balance)) for key, balance in balances.items()]

@@ -19,7 +19,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
 
@@ -30,6 +30,9 @@ from kvnode.runtime.transport import PeerUnreachable
 from .loop import SimulatedLoop
 from .places import ANSWERED, ARRIVED, HEARD, SENT, PowerCut, name_of_message
 from .trace import Trace
+
+if TYPE_CHECKING:
+    from .wire import SimulatedServer
 
 Handler = Callable[[Any], Awaitable[Any]]
 SnapshotHandler = Callable[[AsyncIterator[InstallSnapshotRequest]], Awaitable[InstallSnapshotResponse]]
@@ -100,6 +103,7 @@ class _Node:
     handler: Handler | None = None
     install_snapshot: SnapshotHandler | None = None
     forward: ForwardHandler | None = None
+    server: SimulatedServer | None = None
     context: contextvars.Context | None = None
 
 
@@ -150,16 +154,17 @@ class Network:
         handler: Handler,
         install_snapshot: SnapshotHandler | None = None,
         forward: ForwardHandler | None = None,
+        server: SimulatedServer | None = None,
     ) -> None:
         """A node takes messages from now on. Call it within the node's group: handlers run there."""
         node = self._node(name)
-        node.handler, node.install_snapshot, node.forward = handler, install_snapshot, forward
+        node.handler, node.install_snapshot, node.forward, node.server = handler, install_snapshot, forward, server
         node.context = contextvars.copy_context()
 
     def unregister(self, name: str) -> None:
         """A node stops taking messages, in good order: handlers that run go on and answer."""
         node = self._node(name)
-        node.handler = node.install_snapshot = node.forward = None
+        node.handler = node.install_snapshot = node.forward = node.server = None
 
     def endpoint(self, name: str) -> Endpoint:
         """The transport of a node's present life."""
@@ -172,7 +177,7 @@ class Network:
         """
         node = self._node(name)
         node.life += 1
-        node.handler = node.install_snapshot = node.forward = node.context = None
+        node.handler = node.install_snapshot = node.forward = node.server = node.context = None
         self.faults["crash"] += 1
         for call in list(self._calls.values()):
             if call.target == name:

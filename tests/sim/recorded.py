@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvapi.v1 import kv_pb2
 from kvclient.hashing import shard_of
@@ -17,6 +17,9 @@ from kvnode.errors import CompareFailed, KvnodeError
 from .client import Client
 from .serializability import Seen, Transaction, Transactions, Writes
 from .world import World
+
+if TYPE_CHECKING:
+    from .invariants import Invariant
 
 STRONG, SESSION = kv_pb2.CONSISTENCY_STRONG, kv_pb2.CONSISTENCY_SESSION
 EQUAL, NOT_EQUAL = kv_pb2.COMPARE_OPERATOR_EQUAL, kv_pb2.COMPARE_OPERATOR_NOT_EQUAL
@@ -61,6 +64,10 @@ class RecordedClient(Client):
         """A value that stands for a number, and that nobody else writes."""
         self._values += 1
         return b"%d#%s.%d" % (number, self.name.encode(), self._values)
+
+    async def step(self, invariant: Invariant) -> None:
+        """One thing that a client does for an invariant."""
+        await invariant.step(self)
 
     def _patience(self) -> tuple[float, int]:
         return self.rng.choice((0.1, 0.5, 2.0, 5.0)), self.rng.choice((1, 2, 4, 8))

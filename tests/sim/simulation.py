@@ -36,6 +36,8 @@ from .history import (
 from .linearizability import check_linearizability
 from .loop import SimulatedLoop, SimulationError, run
 from .network import KEEPALIVE_S
+from .sdk_client import simulated_sdk
+from .sdk_workload import SdkWorkload
 from .trace import Trace
 from .transactions import TransactionWorkload
 from .workload import Eventual, Workload, kind_of
@@ -86,6 +88,7 @@ class Simulation:
         self.transactions = TransactionWorkload(self.world, self.workload, always=scenario == "transactions")
         if "transactions" in without:
             self.transactions.leave_out()
+        self.sdk = SdkWorkload(self.world, self.workload, self.transactions, leave_out="sdk" in without)
         self.fault_time = rng.uniform(5.0, 20.0)
         election_s = self.world.config.election.timeout_ms_max / 1000
         detection_s = self.world.config.failure_detection.silence_ms_max / 1000
@@ -102,6 +105,7 @@ class Simulation:
         await world.sleep(self.rng.uniform(0.0, 3.0))
         self.workload.start()
         self.transactions.start()
+        self.sdk.start()
         faults = self.loop.create_task(self.faults.run(), name="faults")
         await world.sleep(self.fault_time)
         self.faults.running = False
@@ -116,6 +120,7 @@ class Simulation:
         self.faults.heal()
         await self._demand_progress("with all healed", [])
         await self.workload.stop()
+        await self.sdk.stop(self.progress_bound)
         await self.transactions.stop()
         await self._converge()
         if not world.violations:
@@ -328,7 +333,8 @@ def simulate(
         simulation = Simulation(loop, trace, scenario, without)
         kept.append((simulation, trace))
         try:
-            await simulation.run()
+            with simulated_sdk(simulation.world):
+                await simulation.run()
         finally:
             result.trace_hash, result.simulated_s, result.steps = trace.hash(), loop.now, loop.steps
             unhandled = [line for line in loop.unhandled if "PowerCut" not in line]

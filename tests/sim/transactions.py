@@ -6,7 +6,8 @@ Owns: which invariants a run has, their setup, their clients, and the checks at 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import random
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from kvapi.v1 import kv_pb2
@@ -54,6 +55,12 @@ class TransactionWorkload:
     def _client(self, name: str) -> RecordedClient:
         return RecordedClient(self.world, name, self.world.loop.random(f"client {name}"), self.transactions)
 
+    def replace_clients(self, make: Callable[[str, random.Random, Transactions], RecordedClient]) -> None:
+        """About every second client is another one, under its old name."""
+        for place in range(0, len(self._clients), 2):
+            name = self._clients[place].name
+            self._clients[place] = make(name, self.world.loop.random(f"client {name}"), self.transactions)
+
     # ---- while it runs ----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -98,7 +105,7 @@ class TransactionWorkload:
             if client.rng.random() < 0.3:
                 client.move()
             if invariant is not None:
-                await invariant.step(client)
+                await client.step(invariant)
 
     async def _some_time(self, client: RecordedClient) -> Invariant | None:
         """Clients do anything at any time…"""

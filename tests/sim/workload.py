@@ -9,6 +9,7 @@ Three kinds of keys: `s…` get strong operations only (register and compare-and
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +18,15 @@ from kvclient.hashing import shard_of
 from kvnode.errors import CompareFailed, KvnodeError
 
 from .client import Client
-from .history import EventualState, EventualWrite, History, Kind, Operation
+from .history import EventualState, EventualWrite, History, Kind, Operation, Outcome
 from .world import World
 
 STRONG, EVENTUAL = kv_pb2.CONSISTENCY_STRONG, kv_pb2.CONSISTENCY_EVENTUAL
 SESSION, BOUNDED = kv_pb2.CONSISTENCY_SESSION, kv_pb2.CONSISTENCY_BOUNDED
+
+TIMEOUTS_S = (0.05, 0.5, 2.0, 5.0)
+SESSION_KEYS = 3
+"""Of each session."""
 
 
 @dataclass
@@ -101,31 +106,42 @@ class Workload:
         session = Session()
         try:
             while self.running:
-                await self.world.sleep(rng.expovariate(1 / self._pause_s_mean))
-                if rng.random() < 0.3:
-                    client.move()
-                timeout = rng.choice((0.05, 0.5, 2.0, 5.0))
-                if rng.random() >= self.eventual_share:
-                    await self._strong(client, timeout)
-                elif rng.random() < 0.5:
-                    await self._mixed(client, timeout)
-                else:
-                    await self._session(client, timeout, session)
+                await self.pause(rng)
+                await self.step(client, session)
         finally:
             self.finished += 1
 
-    def _value(self, rng: random.Random) -> bytes:
+    async def pause(self, rng: random.Random) -> None:
+        """Until a client does its next step."""
+        await self.world.sleep(rng.expovariate(1 / self._pause_s_mean))
+
+    async def step(self, client: Client, session: Session) -> None:
+        """One thing that a client does."""
+        rng = client.rng
+        if rng.random() < 0.3:
+            client.move()
+        timeout = rng.choice(TIMEOUTS_S)
+        if rng.random() >= self.eventual_share:
+            await self.strong(client, timeout)
+        elif rng.random() < 0.5:
+            await self._mixed(client, timeout)
+        else:
+            await self.in_session(client, timeout, session)
+
+    def value(self, rng: random.Random) -> bytes:
+        """One that nobody else writes."""
         self._number += 1
         return b"%d." % self._number + b"x" * rng.randint(*self.value_sizes)
 
-    async def _strong(self, client: Client, timeout: float) -> None:
+    async def strong(self, client: Client, timeout: float) -> None:
+        """A strong operation, or two: a read, and what it leads to."""
         rng, name = client.rng, client.name
         key = rng.choice(self.strong_keys if rng.random() < 0.7 or not self.eventual_share else self.mixed_keys)
         what = rng.random()
         if what < 0.4:
             await self._get(client, key, timeout)
         elif what < 0.7:
-            operation = self.history.invoke(name, Kind.PUT, key, value := self._value(rng))
+            operation = self.history.invoke(name, Kind.PUT, key, value := self.value(rng))
             await self._write(operation, client, kv_pb2.PutRequest(key=key, value=value), timeout)
         elif what < 0.8:
             operation = self.history.invoke(name, Kind.DELETE, key)
@@ -135,41 +151,51 @@ class Workload:
             if read is None:
                 return
             expected = (read.revision or 0) if read.found else 0
-            operation = self.history.invoke(name, Kind.PUT, key, value := self._value(rng), expected=expected)
+            operation = self.history.invoke(name, Kind.PUT, key, value := self.value(rng), expected=expected)
             request = kv_pb2.PutRequest(key=key, value=value, if_revision=expected)
             await self._write(operation, client, request, timeout)
 
     async def _get(self, client: Client, key: bytes, timeout: float) -> Operation | None:
         operation = self.history.invoke(client.name, Kind.GET, key)
-        try:
-            response = await client.ask(kv_pb2.GetRequest(key=key, consistency=STRONG), timeout)
-        except KvnodeError as error:
-            self.history.fail(operation, type(error).__name__)
-            self._note(operation)
-            return None
-        if response.tentative:
-            self.world.violate("a strong read shows nothing tentative", f"{operation.describe()} -> {response}")
-        self.history.ok(operation, found=response.found, value=response.value, revision=response.revision)
-        self._note(operation)
-        return operation
+        await self._conclude(operation, client.ask(kv_pb2.GetRequest(key=key, consistency=STRONG), timeout))
+        return operation if operation.outcome is Outcome.OK else None
 
     async def _write(self, operation: Operation, client: Client, request: Any, timeout: float) -> None:
         # With a name it may be asked again and again, and is executed once all the same.
         named = client.rng.random() < 0.7
         attempt = client.write(request, timeout, client.rng.choice((1, 2, 5))) if named else client.ask(request, timeout)
+        await self._conclude(operation, attempt)
+
+    async def _conclude(self, operation: Operation, attempt: Awaitable[Any]) -> None:
+        answer: Any = None
         try:
-            response = await attempt
-        except CompareFailed as error:
-            self.history.compare_failed(operation, int(error.metadata["revision"]))
+            answer = await attempt
         except KvnodeError as error:
-            note = f"{type(error).__name__}: {error.message}"
-            if error.definite:
+            answer = error
+        finally:
+            self.conclude(operation, answer)
+
+    def conclude(self, operation: Operation, answer: Any) -> None:
+        """What an answer says: a response, an error, or None where the client did not wait for it."""
+        if answer is None and operation.is_write:
+            self.history.unknown(operation, "the client went away")
+        elif answer is None or (isinstance(answer, KvnodeError) and not operation.is_write):
+            self.history.fail(operation, type(answer).__name__)
+        elif isinstance(answer, CompareFailed):
+            self.history.compare_failed(operation, int(answer.metadata["revision"]))
+        elif isinstance(answer, KvnodeError):
+            note = f"{type(answer).__name__}: {answer.message}"
+            if answer.definite:
                 self.history.fail(operation, note)
             else:
                 self.history.unknown(operation, note)
+        elif operation.is_write:
+            found = answer.found if operation.kind is Kind.DELETE else None
+            self.history.ok(operation, revision=answer.revision, found=found)
         else:
-            found = response.found if operation.kind is Kind.DELETE else None
-            self.history.ok(operation, revision=response.revision, found=found)
+            if answer.tentative:
+                self.world.violate("a strong read shows nothing tentative", f"{operation.describe()} -> {answer}")
+            self.history.ok(operation, found=answer.found, value=answer.value, revision=answer.revision)
         self._note(operation)
 
     # ---- eventual ---------------------------------------------------------------------------------------------------
@@ -189,7 +215,7 @@ class Workload:
             if level == BOUNDED and response.tentative:
                 self.world.violate("a bounded read shows nothing tentative", str(response))
             return
-        await self.put_eventually(client, key, None if rng.random() < 0.15 else self._value(rng), timeout, b"")
+        await self.put_eventually(client, key, None if rng.random() < 0.15 else self.value(rng), timeout, b"")
 
     async def put_eventually(
         self, client: Client, key: bytes, value: bytes | None, timeout: float, token: bytes
@@ -223,17 +249,14 @@ class Workload:
         self.world.note("", f"{client.name} -> {client.home}: {shown}")
         return write, served
 
-    async def _session(self, client: Client, timeout: float, session: Session) -> None:
+    async def in_session(self, client: Client, timeout: float, session: Session, place: int | None = None) -> None:
+        """A session's write or read of one of its own keys, of which only one at a time may be under way."""
         rng = client.rng
         self._skew_ms = max(self._skew_ms, self.world.skew_ms())
-        key = b"p%s.%d" % (client.name.encode(), rng.randrange(3))
+        key = b"p%s.%d" % (client.name.encode(), rng.randrange(SESSION_KEYS) if place is None else place)
         own = session.writes.setdefault(key, [])
         if rng.random() < 0.5:
-            place = len(self.eventual)
-            future = self.put_eventually(client, key, self._value(rng), timeout, session.token)
-            # Numbered when it begins: a write without an answer may still be seen.
-            write, served = await future
-            assert self.eventual[place].client
+            write, served = await self.put_eventually(client, key, self.value(rng), timeout, session.token)
             own.append(write)
             write.number = len(own)
             if served is not None:

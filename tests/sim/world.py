@@ -20,7 +20,10 @@ from typing import Any
 
 import structlog
 
-from kvapi.v1 import election_pb2, replication_pb2
+from kvapi.v1 import election_pb2, kv_pb2, replication_pb2
+from kvnode.api.cluster_service import ClusterService
+from kvnode.api.peer_service import PeerService
+from kvnode.api.server import add_services
 from kvnode.config import Cluster, Config
 from kvnode.config import Node as NodeConfig
 from kvnode.errors import Corrupt, WrongCluster
@@ -43,9 +46,12 @@ from .loop import Group, SimulatedLoop, SimulatedWorker, current_group
 from .network import Network
 from .places import Places, PowerCut
 from .trace import Trace
+from .wire import SimulatedServer
 
 EPOCH_MS = 1_700_000_000_000
 KIB = 1024
+STOP_GRACE_S = 2.0
+"""For calls under way, as `kvnode.process` has it."""
 
 
 class SimNode:
@@ -56,6 +62,7 @@ class SimNode:
         self.life = 0
         self.group: Group | None = None
         self.node: Node | None = None
+        self.server: SimulatedServer | None = None
         self.log_worker: SimulatedWorker | None = None
         self.store_worker: SimulatedWorker | None = None
         self.starting = False
@@ -158,7 +165,9 @@ class SimNode:
         self.node = node
         world.watch(self, node)
         node.start()
-        world.network.register(self.name, self._handle, node.endpoint.install_snapshot, self._forward)
+        self.server = SimulatedServer(world.network, self._watch_request)
+        add_services(self.server, node.kv, ClusterService(node), PeerService(node.endpoint))
+        world.network.register(self.name, self._handle, node.endpoint.install_snapshot, self._forward, self.server)
         world.note(self.name, f"started, life {self.life}")
 
     async def _handle(self, request: Any) -> Any:
@@ -168,17 +177,29 @@ class SimNode:
         return response
 
     async def _forward(self, request: Any, timeout: float, hops: int) -> Any:
+        assert self.node is not None
+        check = self._watch_request(request)
+        response = await self.node.kv.dispatch(request, RequestContext(self.world.loop.time() + timeout, hops))
+        check(response)
+        return response
+
+    def _watch_request(self, request: Any) -> Callable[[Any], None]:
+        """A client's request arrived; what is returned checks its response."""
         node, failed_before = self.node, self.failed
         assert node is not None
-        response = await node.kv.dispatch(request, RequestContext(self.world.loop.time() + timeout, hops))
-        if self.failed and failed_before and request.DESCRIPTOR.name in ("PutRequest", "DeleteRequest", "TxnRequest"):
-            # (It may pass on what another node says. Of a transaction, the anchor's is the last word.)
-            served = response.served[-1] if request.DESCRIPTOR.name == "TxnRequest" else response.served
-            if served.node == self.name:
-                self.world.violate("nothing is acknowledged after a fatal error", f"{self.name} answered {response}")
-        if getattr(response, "operation_id", ""):
-            self._check_acknowledged(node, response.operation_id)
-        return response
+
+        def check(response: Any) -> None:
+            for one in parts_of(response):
+                kind = one.DESCRIPTOR.name
+                if self.failed and failed_before and kind in ("PutResponse", "DeleteResponse", "TxnResponse"):
+                    # (It may pass on what another node says. Of a transaction, the anchor's is the last word.)
+                    served = one.served[-1] if kind == "TxnResponse" else one.served
+                    if served.node == self.name:
+                        self.world.violate("nothing is acknowledged after a fatal error", f"{self.name} answered {one}")
+                if getattr(one, "operation_id", ""):
+                    self._check_acknowledged(node, one.operation_id)
+
+        return check
 
     def _check_acknowledged(self, node: Node, operation: str) -> None:
         """An eventual write is answered by who accepted it: it must be on this disk, or have its place in the log."""
@@ -294,6 +315,8 @@ class SimNode:
     async def _stop(self, node: Node) -> None:
         await node.hand_over()
         self.world.network.unregister(self.name)
+        if self.server is not None:
+            await self.server.stop(STOP_GRACE_S)
         await node.stop()
 
 
@@ -552,6 +575,13 @@ class World:
                 known = durable.shard(held.shard).eventual.get(origin, {})
                 if any(sequence not in known for sequence in range(placed + 1, held.held + 1)):
                     self.violate("held means durable", f"{sim.name}: {held}, durable {list(known)[-3:]}, placed {placed}")
+
+
+def parts_of(response: Any) -> list[Any]:
+    """The response itself; of a batch, those of its operations."""
+    if not isinstance(response, kv_pb2.BatchResponse):
+        return [response]
+    return [getattr(result, result.WhichOneof("result")) for result in response.results]
 
 
 # ---- what nodes log -----------------------------------------------------------------------------------------------------
