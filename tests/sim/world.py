@@ -11,6 +11,7 @@ is acknowledged (8); a start finds everything that was durable (14).
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import traceback
 from collections import Counter
@@ -41,6 +42,7 @@ from .durable import DurableNode
 from .history import AppliedWrite, Violation
 from .loop import Group, SimulatedLoop, SimulatedWorker, current_group
 from .network import Network
+from .promises import Promises
 from .trace import Trace
 
 EPOCH_MS = 1_700_000_000_000
@@ -168,6 +170,7 @@ class SimNode:
                 self.world.violate("nothing is acknowledged after a fatal error", f"{self.name} answered {response}")
         if getattr(response, "operation_id", ""):
             self._check_acknowledged(node, response.operation_id)
+            self.world.promises.check_copies(self, response.operation_id, response.acks)
         return response
 
     def _check_acknowledged(self, node: Node, operation: str) -> None:
@@ -206,6 +209,7 @@ class SimNode:
         self.group.kill()
         self.world.network.crash(self.name)
         self.world.forget_leader(self.name)
+        self.world.promises.on_end(self)
         self.group = self.node = self.log_worker = self.store_worker = None
         self.disk.on_sync = None
 
@@ -288,6 +292,8 @@ class World:
         self.leaders: dict[tuple[Shard, Term], tuple[NodeName, int]] = {}
         self.leading: dict[Shard, tuple[NodeName, Term]] = {}
         self.counts: Counter[str] = Counter()
+        self.promises = Promises(self)
+        self._asleep: asyncio.Future[None] | None = None
 
     def _random_config(self, nodes: int, shards: int, replication_factor: int) -> Config:
         rng = self.loop.random("config")
@@ -326,6 +332,13 @@ class World:
         self.loop.call_later(seconds, lambda: None if future.done() else future.set_result(None))
         await future
 
+    async def sleep_unless_broken(self, seconds: float) -> None:
+        """The same, until a promise is broken."""
+        self._asleep = future = self.loop.create_future()
+        self.loop.call_later(seconds, lambda: None if future.done() else future.set_result(None))
+        if not self.violations:
+            await future
+
     def note(self, node: str, text: str) -> None:
         """An event for the trace."""
         self.trace.event(node, text)
@@ -337,6 +350,8 @@ class World:
         violation = Violation(rule, f"at {self.loop.time():.6f} s: {message}")
         self.violations.append(violation)
         self.note("", f"VIOLATION {violation}")
+        if self._asleep is not None and not self._asleep.done():
+            self._asleep.set_result(None)
         if error is not None and error.__traceback__ is not None:
             self.note("", "".join(traceback.format_exception(error)[-12:]))
 
@@ -360,6 +375,7 @@ class World:
             sim.durable.on_written(records)
 
         node.log.write = write_and_note  # type: ignore[method-assign]
+        self.promises.on_start(sim, node)
         for replica in node.replicas.values():
             for missing in sim.durable.check_start(replica):
                 self.violate("a start finds everything durable", f"{sim.name}, shard {replica.shard}: {missing}")
@@ -381,6 +397,8 @@ class World:
         def ready_and_check(now: float) -> Any:
             due = ready(now)
             self._check_role(sim, replica)
+            self.promises.check_leader(sim, replica)
+            self.promises.check_clock(sim)
             return due
 
         def on_snapshot_installed(index: Index, term: Term) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import tempfile
 import time
 from asyncio.subprocess import PIPE, Process
 from collections import deque
@@ -22,7 +23,7 @@ from .kept import Seed
 from .mutant import ROOT, Mutant
 
 SEEDS_A_TURN = 4
-"""A worker's start costs as much as a part of a seed: a few seeds share it."""
+"""At most, and fewer in the first turns. A worker's start costs as much as a part of a seed: a few seeds share it."""
 SEED_TIMEOUT_S = 300.0
 """A mutant that hangs is no catch: nobody waits for ever."""
 LINE_MAX = 1 << 22
@@ -88,7 +89,7 @@ class Hunt:
     async def _turn(self, quarry: Quarry) -> None:
         started = time.perf_counter()
         async with _worker(quarry.mutant.name) as worker:
-            for _ in range(min(SEEDS_A_TURN, self._seeds - quarry.tried)):
+            for _ in range(min(SEEDS_A_TURN, quarry.tried + 1, self._seeds - quarry.tried)):
                 seed = quarry.seed(self._first)
                 quarry.tried += 1
                 answer = await _simulate(worker, seed)
@@ -122,15 +123,28 @@ class Hunt:
 
 @asynccontextmanager
 async def _worker(name: str) -> AsyncIterator[Process]:
-    worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.sim.mutants.worker", name, stdin=PIPE, stdout=PIPE, cwd=ROOT, limit=LINE_MAX
-    )
-    try:
-        yield worker
-    finally:
-        if worker.returncode is None:
-            worker.kill()
-        await worker.wait()
+    # (What is torn down in the middle of a run complains a lot: it is read only when the worker dies.)
+    with tempfile.TemporaryFile() as complaints:
+        worker = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.sim.mutants.worker",
+            name,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=complaints,
+            cwd=ROOT,
+            limit=LINE_MAX,
+        )
+        try:
+            yield worker
+            if worker.returncode:
+                complaints.seek(0)
+                print(f"{name}: {complaints.read()[-2000:].decode(errors='replace')}", file=sys.stderr)
+        finally:
+            if worker.returncode is None:
+                worker.kill()
+            await worker.wait()
 
 
 async def _simulate(worker: Process, seed: Seed) -> dict[str, Any] | None:
@@ -140,6 +154,8 @@ async def _simulate(worker: Process, seed: Seed) -> dict[str, Any] | None:
         worker.stdin.write(f"{seed.scenario} {seed.number}\n".encode())
         await worker.stdin.drain()
         line = await asyncio.wait_for(worker.stdout.readline(), SEED_TIMEOUT_S)
+        if not line:
+            await worker.wait()
     except (TimeoutError, ConnectionError):
         return None
     answer: dict[str, Any] | None = json.loads(line) if line else None
