@@ -46,8 +46,10 @@ BETWEEN_NODES = (
     "forwarded Get",
     "forwarded Delete",
     "forwarded Txn",
+    "forwarded Range",
+    "forwarded Operation",
 )
-FROM_CLIENTS = ("Put", "Get", "Delete", "Txn")
+FROM_CLIENTS = ("Put", "Get", "Delete", "Txn", "Range", "Batch", "Operation")
 SENT, ARRIVED, ANSWERED, HEARD = "leaves", "has arrived", "is about to be answered", "was answered"
 COMMANDS = tuple(field.name for field in replication_pb2.Command.DESCRIPTOR.oneofs_by_name["operation"].fields)
 NODE_RECORDS = {CLOCK_RECORD: "clock bound", PEERS_RECORD: "known disks"}

@@ -107,7 +107,7 @@ class Simulation:
         self.transactions.start()
         self.sdk.start()
         faults = self.loop.create_task(self.faults.run(), name="faults")
-        await world.sleep(self.fault_time)
+        await world.sleep_unless_broken(self.fault_time)
         self.faults.running = False
         await faults
         if world.violations:

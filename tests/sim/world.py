@@ -11,6 +11,7 @@ is acknowledged (8); a start finds everything that was durable (14).
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import traceback
 from collections import Counter
@@ -45,6 +46,7 @@ from .history import AppliedWrite, Violation
 from .loop import Group, SimulatedLoop, SimulatedWorker, current_group
 from .network import Network
 from .places import Places, PowerCut
+from .promises import Promises
 from .trace import Trace
 from .wire import SimulatedServer
 
@@ -198,6 +200,8 @@ class SimNode:
                         self.world.violate("nothing is acknowledged after a fatal error", f"{self.name} answered {one}")
                 if getattr(one, "operation_id", ""):
                     self._check_acknowledged(node, one.operation_id)
+                    if hasattr(one, "acks"):
+                        self.world.promises.check_copies(self, one.operation_id, one.acks)
 
         return check
 
@@ -237,6 +241,7 @@ class SimNode:
         self.group.kill()
         self.world.network.crash(self.name)
         self.world.forget_leader(self.name)
+        self.world.promises.on_end(self)
         self.group = self.node = self.log_worker = self.store_worker = None
         self.disk.on_sync = None
 
@@ -344,6 +349,8 @@ class World:
         self.leaders: dict[tuple[Shard, Term], tuple[NodeName, int]] = {}
         self.leading: dict[Shard, tuple[NodeName, Term]] = {}
         self.counts: Counter[str] = Counter()
+        self.promises = Promises(self)
+        self._asleep: asyncio.Future[None] | None = None
 
     def _random_config(self, nodes: int, shards: int, replication_factor: int) -> Config:
         rng = self.loop.random("config")
@@ -388,6 +395,13 @@ class World:
         self.loop.call_later(seconds, lambda: None if future.done() else future.set_result(None))
         await future
 
+    async def sleep_unless_broken(self, seconds: float) -> None:
+        """The same, until a promise is broken."""
+        self._asleep = future = self.loop.create_future()
+        self.loop.call_later(seconds, lambda: None if future.done() else future.set_result(None))
+        if not self.violations:
+            await future
+
     def note(self, node: str, text: str) -> None:
         """An event for the trace."""
         self.trace.event(node, text)
@@ -399,6 +413,8 @@ class World:
         violation = Violation(rule, f"at {self.loop.now:.6f} s: {message}")
         self.violations.append(violation)
         self.note("", f"VIOLATION {violation}")
+        if self._asleep is not None and not self._asleep.done():
+            self._asleep.set_result(None)
         if error is not None and error.__traceback__ is not None:
             self.note("", "".join(traceback.format_exception(error)[-12:]))
 
@@ -423,6 +439,7 @@ class World:
 
         node.log.write = write_and_note  # type: ignore[method-assign]
         self.places.watch_log(sim, node)
+        self.promises.on_start(sim, node)
         for replica in node.replicas.values():
             for missing in sim.durable.check_start(replica):
                 self.violate("a start finds everything durable", f"{sim.name}, shard {replica.shard}: {missing}")
@@ -444,6 +461,8 @@ class World:
         def ready_and_check(now: float) -> Any:
             due = ready(now)
             self._check_role(sim, replica)
+            self.promises.check_leader(sim, replica)
+            self.promises.check_clock(sim)
             return due
 
         def on_snapshot_installed(index: Index, term: Term) -> None:

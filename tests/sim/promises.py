@@ -1,0 +1,100 @@
+"""What nodes promise each other, looked at from inside while they run: votes behind a leader, its commits, clocks, copies.
+
+Owns: the checks that need every node's disk and memory at one moment. Never: changes anything, or takes random numbers, so that
+a run with them and one without are the same run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvnode.protocol.raft.quorum import majority
+from kvnode.protocol.raft.role import Role
+from kvnode.shard.superseded import parse_operation_id
+from kvnode.types import Hlc, Index, NodeName, Shard, Term
+
+if TYPE_CHECKING:
+    from kvnode.node import Node
+    from kvnode.shard.replica import Replica
+
+    from .world import SimNode, World
+
+
+class Promises:
+    """Of one run."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._leading: dict[tuple[Shard, NodeName], tuple[int, Term, Index]] = {}
+        """Which life leads in which term, and its commit index when it was last looked at."""
+        self._stamps: dict[NodeName, Hlc] = {}
+        """The last stamp of each node's earlier lives."""
+
+    # ---- leaders ----------------------------------------------------------------------------------------------------
+
+    def check_leader(self, sim: SimNode, replica: Replica) -> None:
+        """After each turn of a shard: a new leader has a majority's votes on their disks (DESIGN section 12.1, its own
+        too), and an old one has committed through an entry of its term only (12.2)."""
+        raft, key = replica.raft, (replica.shard, sim.name)
+        if raft.role is not Role.LEADER:
+            self._leading.pop(key, None)
+            return
+        life, term, commit = self._leading.get(key, (0, 0, 0))
+        if (life, term) != (sim.life, raft.term):
+            self._check_votes(sim, replica)
+        elif raft.commit > commit and raft.log.term(raft.commit) not in (raft.term, None):
+            self._world.violate(
+                "a leader commits through its own term",
+                f"{sim.name}, shard {replica.shard}, term {raft.term}: {raft.commit} of term {raft.log.term(raft.commit)}",
+            )
+        self._leading[key] = (sim.life, raft.term, raft.commit)
+
+    def _check_votes(self, sim: SimNode, replica: Replica) -> None:
+        raft, voted = replica.raft, []
+        for name in raft.voters:
+            voter = self._world.nodes[name]
+            model = voter.durable.shard(replica.shard)
+            # (Who has gone on to a later term, or has lost its disk since, may have voted.)
+            if voter.lost or model.term > raft.term or (model.term, model.vote) == (raft.term, sim.name):
+                voted.append(name)
+        if len(voted) < majority(len(raft.voters)) or sim.name not in voted:
+            self._world.violate(
+                "a leader has a majority's durable votes, its own too",
+                f"{sim.name} leads shard {replica.shard} in term {raft.term} by the votes of {voted}",
+            )
+
+    # ---- clocks -----------------------------------------------------------------------------------------------------
+
+    def check_clock(self, sim: SimNode) -> None:
+        """After each turn of a shard: no stamp is beyond the bound that is on the disk."""
+        node = sim.node
+        if node is not None and node.clock.last >= node.clock.bound > 0:
+            self._world.violate(
+                "stamps stay below their durable bound", f"{sim.name}: {node.clock.last}, the bound is {node.clock.bound}"
+            )
+
+    def on_start(self, sim: SimNode, node: Node) -> None:
+        """A life begins: the clock goes on where the last one was."""
+        before = self._stamps.get(sim.name, 0)
+        if not sim.lost and node.clock.last < before:
+            self._world.violate("a clock does not go back", f"{sim.name} starts at {node.clock.last}, it was at {before}")
+
+    def on_end(self, sim: SimNode) -> None:
+        """A life ends."""
+        if sim.node is not None:
+            self._stamps[sim.name] = sim.node.clock.last
+
+    # ---- copies -----------------------------------------------------------------------------------------------------
+
+    def check_copies(self, sim: SimNode, operation: str, acks: int) -> None:
+        """An eventual write is answered: as many replicas hold it on their disks, or it has its place in the log."""
+        shard, origin, sequence = parse_operation_id(operation)
+        holders = []
+        for name, other in self._world.nodes.items():
+            replica = other.node.replicas.get(shard) if other.node is not None else None
+            if replica is not None and replica.machine.sequenced.get(origin, 0) >= sequence:
+                return
+            if other.lost or sequence in other.durable.shard(shard).eventual.get(origin, {}):
+                holders.append(name)
+        if len(holders) < acks:
+            self._world.violate("as many replicas hold it as was said", f"{operation} by {sim.name}: {acks}, not {holders}")
