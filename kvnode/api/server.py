@@ -16,6 +16,8 @@ from kvapi.v1 import (
     election_pb2_grpc,
     failure_detection_pb2,
     failure_detection_pb2_grpc,
+    fault_pb2,
+    fault_pb2_grpc,
     gossip_pb2,
     gossip_pb2_grpc,
     kv_pb2,
@@ -60,6 +62,7 @@ class Server:
         cluster: ClusterService,
         peer: PeerService,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        faults: fault_pb2_grpc.FaultServicer | None = None,
     ) -> None:
         if transport != "grpcio":
             raise Unavailable(f"transport {transport!r} is not part of this release; use grpcio")
@@ -75,8 +78,10 @@ class Server:
         election_pb2_grpc.add_ElectionServicer_to_server(peer, server)
         replication_pb2_grpc.add_ReplicationServicer_to_server(peer, server)
         two_phase_commit_pb2_grpc.add_TwoPhaseCommitServicer_to_server(peer, server)
+        if faults is not None:
+            fault_pb2_grpc.add_FaultServicer_to_server(faults, server)
         peers = (failure_detection_pb2, gossip_pb2, election_pb2, replication_pb2, two_phase_commit_pb2)
-        files = (kv_pb2, cluster_pb2, *peers)
+        files = (kv_pb2, cluster_pb2, *peers, *((fault_pb2,) if faults is not None else ()))
         names = [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
 
