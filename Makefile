@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PYTEST := $(BIN)/python -m pytest
+MINUTES ?= 2
 # Quick ones first, so that a mistake shows early.
-TESTS := $(wildcard tests/tidy tests/unit tests/scripts tests/sim tests/integration)
+TESTS := $(wildcard tests/tidy tests/unit tests/scripts tests/sim tests/nemesis tests/integration)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest scripts sim integration clean
+.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest scripts sim nemesis integration clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +69,9 @@ scripts: setup ## Run the golden dialogues of the protocols.
 
 sim: setup ## Run the deterministic simulator.
 	$(PYTEST) -q tests/sim
+
+nemesis: setup ## Break real nodes for MINUTES (2) under load, and judge what clients saw; SEED=... repeats a run's choices.
+	$(BIN)/python -m tests.nemesis.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 integration: setup ## Run the tests with real processes and real disks.
 	$(PYTEST) -q tests/integration

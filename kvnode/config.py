@@ -240,6 +240,13 @@ class Clock(Section):
     mistake the order of eventual writes; clocks kept by NTP stay within 50 ms."""
 
 
+class Faults(Section):
+    """Fault injection for game days and tests (`kvctl fault`)."""
+
+    enabled: bool = False
+    """Serve `kvapi.v1.Fault`. Whoever reaches the node can then cut its links, fail its disk and turn its clock."""
+
+
 class Log(Section):
     """What the process says on standard output. The replicated log is `storage`."""
 
@@ -273,6 +280,7 @@ class Config(Section):
     transactions: Transactions = Transactions()
     storage: Storage = Storage()
     clock: Clock = Clock()
+    faults: Faults = Faults()
     log: Log = Log()
     tracing: Tracing = Tracing()
 

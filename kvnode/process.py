@@ -22,10 +22,12 @@ import uvloop
 
 from kvnode import __version__
 from kvnode.api.cluster_service import ClusterService
+from kvnode.api.fault_service import FaultService
 from kvnode.api.peer_service import PeerService
 from kvnode.api.server import KV_SERVICE, LEADER_SERVICE, Server
 from kvnode.config import Config
 from kvnode.errors import KvnodeError
+from kvnode.faults.injector import Injector
 from kvnode.node import Node, Ports
 from kvnode.observe.logging import configure_logging
 from kvnode.observe.replication_tracing import ReplicationTracing
@@ -94,15 +96,19 @@ async def _serve(config: Config) -> int:
             on_fatal=on_fatal,
             tracing=ReplicationTracing(tracing.tracer),
         )
-        node = Node(config, ports)
+        injector = Injector(config.node.name, peers, ports) if config.faults.enabled else None
+        node = Node(config, injector.ports if injector else ports)
         server = Server(
             config.node.transport,
             config.node.listen,
             node.kv,
             ClusterService(node),
-            PeerService(node.endpoint),
+            PeerService(injector.endpoint(node.endpoint) if injector else node.endpoint),
             (ServerTracing(tracing),),
+            FaultService(injector) if injector else None,
         )
+        if injector:
+            injector.on_disk_full = lambda: node.driver.set_out_of_space(True, "a full disk is injected")
         node.start()
         port = await server.start()
     except (KvnodeError, DiskFailed, OutOfSpace, OSError) as error:

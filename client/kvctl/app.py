@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from kvctl import cluster_commands, demo_command, key_commands, playground_commands, txn_commands
+from kvctl import cluster_commands, demo_command, fault_commands, key_commands, playground_commands, txn_commands
 from kvctl.command import Call, DirOption, EndpointsOption, OutputOption, TimeoutOption
 from kvctl.output import Output
 from kvctl.usage_errors import Program
@@ -31,6 +31,8 @@ app = typer.Typer(
 )
 txn = typer.Typer(cls=txn_commands.TxnGroup, no_args_is_help=True, help="Transactions: run one, look after those under way.")
 cluster = typer.Typer(no_args_is_help=True, help="A playground: a cluster of daemons on this machine.")
+
+fault = typer.Typer(no_args_is_help=True, help="Game days: break a node's links, disk or clock for a while.")
 
 
 def show_version(wanted: bool) -> None:
@@ -62,6 +64,8 @@ key_commands.register(app)
 txn_commands.register(txn)
 app.add_typer(txn, name="txn", rich_help_panel=key_commands.PANEL)
 cluster_commands.register(app)
+fault_commands.register(fault)
+app.add_typer(fault, name="fault", rich_help_panel=cluster_commands.PANEL)
 playground_commands.register(cluster)
 app.add_typer(cluster, name="cluster", rich_help_panel="Playground")
 demo_command.register(app)

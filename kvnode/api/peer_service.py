@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -12,13 +12,22 @@ from kvapi.v1 import (
     election_pb2_grpc,
     failure_detection_pb2_grpc,
     gossip_pb2_grpc,
+    replication_pb2,
     replication_pb2_grpc,
     two_phase_commit_pb2_grpc,
 )
 from kvnode import limits
 from kvnode.api.status import abort
 from kvnode.errors import KvnodeError
-from kvnode.runtime.endpoint import Endpoint
+
+
+class PeerEndpoint(Protocol):
+    """Who answers peers; `runtime.endpoint` is the real one."""
+
+    async def handle(self, request: Any) -> Any: ...
+    async def install_snapshot(
+        self, requests: AsyncIterator[replication_pb2.InstallSnapshotRequest]
+    ) -> replication_pb2.InstallSnapshotResponse: ...
 
 
 class PeerService(
@@ -30,7 +39,7 @@ class PeerService(
 ):
     """One servicer for all peer protocols."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: PeerEndpoint) -> None:
         self._endpoint = endpoint
         self._streams: dict[asyncio.Task[Any], None] = {}
         self._ended = False

@@ -16,6 +16,8 @@ from kvapi.v1 import (
     election_pb2_grpc,
     failure_detection_pb2,
     failure_detection_pb2_grpc,
+    fault_pb2,
+    fault_pb2_grpc,
     gossip_pb2,
     gossip_pb2_grpc,
     kv_pb2,
@@ -73,6 +75,7 @@ class Server:
         cluster: ClusterService,
         peer: PeerService,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        faults: fault_pb2_grpc.FaultServicer | None = None,
     ) -> None:
         if transport != "grpcio":
             raise Unavailable(f"transport {transport!r} is not part of this release; use grpcio")
@@ -81,8 +84,10 @@ class Server:
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         add_services(self._server, kv, cluster, peer)
+        if faults is not None:
+            fault_pb2_grpc.add_FaultServicer_to_server(faults, DecodingServer(self._server))
         peers = (failure_detection_pb2, gossip_pb2, election_pb2, replication_pb2, two_phase_commit_pb2)
-        files = (kv_pb2, cluster_pb2, *peers)
+        files = (kv_pb2, cluster_pb2, *peers, *((fault_pb2,) if faults is not None else ()))
         names = [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
 
