@@ -308,9 +308,11 @@ def _each(nodes: Nodes, names: list[str], call: Callable[[str], Any]) -> tuple[l
 
 def not_asked(nodes: Nodes, without: Iterable[str] = ()) -> dict[str, str]:
     """Why nodes said nothing, by name."""
-    return {name: failure.message for name, failure in nodes.silent.items()} | dict.fromkeys(
-        without, "serves no faults (faults.enabled = false)"
-    )
+    silent = {
+        name: "did not answer in time" if failure.reason == "DEADLINE_EXCEEDED" else "does not answer"
+        for name, failure in nodes.silent.items()
+    }
+    return silent | dict.fromkeys(without, "serves no faults (faults.enabled = false)")
 
 
 def fault_json(node: str, fault: fault_pb2.InjectedFault) -> dict[str, Any]:
