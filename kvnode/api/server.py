@@ -85,7 +85,8 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         add_services(self._server, kv, cluster, peer)
         if faults is not None:
-            fault_pb2_grpc.add_FaultServicer_to_server(faults, DecodingServer(self._server))
+            server: Any = DecodingServer(self._server)
+            fault_pb2_grpc.add_FaultServicer_to_server(faults, server)
         peers = (failure_detection_pb2, gossip_pb2, election_pb2, replication_pb2, two_phase_commit_pb2)
         files = (kv_pb2, cluster_pb2, *peers, *((fault_pb2,) if faults is not None else ()))
         names = [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]

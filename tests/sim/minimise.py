@@ -1,7 +1,7 @@
 """A failure made smaller: the kinds of faults without which the same seed still breaks the same promise.
 
-Owns: what is left out, one kind after the other, as long as time permits. Never: changes anything else; leaving a kind out gives
-another schedule, so only what was seen to fail counts.
+Owns: what is left out, one kind after the other, as long as time permits. Never: changes anything else; leaving a kind out
+gives another schedule, so only what was seen to fail counts.
 """
 
 from __future__ import annotations

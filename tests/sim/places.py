@@ -49,7 +49,7 @@ BETWEEN_NODES = (
     "forwarded Range",
     "forwarded Operation",
 )
-FROM_CLIENTS = ("Put", "Get", "Delete", "Txn", "Range", "Batch", "Operation")
+FROM_CLIENTS = ("Put", "Get", "Delete", "Txn", "Range", "Batch", "Operation", "Topology")
 SENT, ARRIVED, ANSWERED, HEARD = "leaves", "has arrived", "is about to be answered", "was answered"
 COMMANDS = tuple(field.name for field in replication_pb2.Command.DESCRIPTOR.oneofs_by_name["operation"].fields)
 NODE_RECORDS = {CLOCK_RECORD: "clock bound", PEERS_RECORD: "known disks"}

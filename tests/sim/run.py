@@ -1,7 +1,8 @@
 """Runs seeds, and tells what was run: `python -m tests.sim.run --seeds 100`; one again: `--scenario mixed --seed 42`.
 
-Owns: which seeds, on how many cores, for how long; the progress line, the summary, the report of a failure. Never: judges a run
-(`simulation` does), except that one in twenty is run again in another process under another PYTHONHASHSEED, and must be the same.
+Owns: which seeds, on how many cores, for how long; the progress line, the summary, the report of a failure. Never: judges a
+run (`simulation` does), except that one in twenty runs again in another process, under another PYTHONHASHSEED, and must be the
+same.
 """
 
 from __future__ import annotations

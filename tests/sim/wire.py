@@ -26,6 +26,7 @@ import grpc.aio
 from kvnode.runtime.transport import PeerUnreachable
 
 from .network import Endpoint, Network
+from .places import ANSWERED, ARRIVED
 
 CONNECT_S_MAX = 1.0
 """An attempt to connect lasts at most so long; both of kvnode's kinds of channels have about that."""
@@ -145,6 +146,7 @@ class _ServerCall:
         """Sends the status to the caller, once."""
         if not self.answered:
             self.answered = True
+            self.connection.on_answer(f"{self.path.rsplit('/', 1)[1]} {ANSWERED}")
             self.connection.send_status(self.number, status)
 
     def cancel(self) -> None:
@@ -284,6 +286,8 @@ class _Connection:
         if node.server is None or node.context is None:
             self._reply(0, self.end, "GOAWAY received")
             return
+        if self.network.on_place(self.target, f"{path.rsplit('/', 1)[1]} {ARRIVED}"):
+            return
         call = self._served[number] = _ServerCall(self, number, path, metadata, timeout)
         loop, name = self.network._loop, f"{self.target}:{path}#{self._line.number}.{number}"
         call.task = loop.create_task(server.serve(call, data), name=name, context=node.context.copy())
@@ -303,6 +307,11 @@ class _Connection:
         call = self._served.get(number)
         if call is not None:
             call.cancel()
+
+    def on_answer(self, place: str) -> None:
+        """A call is about to be answered."""
+        if self.network._node(self.target).life == self._life:
+            self.network.on_place(self.target, place)
 
     def send_status(self, number: int, status: Status) -> None:
         """A call's answer leaves, unless the process that made it is no more."""

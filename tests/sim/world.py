@@ -258,7 +258,7 @@ class SimNode:
         self.new_disk()
 
     def flip_bits(self, count: int) -> None:
-        """Bits of its log turn around while it is off. It may find that nothing is missing; it must not take damage for less."""
+        """Bits of its log turn around while it is off. It may find that nothing is missing; it never takes damage for less."""
         self.kill("bits flip")
         rng = self.world.rng
         segments = [(name, size) for name in self.disk.names() if name.startswith("log-0") and (size := self.disk.size(name))]
