@@ -87,7 +87,7 @@ class SdkWorkload:
         while self._running:
             await workload.pause(rng)
             what, timeout = rng.random(), rng.choice(TIMEOUTS_S)
-            if what < 0.5:
+            if what < 0.6:
                 await workload.step(client, session)
             elif what < 0.75:
                 await self._burst(client, timeout)
@@ -102,7 +102,7 @@ class SdkWorkload:
     async def _burst(self, client: SdkClient, timeout: float) -> None:
         """Many at once, which leave together; now and then some callers leave, or the client is closed under them."""
         rng, loop = client.rng, self.world.loop
-        operations = [self._workload.strong(client, timeout) for _ in range(rng.choice((2, 5, 20)))]
+        operations = [self._workload.strong(client, timeout) for _ in range(rng.choice((2, 4, 12)))]
         tasks = [loop.create_task(operation, name=f"{client.name}: {n}") for n, operation in enumerate(operations)]
         what = rng.random()
         if what < 0.2:
