@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 import kvclient
 from kvapi.v1 import cluster_pb2, fault_pb2, fault_pb2_grpc, kv_pb2
@@ -55,8 +56,10 @@ def _kvctl(cluster: Playground, *arguments: str) -> str:
     return ended.stdout
 
 
-def _leads(cluster: Playground, name: str) -> list[int]:
-    return [shard.shard for shard in harness.statuses(cluster)[name].shards if shard.role == kv_pb2.ROLE_LEADER]
+async def _leads_nothing(cluster: Playground, name: str) -> bool:
+    """Whether a node says so; one that does not answer in time says nothing."""
+    status = (await asyncio.to_thread(harness.statuses, cluster)).get(name)
+    return status is not None and all(shard.role != kv_pb2.ROLE_LEADER for shard in status.shards)
 
 
 async def _put_at(cluster: Playground, name: str, value: bytes, timeout: float = 2.0, **more: Any) -> kv_pb2.PutResponse:
@@ -81,7 +84,7 @@ async def test_leader_partitioned_away_is_replaced_and_follows_again_when_healed
     said = await asyncio.to_thread(_kvctl, cluster, "fault", "partition", lone)
     assert said.count(": cut") == 4, said
     await harness.until_async(lambda: _put_at(cluster, others[0], b"during"), what="a write without the old leader")
-    await harness.until_async(lambda: asyncio.to_thread(lambda: not _leads(cluster, lone)), what="the end of its leaderships")
+    await harness.until_async(lambda: _leads_nothing(cluster, lone), what="the end of its leaderships")
     for call in (_get_at(cluster, lone), _put_at(cluster, lone, b"lost")):
         with pytest.raises(grpc.RpcError):
             await call
@@ -105,7 +108,7 @@ async def test_node_that_hears_nobody_steps_down_while_its_requests_arrive(clust
     address, other = cluster.node(lone).address, next(name for name in cluster.names if name != lone)
     begun = faults.inject(address, cut(direction="in"), for_s=6)
     assert begun.duration_ms == 6000
-    await harness.until_async(lambda: asyncio.to_thread(lambda: not _leads(cluster, lone)), what="the end of its leaderships")
+    await harness.until_async(lambda: _leads_nothing(cluster, lone), what="the end of its leaderships")
     await harness.until_async(lambda: _put_at(cluster, other, b"one way"), what="a write without it")
     await harness.until_async(lambda: asyncio.to_thread(lambda: not faults.active(address)), what="the fault's own end")
     await asyncio.to_thread(cluster.wait_caught_up, lone)
@@ -240,6 +243,10 @@ async def test_node_that_was_not_told_to_serves_no_faults() -> None:
             with pytest.raises(grpc.RpcError) as caught:
                 await stub.InjectFault(fault_pb2.InjectFaultRequest(fault=cut()), timeout=2)
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        with grpc.insecure_channel(address) as channel:
+            services = await asyncio.to_thread(ProtoReflectionDescriptorDatabase(channel).get_services)
+        assert "kvapi.v1.Cluster" in services
+        assert "kvapi.v1.Fault" not in services
         with FaultClient() as client, pytest.raises(Failure) as failed:
             await asyncio.to_thread(client.active, address)
         assert failed.value.reason == DISABLED
