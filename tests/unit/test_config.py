@@ -71,6 +71,13 @@ def test_config_set_in_every_layer_takes_the_flag(file: Path) -> None:
     assert origins.origin("gossip.fanout") == "default"
 
 
+def test_config_of_fault_injection_is_off_unless_it_is_told(file: Path) -> None:
+    """A server that can be broken by a call must have been asked for it."""
+    assert Config.load(file, {}, {}).faults.enabled is False
+    assert Config.load(file, {"faults.enabled": "true"}, {}).faults.enabled is True
+    assert problems(file, {"faults.enabled": "perhaps"})[0].startswith("faults.enabled")
+
+
 def test_config_of_transactions_has_a_default_and_takes_every_layer(file: Path) -> None:
     """One second until the decision is asked for, unless a file, the environment or a flag says otherwise."""
     assert Config.load(file, {}, {}).transactions.push_after_ms == 1000

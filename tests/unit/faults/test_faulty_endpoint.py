@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -92,6 +93,7 @@ def test_lost_request_that_nobody_waits_for_leaves_no_error_behind() -> None:
         del task
         for _ in range(SWEEP_TASKS + 1):  # the loop lets go of finished tasks now and then
             await loop.create_task(asyncio.sleep(0))
+        gc.collect()
 
     run(main, 1)  # (strict: fails for errors that nobody looked at)
 

@@ -119,10 +119,14 @@ class FakeNode(kv_pb2_grpc.KVServicer, cluster_pb2_grpc.ClusterServicer):
     async def start(self) -> None:
         """Listen, on the same port as before."""
         self.server = grpc.aio.server(options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 4 * 1024 * 1024)))
-        kv_pb2_grpc.add_KVServicer_to_server(self, self.server)
-        cluster_pb2_grpc.add_ClusterServicer_to_server(self, self.server)
+        self.register(self.server)
         self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self.server.start()
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """What it serves."""
+        kv_pb2_grpc.add_KVServicer_to_server(self, server)
+        cluster_pb2_grpc.add_ClusterServicer_to_server(self, server)
 
     async def stop(self) -> None:
         """Stop at once: calls under way break off."""
