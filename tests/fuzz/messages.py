@@ -98,7 +98,7 @@ def _message(draw: st.DrawFn, descriptor: Descriptor, fixed: Mapping[str, st.Sea
         if oneof is not None:
             if chosen[oneof.name] != oneof.fields.index(field):
                 continue
-        elif draw(st.integers(0, 4)) == 0:
+        elif draw(st.integers(0, 9)) == 0:
             continue
         if field.is_repeated:
             _fill_repeated(draw, message, field, fixed, depth)
