@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from kvapi.v1 import failure_detection_pb2, gossip_pb2, message_pb2
+from kvnode.api.check_peer import PeerChecks
 from kvnode.api.kv_service import KvService
 from kvnode.config import Config
 from kvnode.errors import WrongCluster
@@ -198,7 +199,8 @@ class Node:
             peer_uids=recovered.peer_uids,
             on_new_uid=self._save_peer_uids,
         )
-        self.transport = CheckedTransport(ports.transport, self.envelopes.check)
+        checks = PeerChecks(self.me.node, self.shard_map, self.replicas)
+        self.transport = CheckedTransport(ports.transport, self.envelopes.check, checks.answer)
         self.driver = Driver(self.replicas, self.log, ports.log_worker, self.loop, ports.on_fatal)
         detection = config.failure_detection
         detector = FailureDetector(self.me.node, list(peers), FailureDetectionSettings(**detection.model_dump()), ports.rng)
@@ -283,6 +285,7 @@ class Node:
             self.snapshots,
             ports.tracing,
             self.two_phase.participants.handlers,
+            checks.request,
         )
 
     def _save_peer_uids(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kvapi.v1 import kv_pb2
@@ -35,19 +36,33 @@ def check_txn(request: kv_pb2.TxnRequest) -> None:
         )
     if request.ByteSize() > limits.REQUEST_SIZE_BYTES_MAX:
         raise InvalidRequest("then", f"{request.ByteSize()} bytes, a request has at most {limits.REQUEST_SIZE_BYTES_MAX}")
-    for number, compare in enumerate(request.compare):
+    for _ in check_operations(request.compare, request.then, request.otherwise):
+        pass
+    convert.check_request_id(request, "request")
+    convert.check_session(request)
+
+
+def check_operations(
+    compares: Iterable[kv_pb2.Compare],
+    then: Iterable[kv_pb2.BatchOperation],
+    otherwise: Iterable[kv_pb2.BatchOperation],
+) -> Iterator[tuple[str, bytes]]:
+    """Yields path and key of everything that has one key, checked. Raises `InvalidRequest`."""
+    for number, compare in enumerate(compares):
         _check_compare(f"compare[{number}]", compare)
-    for name, operations in (("then", request.then), ("else", request.otherwise)):
+        yield f"compare[{number}].key", compare.key
+    for name, operations in (("then", then), ("else", otherwise)):
         written: dict[bytes, None] = {}
         for number, operation in enumerate(operations):
             path = f"{name}[{number}]"
             key = _check_operation(path, operation)
-            if key is not None and key in written:
+            writes = key is not None and operation.WhichOneof("operation") != "get"
+            if writes and key in written:
                 raise InvalidRequest(path, f"key {key!r} is written twice in one branch; write it once")
             if key is not None:
-                written[key] = None
-    convert.check_request_id(request, "request")
-    convert.check_session(request)
+                if writes:
+                    written[key] = None
+                yield f"{path}.key", key
 
 
 def _check_compare(path: str, compare: kv_pb2.Compare) -> None:
@@ -55,7 +70,7 @@ def _check_compare(path: str, compare: kv_pb2.Compare) -> None:
         raise InvalidRequest(path, "it compares with nothing; give value, revision or exists")
     if compare.operator not in kv_pb2.CompareOperator.values():
         raise InvalidRequest(f"{path}.operator", f"{compare.operator} is none")
-    with _inside(path):
+    with inside(path):
         convert.take_text(compare, "key", "key_text")
         if compare.WhichOneof("operand") == "value_text":
             compare.value = compare.value_text.encode()
@@ -67,7 +82,7 @@ def _check_compare(path: str, compare: kv_pb2.Compare) -> None:
 
 
 def _check_operation(path: str, operation: kv_pb2.BatchOperation) -> bytes | None:
-    """The key that it writes, if it writes."""
+    """The key that it reads or writes, if it is one."""
     which = operation.WhichOneof("operation")
     if which is None:
         raise InvalidRequest(path, "it is empty; a transaction takes put, get, delete and range")
@@ -78,7 +93,7 @@ def _check_operation(path: str, operation: kv_pb2.BatchOperation) -> bytes | Non
         strong = name == "consistency" and one.consistency == kv_pb2.CONSISTENCY_STRONG
         if is_set and not strong:
             raise InvalidRequest(f"{path}.{which}.{name}", "is for single operations; a transaction decides it by itself")
-    with _inside(f"{path}.{which}"):
+    with inside(f"{path}.{which}"):
         if which == "range":
             _check_range(one)
             return None
@@ -87,7 +102,7 @@ def _check_operation(path: str, operation: kv_pb2.BatchOperation) -> bytes | Non
         if which == "put":
             convert.take_text(one, "value", "value_text")
             convert.check_value(one.value)
-    return None if which == "get" else bytes(one.key)
+    return bytes(one.key)
 
 
 def _check_range(request: kv_pb2.RangeRequest) -> None:
@@ -100,7 +115,7 @@ def _check_range(request: kv_pb2.RangeRequest) -> None:
     convert.check_range_limits(request)
 
 
-class _inside:
+class inside:
     """Puts the path of a part in front of the fields of its errors."""
 
     def __init__(self, path: str) -> None:

@@ -93,7 +93,7 @@ class KvService(kv_pb2_grpc.KVServicer):
         if remaining is None or remaining > DEADLINE_S_MAX:
             remaining = limits.REQUEST_TIMEOUT_S_DEFAULT
         hops = next((value for key, value in context.invocation_metadata() or () if key == HOPS_KEY), "0")
-        return RequestContext(self._loop.time() + remaining, int(hops) if str(hops).isdigit() else 0)
+        return RequestContext(self._loop.time() + remaining, int(hops) if str(hops) in ("1", "2", "3") else 0)
 
     # ---- the operations, as the simulator calls them too ------------------------------------------------------------
 

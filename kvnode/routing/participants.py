@@ -176,6 +176,7 @@ class Participants:
         """Applies what was decided; answered once that is committed in this shard's log, too."""
         self._check(request.transaction)
         replica = self._led(request.shard)
+        await self._check_voted(replica, request, self._context(deadline))
         if replica.machine.transactions.ended.get(txn_of(request.transaction)) is None:
             resolve = replication_pb2.ResolveCommand(
                 transaction=request.transaction,
@@ -188,6 +189,18 @@ class Participants:
             txn = txn_of(request.transaction)
             invariant(end.committed == request.commit, f"transaction {txn} ended twice in shard {request.shard}, as {end}")
         return two_phase_commit_pb2.ResolveResponse()
+
+    async def _check_voted(
+        self, replica: Replica, request: two_phase_commit_pb2.ResolveRequest, context: RequestContext
+    ) -> None:
+        """A commit where there was no vote must not reach the log: it would halt every replica at its apply."""
+        txn = txn_of(request.transaction)
+        if not request.commit or replica.machine.transactions.state_of(txn) is not State.INIT:
+            return
+        # (The vote may be in the log of an earlier leader, and not be applied here yet.)
+        await self._local.read_barrier(replica, replica.raft.leader, context)
+        if replica.machine.transactions.state_of(txn) is State.INIT:
+            raise InvalidRequest("transaction", f"shard {request.shard} has not voted for {txn}: nothing of it can be committed")
 
     # ---- reading without locks --------------------------------------------------------------------------------------
 

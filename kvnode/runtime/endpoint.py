@@ -36,11 +36,13 @@ class Endpoint:
         snapshots: Snapshots,
         tracing: ReplicationTracing,
         transactions: Mapping[type, Callable[[Any], Awaitable[Any]]],
+        check: Callable[[Any], None],
     ) -> None:
-        """`transactions`: who answers the requests of two-phase commit, by their type."""
+        """`transactions`: who answers the requests of two-phase commit, by their type. `check` raises `InvalidRequest` for what no
+        correct peer sends."""
         self._driver, self._replicas, self._envelopes = driver, replicas, envelopes
         self._heartbeats, self._membership, self._snapshots = heartbeats, membership, snapshots
-        self._tracing = tracing
+        self._tracing, self._check = tracing, check
         self._handlers: dict[type, Callable[[Any], Awaitable[Any]]] = {
             failure_detection_pb2.HeartbeatRequest: self._heartbeat,
             failure_detection_pb2.ProbeRequest: membership.on_probe,
@@ -56,6 +58,7 @@ class Endpoint:
     async def handle(self, request: Any) -> Any:
         """Answers one request. Raises `WrongCluster` for a stranger's, and what the request's protocol raises."""
         self._envelopes.check(request.message)
+        self._check(request)
         handler: Any = self._handlers.get(type(request))
         invariant(handler is not None, f"no handler for {type(request).__name__}")
         try:
@@ -73,6 +76,7 @@ class Endpoint:
         sender = ""
         async for request in requests:
             self._envelopes.check(request.message)
+            self._check(request)
             sender = request.message.from_node
             answer = await self._snapshots.on_part(request)
             if answer is not None:

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kvapi.v1 import message_pb2
-from kvnode.errors import WrongCluster
+from kvnode.errors import InvalidRequest, WrongCluster
 from kvnode.types import Hlc, NodeName
 
 PROTOCOL_VERSION = 2
 """Of the peer protocols and the log's entries; nodes of different versions refuse each other. 2: transactions."""
+
+UID_SIZE_MAX = 128
+"""Characters of a data directory's id."""
 
 HEARTBEAT, DATA = message_pb2.MESSAGE_TYPE_HEARTBEAT, message_pb2.MESSAGE_TYPE_DATA
 CONTROL, ELECTION = message_pb2.MESSAGE_TYPE_CONTROL, message_pb2.MESSAGE_TYPE_ELECTION
@@ -74,20 +77,22 @@ class Envelopes:
         sender = envelope.from_node
         if envelope.cluster_id != self.cluster_id:
             raise WrongCluster(
-                f"{self.me} belongs to cluster {self.cluster_id}, the message of {sender or 'an unnamed node'} to "
-                f"{envelope.cluster_id or 'none'}: check cluster.id and cluster.members in both configurations"
+                f"{self.me} belongs to cluster {self.cluster_id}, the message of {sender[:64] or 'an unnamed node'} to "
+                f"{envelope.cluster_id[:64] or 'none'}: check cluster.id and cluster.members in both configurations"
             )
         if envelope.protocol_version != PROTOCOL_VERSION:
             raise WrongCluster(
-                f"{sender} speaks version {envelope.protocol_version} of the peer protocols, {self.me} version "
+                f"{sender[:64]} speaks version {envelope.protocol_version} of the peer protocols, {self.me} version "
                 f"{PROTOCOL_VERSION}: run the same release on all nodes"
             )
         if envelope.to_node != self.me:
             raise WrongCluster(
-                f"this is {self.me}, the message is for {envelope.to_node!r}: check the addresses in cluster.members"
+                f"this is {self.me}, the message is for {envelope.to_node[:64]!r}: check the addresses in cluster.members"
             )
         if sender not in self.members or sender == self.me:
-            raise WrongCluster(f"{sender!r} is no peer of {self.me}: its members are {', '.join(self.members)}")
+            raise WrongCluster(f"{sender[:64]!r} is no peer of {self.me}: its members are {', '.join(self.members)}")
+        if not 0 < len(envelope.from_uid) <= UID_SIZE_MAX:
+            raise InvalidRequest("message.from_uid", f"{sender} names no data directory: it is its name for ever, once it is known")
         known = self.peer_uids.get(sender)
         if known is None:
             self.peer_uids[sender] = envelope.from_uid

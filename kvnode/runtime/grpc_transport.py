@@ -232,7 +232,7 @@ class GrpcTransport:
 
     async def call(self, to: NodeName, request: Any, timeout: Seconds) -> Any:
         """See `Transport.call`."""
-        peer, kind = self._peers[to], type(request)
+        peer, kind = self._peer(to), type(request)
         connection = peer.connection(kind)
         if kind in connection.streams:
             backs_off = connection.channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
@@ -242,6 +242,12 @@ class GrpcTransport:
                 error.repeated = backs_off
                 raise
         return await self._unary(to, connection.calls[kind](request, timeout=max(timeout, 0.001)))
+
+    def _peer(self, name: NodeName) -> _Peer:
+        peer = self._peers.get(name)
+        if peer is None:  # (Gossip may speak of members that this node's configuration does not name.)
+            raise PeerUnreachable(f"{name} is not among the cluster.members of this node")
+        return peer
 
     @staticmethod
     async def _unary(to: NodeName, call: Any) -> Any:
@@ -271,7 +277,7 @@ class GrpcTransport:
 
     async def forward(self, to: NodeName, request: Any, timeout: Seconds, hops: int) -> Any:
         """See `Transport.forward`."""
-        call = self._peers[to].bulk.calls[type(request)]
+        call = self._peer(to).bulk.calls[type(request)]
         return await self._unary(to, call(request, timeout=timeout, metadata=[(HOPS_KEY, str(hops)), *inject()]))
 
     async def install_snapshot(
@@ -279,7 +285,7 @@ class GrpcTransport:
     ) -> replication_pb2.InstallSnapshotResponse:
         """See `Transport.install_snapshot`."""
         try:
-            call = self._peers[to].bulk.install_snapshot(_drip(requests), timeout=timeout)
+            call = self._peer(to).bulk.install_snapshot(_drip(requests), timeout=timeout)
             response: replication_pb2.InstallSnapshotResponse = await call
             return response
         except grpc.RpcError as error:

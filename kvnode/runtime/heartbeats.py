@@ -189,6 +189,8 @@ class Heartbeats:
             round=request.round, stamp=self._stamp(now), progress=self._progress(), state=self._own_state()
         )
         heard_after = self._time_of(request.echo)
+        if heard_after is not None and heard_after > now:
+            heard_after = None  # A time to come was given out by nobody.
         for lead in request.leads:
             replica = self._replicas.get(lead.shard)
             if replica is not None:

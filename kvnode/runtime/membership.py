@@ -22,6 +22,7 @@ from kvnode.runtime.envelope import Envelopes
 from kvnode.runtime.recovery import EVENT_RECORD
 from kvnode.runtime.transport import PeerUnreachable, Transport
 from kvnode.shard.replica import Replica
+from kvnode.shard.rows import readable
 from kvnode.storage.records import NodeRecord
 from kvnode.types import NodeName, Seconds, Shard
 
@@ -42,6 +43,7 @@ class StoredEvents(NamedTuple):
     """Number of the next event."""
 
 
+@readable("a stored event of the failure detector")
 def stored_events(rows: Iterable[tuple[bytes, bytes]], logged: Sequence[cluster_pb2.NodeEvent]) -> StoredEvents:
     """Events of the store's rows and, behind them, those that only the log has."""
     events: list[cluster_pb2.NodeEvent] = []

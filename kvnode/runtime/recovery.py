@@ -18,6 +18,7 @@ from typing import NamedTuple
 from kvapi.v1 import cluster_pb2, replication_pb2
 from kvnode.errors import Corrupt
 from kvnode.protocol.raft.log import RaftLog
+from kvnode.shard.rows import readable
 from kvnode.storage.records import EntryRecord, EventualRecord, HardStateRecord, NodeRecord, Record
 from kvnode.types import Entry, HardState, Hlc, Index, Shard, Term
 
@@ -50,7 +51,7 @@ class Identity(NamedTuple):
         """Raises `Corrupt` for what is no identity."""
         try:
             return cls(**json.loads(data))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise Corrupt(f"the data directory's identity cannot be read: {error}") from error
 
 
@@ -116,6 +117,7 @@ class Recovered:
         return self.shards.setdefault(shard, ShardRecovery())
 
 
+@readable("a record of the log")
 def replay(records: Iterable[Record]) -> Recovered:
     """Sorts the log's records by what they are about. Raises `Corrupt` from the log."""
     found = Recovered()

@@ -23,6 +23,7 @@ from kvnode.runtime.flusher import Flusher
 from kvnode.runtime.transport import PeerUnreachable, Transport
 from kvnode.runtime.worker import Worker
 from kvnode.shard.replica import Replica
+from kvnode.shard.rows import checked
 from kvnode.shard.state_machine import LOCAL, META, Position, StateMachine
 from kvnode.storage.disk import Disk, OutOfSpace
 from kvnode.storage.snapshot import Staging, encode_chunks
@@ -178,7 +179,9 @@ class Snapshots:
         try:
             async with self._flusher.lock:
                 if request.last_index > replica.applied:
-                    await self._store_worker.submit(lambda: self._store.replace(shard, LOCAL, staging.finish()))
+                    # (Refused rows are found before the transaction ends: the old state stays.)
+                    rows = checked(staging.finish(), Position(request.last_index, request.last_term))
+                    await self._store_worker.submit(lambda: self._store.replace(shard, LOCAL, rows))
                     await self._store_worker.submit(staging.discard)
                     if not replica.log_continues(request.last_index, request.last_term):
                         # Before any entry behind the snapshot: a restart must not take the log's older entries for its past.

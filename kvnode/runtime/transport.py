@@ -47,15 +47,18 @@ class Transport(Protocol):
 
 class CheckedTransport:
     """A transport whose answers are checked as requests are on arrival: a node that came back without its disk under its old
-    name must not be counted in a quorum, whoever asked first."""
+    name must not be counted in a quorum, whoever asked first; and what no correct peer answers is refused."""
 
-    def __init__(self, transport: Transport, check: Callable[[message_pb2.Message], None]) -> None:
-        self._transport, self._check = transport, check
+    def __init__(
+        self, transport: Transport, check: Callable[[message_pb2.Message], None], check_answer: Callable[[Any], None]
+    ) -> None:
+        self._transport, self._check, self._check_answer = transport, check, check_answer
 
     async def call(self, to: NodeName, request: Any, timeout: Seconds) -> Any:
         """See `Transport.call`."""
         response = await self._transport.call(to, request, timeout)
         self._check(response.message)
+        self._check_answer(response)
         return response
 
     async def install_snapshot(

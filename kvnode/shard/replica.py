@@ -20,6 +20,7 @@ from kvnode.protocol.raft.core import Raft, RaftSettings
 from kvnode.protocol.raft.log import RaftLog
 from kvnode.protocol.raft.role import Role
 from kvnode.protocol.ready import Answer, DurableMark, Ready, Reply
+from kvnode.shard.rows import readable
 from kvnode.shard.state_machine import LOCAL, StateMachine, Table
 from kvnode.shard.waits import Waits
 from kvnode.types import Entry, HardState, Hlc, Index, NodeName, Origin, Seconds, Shard, Term
@@ -291,6 +292,7 @@ class Replica:
         self._rows_in_flush = held
         return rows
 
+    @readable("a stored eventual write that waits for its place")
     def restore_local_rows(self, rows: Iterable[tuple[bytes, bytes]], now: Seconds) -> None:
         """The local rows of the last flush, at the start."""
         writes = []

@@ -34,6 +34,7 @@ from kvnode.protocol.eventual.verdict import Stamp, verdict
 from kvnode.protocol.two_phase_commit.locks import Locks
 from kvnode.shard.client_sessions import ClientSessions, ComparedInVain, Result, WriteResult
 from kvnode.shard.evaluate import Operations, Reading, locks_of, writes_of
+from kvnode.shard.rows import HORIZON_FIELDS, META_FIELDS, ORIGIN_FIELDS, origins_of, readable
 from kvnode.shard.superseded import SupersededRecord, decode_superseded, encode_superseded
 from kvnode.shard.transactions import End, Ended, Locked, Prepared, Transactions, Vote, txn_of
 from kvnode.shard.version import Version, decode_version, encode_version
@@ -43,9 +44,7 @@ from kvnode.types import Entry, Hlc, Index, Origin, Term
 DATA, TOMBSTONE, SUPERSEDED, META, LOCAL = b"d", b"t", b"s", b"m", b"l"
 WAITING, PREPARED, ENDED, CLIENT, HORIZONS = b"w", b"p", b"e", b"c", b"n"
 _U64 = struct.Struct(">Q")
-_META = struct.Struct(">QQQQQQQ")
-_ORIGIN = struct.Struct(">QQB")
-_HORIZONS = struct.Struct(">QQQQ")
+_META, _ORIGIN, _HORIZONS = META_FIELDS, ORIGIN_FIELDS, HORIZON_FIELDS
 
 
 class Table(Protocol):
@@ -89,6 +88,7 @@ class StateMachine:
         self.transactions = Transactions()
         self.reload()
 
+    @readable("the stored state of a shard")
     def reload(self) -> None:
         """Reads what the table's last freeze, or a snapshot, says about the whole."""
         self.applied: Index = 0
@@ -107,12 +107,8 @@ class StateMachine:
                 self.keys,
                 self.tombstones,
             ) = fields
-            position = _META.size
-            while position < len(row):
-                sequence, incarnation, size = _ORIGIN.unpack_from(row, position)
-                position += _ORIGIN.size
-                self.sequenced[Origin(row[position : position + size].decode(), incarnation)] = sequence
-                position += size
+            for node, incarnation, sequence in origins_of(row):
+                self.sequenced[Origin(node, incarnation)] = sequence
         self.superseded: OrderedDict[tuple[Origin, int], SupersededRecord] = OrderedDict()
         self.placed: OrderedDict[tuple[Origin, int], tuple[Index, bytes]] = OrderedDict()
         """Where the latest eventual writes took effect, and on which key; not part of the state: it only answers questions."""
@@ -134,6 +130,7 @@ class StateMachine:
         return (row for _, row in self.table.scan(space, _after(space)))
 
     @staticmethod
+    @readable("the stored position of a shard")
     def position(meta_row: bytes | None) -> Position:
         """What a flushed META row stands for; (0, 0) without one."""
         return Position(0, 0) if meta_row is None else Position(*_META.unpack_from(meta_row)[:2])

@@ -34,10 +34,12 @@ def encode_superseded(record: SupersededRecord) -> bytes:
 
 
 def decode_superseded(row: bytes) -> SupersededRecord:
-    """The reverse."""
+    """The reverse. Raises what `kvnode.shard.rows.readable` translates."""
     sequence, reason, by, revision, hlc, incarnation = _SUPERSEDED.unpack_from(row)
     size = row[_SUPERSEDED.size]
     begin = _SUPERSEDED.size + 1
+    if len(row) < begin + size:
+        raise ValueError(f"an origin's name of {size} bytes ends after {len(row) - begin}")
     origin = Origin(row[begin : begin + size].decode(), incarnation)
     outcome = Superseded(reason, by)
     return SupersededRecord(origin, sequence, row[begin + size :], revision, outcome, hlc)

@@ -58,6 +58,11 @@ def decode_version(row: bytes) -> Version:
     begin = _HEADER.size + node_size
     if len(row) < begin:
         raise Corrupt(f"a version of {len(row)} bytes ends within its origin's name of {node_size} bytes")
-    node = row[_HEADER.size : begin].decode()
+    try:
+        node = row[_HEADER.size : begin].decode()
+    except UnicodeDecodeError as error:
+        raise Corrupt(f"a version of {len(row)} bytes has an origin that is no name") from error
+    if flags & ~_TOMBSTONE or (flags and len(row) > begin):
+        raise Corrupt(f"a version of {len(row)} bytes has flags {flags}, which fit no version")
     value = None if flags & _TOMBSTONE else row[begin:]
     return Version(revision, create_revision, version, hlc, strong_index, node, incarnation, value)
