@@ -26,6 +26,36 @@ SETTLED_S_MAX = 30.0
 _ENDED = (OperationState.APPLIED, OperationState.SUPERSEDED, OperationState.SETTLED)
 
 
+async def ask_fates(workload: Workload, client: Client) -> None:
+    """What became of every acknowledged put of a workload; each is asked until there is a last word. Recorded as `fate`."""
+    writes = [op for op in workload.recorder.history.of(workload.name) if op.op == "put" and op.outcome is Outcome.OK]
+    slots = asyncio.Semaphore(16)
+    loop = asyncio.get_running_loop()
+
+    async def ask(operation_id: str, deadline: float) -> kvclient.OperationResult:
+        while True:
+            try:
+                fate = await client.kv.operation(operation_id, timeout=5)
+            except kvclient.KvError:
+                if loop.time() > deadline:
+                    raise
+            else:
+                if fate.state in _ENDED or loop.time() > deadline:
+                    return fate
+            await asyncio.sleep(0.1)
+
+    def took(fate: kvclient.OperationResult) -> dict[str, Any]:
+        more = {"state": str(fate.state), "reason": str(fate.reason), "superseded_by": fate.superseded_by}
+        return {"revision": fate.revision or None, "node": fate.served.node, "more": more}
+
+    async def one(write: Op) -> None:
+        async with slots:
+            op = workload.invoke(client.name, "fate", write.key, write.value, final=True, timeout=SETTLED_S_MAX)
+            await workload.settle(op, ask(write.more["operation_id"], loop.time() + SETTLED_S_MAX), took, reads=True)
+
+    await asyncio.gather(*map(one, writes))
+
+
 class Eventual(Workload):
     """Eventual puts, strong reads."""
 
@@ -63,12 +93,8 @@ class Eventual(Workload):
 
     async def finish(self, client: Client, nodes: Sequence[Pinned]) -> None:
         """What became of every acknowledged write; then every key, strongly, and as each node shows it."""
-        writes = [op for op in self.recorder.history.of(self.name) if op.op == "put" and op.outcome is Outcome.OK]
+        await ask_fates(self, client)
         slots = asyncio.Semaphore(16)
-
-        async def ask_fate(write: Op) -> None:
-            async with slots:
-                await self._fate(client, write)
 
         async def look(key: str) -> None:
             async def once() -> bool:
@@ -79,33 +105,7 @@ class Eventual(Workload):
                 for node in nodes:
                     await self.retry_finally(lambda node=node: self._look_at(node, key), f"{key} at {node.name}")  # type: ignore[misc]
 
-        await asyncio.gather(*map(ask_fate, writes))
         await asyncio.gather(*map(look, dict.fromkeys(op.key for op in self.recorder.history.of(self.name))))
-
-    async def _fate(self, client: Client, write: Op) -> None:
-        """The last word on a write; asked until there is one."""
-        operation_id = write.more["operation_id"]
-        op = self.invoke(client.name, "fate", write.key, write.value, final=True, timeout=SETTLED_S_MAX)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + SETTLED_S_MAX
-
-        async def ask() -> kvclient.OperationResult:
-            while True:
-                try:
-                    fate = await client.kv.operation(operation_id, timeout=5)
-                except kvclient.KvError:
-                    if loop.time() > deadline:
-                        raise
-                else:
-                    if fate.state in _ENDED or loop.time() > deadline:
-                        return fate
-                await asyncio.sleep(0.1)
-
-        def took(fate: kvclient.OperationResult) -> dict[str, Any]:
-            more = {"state": str(fate.state), "reason": str(fate.reason), "superseded_by": fate.superseded_by}
-            return {"revision": fate.revision or None, "node": fate.served.node, "more": more}
-
-        await self.settle(op, ask(), took, reads=True)
 
     async def _look_at(self, node: Pinned, key: str) -> bool:
         op = self.invoke(f"eventual-at-{node.name}", "look", key, final=True, timeout=FINAL_TIMEOUT_S)

@@ -9,10 +9,11 @@ from .bank import Bank
 from .eventual import Eventual
 from .grow_set import GrowSet
 from .record import History
+from .sessions import Sessions
 from .single_keys import CompareAndSet, Register
 from .workload import Failure, Workload
 
-WORKLOADS: dict[str, type[Workload]] = {one.name: one for one in (Register, CompareAndSet, Bank, GrowSet, Eventual)}
+WORKLOADS: dict[str, type[Workload]] = {one.name: one for one in (Register, CompareAndSet, Bank, GrowSet, Eventual, Sessions)}
 
 
 def judge(history: History) -> list[Failure]:

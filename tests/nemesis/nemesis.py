@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from .faults import FAULTS, WEIGHTS, Board, Fault
 
-PAUSE_S_MEAN = 2.5
+PAUSE_S_MEAN = 3.5
 """From the beginning of one fault to that of the next."""
 QUIET_S = (2.0, 6.0)
-QUIET_SHARE = 0.15
+QUIET_SHARE = 0.2
 """After so many of the faults there is a quiet time."""
 FIRST_S = 1.5
 

@@ -26,7 +26,7 @@ class Script:
 
     def __init__(self) -> None:
         self.file = io.StringIO()
-        self.recorder = Recorder(self.file, {"seed": "test", "seconds": 1.0, "nodes": 3, "shards": 4})
+        self.recorder = Recorder(self.file, {"seed": "test", "seconds": 1.0, "nodes": 3, "shards": 4, "faults": ["kill"]})
 
     def op(self, workload: str, op: str, key: str, value: Any = None, outcome: Outcome = OK, **facts: Any) -> Op:
         """One operation, invoked and answered. `written`: what it was asked to write, where that is not `value`."""
@@ -275,6 +275,42 @@ def test_eventual_strong_read_of_a_superseded_write_is_found() -> None:
     script = eventual_script(OperationState.SUPERSEDED, shown="a", elsewhere="a")
     script.op("eventual", "get", "k", "b", found=True, revision=2)
     assert "a superseded write has no effect" in script.rules()
+
+
+# --- sessions ----------------------------------------------------------------------------------------------------------
+
+
+def session_script(read: str | None, state: OperationState = OperationState.APPLIED, *, tentative: bool = False) -> Script:
+    """A session writes twice (revisions 1 and 2), reads the second, and then `read`."""
+    script = Script()
+    for value in ("a", "b"):
+        script.op("session", "put", "k", value, more={"operation_id": value})
+    script.op("session", "put", "k", "c", FAILED)
+    script.op("session", "get", "k", "b", found=True, revision=2, more={"tentative": False})
+    revision = {"a": 1, "b": 2, "c": 3, None: None}[read]
+    script.op("session", "get", "k", read, found=read is not None, revision=revision, more={"tentative": tentative})
+    script.op("session", "fate", "k", "b", revision=2, final=True, more={"state": str(state)})
+    return script
+
+
+def test_session_honest_history_passes() -> None:
+    """It reads its last write; or an earlier one, where the last is reported superseded."""
+    assert session_script("b").rules() == []
+    assert session_script("a", OperationState.SUPERSEDED).rules() == []
+
+
+@pytest.mark.parametrize(
+    ("read", "tentative", "rule"),
+    [
+        ("a", False, "a session reads its writes and never goes back"),
+        ("a", True, "a session reads its writes and never goes back"),
+        (None, False, "a session reads its writes and never goes back"),
+        ("c", False, "what was definitely refused did happen"),
+    ],
+)
+def test_session_read_that_goes_back_is_found(read: str | None, tentative: bool, rule: str) -> None:
+    """It had written, and read, something later."""
+    assert session_script(read, tentative=tentative).rules() == [rule]
 
 
 # --- the record, and the command ---------------------------------------------------------------------------------------

@@ -45,7 +45,8 @@ class Failure:
     message: str
 
     def __str__(self) -> str:
-        return f"[{self.workload}] {self.rule}, key {self.key!r}:\n  {self.message}"
+        where = f", key {self.key!r}" if self.key else ""
+        return f"[{self.workload}] {self.rule}{where}:\n  {self.message}"
 
 
 @dataclass

@@ -1,0 +1,117 @@
+"""Sessions: each reads its own writes and never goes back, from whichever replica, whatever happened in between.
+
+A client writes its own keys eventually, one write after the other, so that the writes of a key are numbered. A read must show
+the last acknowledged or seen one, or a later one. An earlier one is right where last-writer-wins decided so: the missed write
+was superseded, or applied and then replaced before what was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import kvclient
+from kvclient import OperationState
+from tests.sim.history import Outcome
+
+from .eventual import ask_fates
+from .faults import Clock
+from .record import History, Op, Recorder
+from .workload import Client, Failure, Pinned, Workload
+
+KEYS = 2
+"""Of each client at a time."""
+
+
+class Sessions(Workload):
+    """Eventual puts and session reads of a client's own keys."""
+
+    name: ClassVar[str] = "session"
+    clients: ClassVar[int] = 2
+    pause_s_mean: ClassVar[float] = 0.05
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__(recorder)
+        self._sessions: dict[str, tuple[int, kvclient.AsyncSession]] = {}
+
+    async def step(self, client: Client) -> None:
+        """A write, or a read of what was written. A new generation of keys has a new session."""
+        generation = self.rotation.next()
+        if self._sessions.get(client.name, (-1, None))[0] != generation:
+            self._sessions[client.name] = generation, client.kv.session()
+        session = self._sessions[client.name][1]
+        key, timeout = f"session/{client.name}/{generation}/{client.rng.randrange(KEYS)}", client.timeout()
+        if client.rng.random() < 0.5:
+            op = self.invoke(client.name, "put", key, client.unique(), timeout=timeout)
+
+            def put(answer: kvclient.PutResult) -> dict[str, Any]:
+                return {"node": answer.served.node, "more": {"operation_id": answer.operation_id}}
+
+            await self.settle(op, session.put(key, op.value, consistency="eventual", timeout=timeout), put)
+            return
+        op = self.invoke(client.name, "get", key, timeout=timeout)
+
+        def got(answer: kvclient.GetResult) -> dict[str, Any]:
+            value, node = answer.value, answer.served.node
+            if value is None:
+                return {"found": False, "node": node}
+            more = {"tentative": value.tentative}
+            return {"found": True, "value": value.text, "revision": value.revision, "node": node, "more": more}
+
+        await self.settle(op, session.get_result(key, timeout=timeout), got, reads=True)
+
+    async def finish(self, client: Client, nodes: Sequence[Pinned]) -> None:
+        """What became of every acknowledged write: it decides whether one may have been missed."""
+        await ask_fates(self, client)
+
+    @classmethod
+    def check(cls, history: History) -> list[Failure]:
+        """Each key is of one client, whose operations follow one another."""
+        keys: dict[str, list[Op]] = {}
+        for op in history.of(cls.name):
+            keys.setdefault(op.key, []).append(op)
+        is_clock_wrong = Clock.kind in history.header["faults"]
+        return [failure for key, ops in keys.items() for failure in _check_key(key, ops, is_clock_wrong=is_clock_wrong)]
+
+
+def _check_key(key: str, ops: list[Op], *, is_clock_wrong: bool) -> list[Failure]:
+    failures = []
+    puts = {op.value: op for op in ops if op.op == "put"}
+    fates = {op.value: op for op in ops if op.op == "fate" and op.outcome is Outcome.OK}
+    floor = ""
+    """The value that the session has written or seen last."""
+    for op in ops:
+        if op.outcome is not Outcome.OK or op.op not in ("put", "get"):
+            continue
+        if op.op == "put":
+            floor = op.value
+            continue
+        write = puts.get(op.value) if op.found else None
+        if op.found and write is None:
+            failures.append(Failure("session", key, "what is read was written by somebody", str(op)))
+            continue
+        if write is not None and write.outcome is Outcome.FAILED:
+            rule = "what was definitely refused did happen"
+            failures.append(Failure("session", key, rule, f"{write}\n  {op}"))
+            continue
+        if floor and (write is None or write.invoked < puts[floor].invoked):
+            if not _may_be_missed(op, puts[floor], fates.get(floor), is_clock_wrong=is_clock_wrong):
+                message = f"{puts[floor]}\n  {fates.get(floor, 'its fate is not known')}\n  {op}"
+                failures.append(Failure("session", key, "a session reads its writes and never goes back", message))
+        elif write is not None:
+            floor = op.value
+    return failures
+
+
+def _may_be_missed(read: Op, write: Op, fate: Op | None, *, is_clock_wrong: bool) -> bool:
+    """Whether last-writer-wins explains that the read did not show the write that had this fate."""
+    if not read.found:
+        return False
+    if fate is None:
+        return write.outcome is not Outcome.OK  # seen, but never acknowledged: nobody can be asked for its fate
+    if fate.more["state"] in (str(OperationState.SUPERSEDED), str(OperationState.SETTLED)):
+        return True
+    if read.more["tentative"]:
+        # It may lose yet; only clocks that are too far apart let an earlier write of the session look like the later one.
+        return is_clock_wrong
+    return bool(fate.revision) and (read.revision or 0) >= (fate.revision or 0)
