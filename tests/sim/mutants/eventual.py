@@ -78,7 +78,8 @@ MUTANTS = (
     ),
     Mutant(
         "dropped-on-the-leaders-word",
-        "A node drops its eventual write as soon as the leader holds it, before it has applied it: its reads lose it for a while.",
+        "A node drops its eventual write as soon as the leader holds it, before it has applied it: its reads lose it for a "
+        "while.",
         ("calm", "mixed", "partitions"),
         (
             Change(
@@ -99,7 +100,8 @@ MUTANTS = (
         (
             Change(
                 MACHINE,
-                "            self._remember_superseded(SupersededRecord(origin, write.sequence, write.key, index, lost, hlc))\n",
+                "            self._remember_superseded(SupersededRecord(origin, write.sequence, write.key, index, lost, "
+                "hlc))\n",
                 "            pass\n",
             ),
         ),
@@ -122,7 +124,8 @@ MUTANTS = (
             ),
             Change(
                 "kvnode.shard.replica",
-                "        up_to = min([self.holder.own_floor(self.applied), self.machine.waiting.floor(self.applied), *floors])\n",
+                "        up_to = min([self.holder.own_floor(self.applied), self.machine.waiting.floor(self.applied), "
+                "*floors])\n",
                 "        up_to = self.applied\n",
             ),
         ),
@@ -152,14 +155,16 @@ MUTANTS = (
             ),
             Change(
                 MACHINE,
-                '        invariant(write.sequence == expected, f"eventual write {origin} {write.sequence} where {expected} was due")\n'
+                '        invariant(write.sequence == expected, f"eventual write {origin} {write.sequence} where {expected} '
+                'was due")\n'
                 "        self.sequenced[origin] = write.sequence\n",
                 "        self.sequenced[origin] = max(expected - 1, write.sequence)\n",
             ),
             Change(
                 "kvnode.shard.replica",
                 "            if led_term:\n",
-                "            if led_term:\n                self.holder.on_become_leader()\n                self._sequencing = True\n",
+                "            if led_term:\n                self.holder.on_become_leader()\n"
+                "                self._sequencing = True\n",
             ),
         ),
     ),

@@ -9,7 +9,9 @@ import re
 from collections.abc import Sequence
 
 HARNESS = "the harness works"
-NOT_A_PROGRAM = re.compile(r"\b(NameError|AttributeError|TypeError|UnboundLocalError|ImportError|ModuleNotFoundError|SyntaxError)\b")
+NOT_A_PROGRAM = re.compile(
+    r"\b(NameError|AttributeError|TypeError|UnboundLocalError|ImportError|ModuleNotFoundError|SyntaxError)\b"
+)
 """What a mutant raises that was badly written: every test would notice it."""
 
 Found = tuple[str, str]

@@ -10,7 +10,8 @@ LOG, SNAPSHOTS, REPLICA = "kvnode.protocol.raft.log", "kvnode.runtime.snapshots"
 MUTANTS = (
     Mutant(
         "append-answered-before-sync",
-        "A follower answers an append before its entries are on the disk (etcd issue 14143: committed writes lost with unsynced "
+        "A follower answers an append before its entries are on the disk (etcd issue 14143: committed writes lost with "
+        "unsynced "
         "data).",
         ("crashes", "disks", "mixed"),
         (
@@ -166,7 +167,8 @@ MUTANTS = (
         (
             Change(
                 SNAPSHOTS,
-                "                    header = StateMachine.position(self._store.get(shard, META))\n                index = header.index\n",
+                "                    header = StateMachine.position(self._store.get(shard, META))\n"
+                "                index = header.index\n",
                 "                    pass\n"
                 "                async with self._flusher.lock:\n"
                 "                    await self._store_worker.submit(lambda: None)\n"
