@@ -25,7 +25,8 @@ CLOCK = "kvnode.protocol.clock"
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_mutant_each_module_compiles_and_differs(mutant: Mutant) -> None:
     """Every text that a mutant replaces is in the product exactly once, and what comes of it is a program."""
-    assert mutant.changes and mutant.scenarios
+    assert mutant.changes
+    assert mutant.scenarios
     assert mutant.story
     assert all(scenario in SCENARIOS for scenario in mutant.scenarios)
     for module in mutant.modules():
