@@ -256,6 +256,7 @@ class Simulation:
                 (o for o in workload.history.operations if o.shard == shard and o.outcome == "ok"), applied
             )
         found += self._check_sessions()
+        found += world.transaction_promises.check()
         found += check_revision_order(workload.history.operations)
         if not found:
             # (Keys of transactions are checked with all that happens to them.)

@@ -44,6 +44,7 @@ from .loop import Group, SimulatedLoop, SimulatedWorker, current_group
 from .network import Network
 from .promises import Promises
 from .trace import Trace
+from .transaction_promises import TransactionPromises
 
 EPOCH_MS = 1_700_000_000_000
 KIB = 1024
@@ -292,7 +293,7 @@ class World:
         self.leaders: dict[tuple[Shard, Term], tuple[NodeName, int]] = {}
         self.leading: dict[Shard, tuple[NodeName, Term]] = {}
         self.counts: Counter[str] = Counter()
-        self.promises = Promises(self)
+        self.promises, self.transaction_promises = Promises(self), TransactionPromises(self)
         self._asleep: asyncio.Future[None] | None = None
 
     def _random_config(self, nodes: int, shards: int, replication_factor: int) -> Config:
@@ -397,8 +398,6 @@ class World:
         def ready_and_check(now: float) -> Any:
             due = ready(now)
             self._check_role(sim, replica)
-            self.promises.check_leader(sim, replica)
-            self.promises.check_clock(sim)
             return due
 
         def on_snapshot_installed(index: Index, term: Term) -> None:
@@ -409,6 +408,8 @@ class World:
         machine.apply = apply_and_check  # type: ignore[method-assign]
         replica.ready = ready_and_check  # type: ignore[method-assign]
         replica.on_snapshot_installed = on_snapshot_installed  # type: ignore[method-assign]
+        self.promises.watch(sim, replica)
+        self.transaction_promises.watch(sim, replica)
 
     def _check_committed(self, sim: SimNode, replica: Replica, entry: Entry) -> None:
         shard = replica.shard
