@@ -10,7 +10,7 @@ TESTS := $(wildcard tests/tidy tests/unit tests/scripts tests/sim tests/integrat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest scripts sim integration clean
+.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest scripts sim mutants integration clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ scripts: setup ## Run the golden dialogues of the protocols.
 
 sim: setup ## Run the deterministic simulator.
 	$(PYTEST) -q tests/sim
+
+mutants: setup ## Put a hundred known bugs into the product, one at a time: the simulator must find 95 % of them.
+	$(BIN)/python -m tests.sim.mutants
 
 integration: setup ## Run the tests with real processes and real disks.
 	$(PYTEST) -q tests/integration

@@ -6,11 +6,13 @@ a run with them and one without are the same run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvnode.protocol.raft.quorum import majority
 from kvnode.protocol.raft.role import Role
 from kvnode.shard.superseded import parse_operation_id
+from kvnode.storage.records import HardStateRecord, Record
 from kvnode.types import Hlc, Index, NodeName, Seconds, Shard, Term
 
 if TYPE_CHECKING:
@@ -88,6 +90,16 @@ class Promises:
                 "a leader has a majority's durable votes, its own too",
                 f"{sim.name} leads shard {replica.shard} in term {raft.term} by the votes of {voted}",
             )
+
+    def check_records(self, sim: SimNode, records: Sequence[Record]) -> None:
+        """The log has written: a vote does not change within its term, and terms do not go back."""
+        for record in records:
+            if type(record) is HardStateRecord:
+                model = sim.durable.shard(record.shard)
+                before, after = (model.term, model.vote), (record.term, record.vote)
+                if record.term < model.term or (record.term == model.term and model.vote not in ("", record.vote)):
+                    message = f"{sim.name}, shard {record.shard}: term and vote were {before}, and are {after}"
+                    self._world.violate("a vote does not change within its term", message)
 
     # ---- clocks -----------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from kvnode.protocol.raft.quorum import majority
 from kvnode.protocol.raft.role import Role
 from kvnode.routing.context import RequestContext
 from kvnode.shard.replica import Replica
+from kvnode.shard.state_machine import LOCAL
 from kvnode.shard.superseded import operation_id, parse_operation_id
 from kvnode.shard.version import Version
 from kvnode.storage.disk import DiskFailed, OutOfSpace
@@ -48,6 +49,7 @@ from .transaction_promises import TransactionPromises
 
 EPOCH_MS = 1_700_000_000_000
 KIB = 1024
+LOCAL_END = bytes([LOCAL[0] + 1])
 
 
 class PowerCut(BaseException):
@@ -89,8 +91,13 @@ class SimNode:
         original = self.store.replace
 
         def replace(shard: Shard, keep: bytes, rows: Any) -> None:
+            kept = dict(self.store.scan(shard, LOCAL, LOCAL_END))
             original(shard, keep, rows)
             self.durable.on_replaced(shard)
+            if kept != dict(self.store.scan(shard, LOCAL, LOCAL_END)):
+                self.world.violate(
+                    "a snapshot keeps the rows of the replica itself", f"{self.name}, shard {shard}: {list(kept)}"
+                )
 
         self.store.replace = replace  # type: ignore[method-assign]
 
@@ -373,6 +380,7 @@ class World:
 
         def write_and_note(records: Any) -> None:
             write(records)
+            self.promises.check_records(sim, records)
             sim.durable.on_written(records)
 
         node.log.write = write_and_note  # type: ignore[method-assign]
@@ -452,7 +460,7 @@ class World:
         ) -> None:
             write(revision, key, value, old, hlc, strong, *origin)
             if is_first():
-                applied = AppliedWrite(key, revision, hlc, not placed, forgotten=old is None, place=strong)
+                applied = AppliedWrite(key, revision, hlc, not placed, forgotten=old is None, place=machine.applied + 1)
                 if placed:
                     applied = self._note_eventual(shard, revision, placed[0], applied)
                 self.applied.setdefault(shard, {}).setdefault(machine.applied + 1, []).append(applied)

@@ -214,18 +214,6 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "decisions-not-spread",
-        "An anchor's leader does not tell the participants a decision again that its predecessor may not have told.",
-        ("transactions", "mixed"),
-        (
-            Change(
-                RECOVERY,
-                "            for txn in (*transactions.prepared, *transactions.spreading):\n",
-                "            for txn in transactions.prepared:\n",
-            ),
-        ),
-    ),
-    Mutant(
         "ended-transactions-without-horizon",
         "How a transaction ended is forgotten, for there are too many, and with it that it had begun: a vote that comes late "
         "locks "

@@ -49,8 +49,8 @@ MUTANTS = (
     ),
     Mutant(
         "recovered-tail-not-synced",
-        "What a restart finds in the page cache is believed to be on the disk; then the power fails.",
-        ("crashes", "mixed"),
+        "What a restart finds in the page cache after a failed sync is believed to be on the disk; then the power fails.",
+        ("mixed",),
         (
             Change(
                 LOG,
