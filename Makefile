@@ -6,12 +6,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PYTEST := $(BIN)/python -m pytest
 MINUTES ?= 2
+SEEDS ?= 50
+SCENARIO ?= all
 # Quick ones first, so that a mistake shows early.
 TESTS := $(wildcard tests/tidy tests/unit tests/scripts tests/sim tests/nemesis tests/integration)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest scripts sim nemesis integration clean
+.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest scripts fuzz sim sim-replay sim-soak mutants nemesis integration clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,11 +69,20 @@ unit-lowest: ## Run the unit tests with the lowest versions of every dependency 
 scripts: setup ## Run the golden dialogues of the protocols.
 	$(PYTEST) -q tests/scripts
 
-sim: setup ## Run the deterministic simulator.
-	$(PYTEST) -q tests/sim
+sim: setup ## Run SEEDS (50) fresh seeds of the deterministic simulator, in SCENARIO (all), on all cores.
+	$(BIN)/python -m tests.sim.run --seeds $(SEEDS) --scenario $(SCENARIO)
+
+sim-replay: setup ## Run a SEED of a SCENARIO again; WITHOUT="kill,pause" leaves faults out, TRACE=file keeps the whole trace.
+	$(BIN)/python -m tests.sim.run --scenario $(SCENARIO) --seed $(SEED) --without "$(WITHOUT)" $(if $(TRACE),--trace $(TRACE))
+
+sim-soak: setup ## Run as many fresh seeds as MINUTES (2) permit; failures do not end it.
+	$(BIN)/python -m tests.sim.run --minutes $(MINUTES) --scenario $(SCENARIO) --keep-going --places
 
 nemesis: setup ## Break real nodes for MINUTES (2) under load, and judge what clients saw; SEED=... repeats a run's choices.
 	$(BIN)/python -m tests.nemesis.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+mutants: setup ## Put a hundred known bugs into the product, one at a time: the simulator must find 95 % of them.
+	$(BIN)/python -m tests.sim.mutants
 
 integration: setup ## Run the tests with real processes and real disks.
 	$(PYTEST) -q tests/integration

@@ -290,6 +290,41 @@ class Versions(Invariant):
                 yield f"key {key!r} was written {final[key].version} times, by {least} to {most} writes"
 
 
+class Rows(Invariant):
+    """Several rows in one shard and one in another, always written together: who reads those of the one shard alone, which
+    needs neither locks nor a second look at the other, sees one number, too."""
+
+    prefix, count, initial = b"rows", (3, 5), 0
+
+    def __init__(self, rng: random.Random, shards: int) -> None:
+        super().__init__(rng, shards)
+        self.near = [b"rows{near}%d" % place for place in range(len(self.keys) - 1)]
+        far = (b"rows{far%d}" % number for number in range(100_000))
+        here = shard_of(self.near[0], shards)
+        self.keys = [*self.near, next(key for key in far if shards == 1 or shard_of(key, shards) != here)]
+        self._number = 0
+
+    async def step(self, client: RecordedClient) -> None:
+        """Writes all, reads all, or reads those of the one shard."""
+        what = client.rng.random()
+        if what < 0.4:
+            self._number += 1
+            await client.txn([], [put(key, client.value(self._number)) for key in self.keys])
+        elif what < 0.6:
+            await self.look(client)
+        else:
+            by_range = client.rng.random() < 0.5
+            record = await client.txn([], [all_with(b"rows{near}")] if by_range else [get(key) for key in self.near])
+            numbers = [number_in(record.reads.get(key, Seen(None, 0))) for key in self.near]
+            if record.outcome is Outcome.OK and len(dict.fromkeys(numbers)) > 1:
+                client.world.violate("Rows: the rows of one shard are whole", f"{numbers}: {record}")
+
+    def broken(self, state: State) -> str:
+        """Whether they differ."""
+        numbers = [number_in(state[key]) for key in self.keys]
+        return "" if len(dict.fromkeys(numbers)) == 1 else f"the rows are {numbers}"
+
+
 class Registers(Invariant):
     """Anything with a few keys: branches, deletions, ranges, eventual writes and strong operations on one key. What must hold
     is left to the checks of histories."""

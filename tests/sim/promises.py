@@ -1,4 +1,4 @@
-"""What nodes promise each other, looked at from inside while they run: votes behind a leader, its commits, clocks, copies.
+"""What nodes promise each other, looked at from inside: votes behind a leader, its commits and reads, clocks, copies.
 
 Owns: the checks that need every node's disk and memory at one moment. Never: changes anything, or takes random numbers, so that
 a run with them and one without are the same run.
@@ -6,15 +6,18 @@ a run with them and one without are the same run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvnode.protocol.raft.quorum import majority
 from kvnode.protocol.raft.role import Role
 from kvnode.shard.superseded import parse_operation_id
-from kvnode.types import Hlc, Index, NodeName, Shard, Term
+from kvnode.storage.records import HardStateRecord, Record
+from kvnode.types import Hlc, Index, NodeName, Seconds, Shard, Term
 
 if TYPE_CHECKING:
     from kvnode.node import Node
+    from kvnode.protocol.ready import Ready
     from kvnode.shard.replica import Replica
 
     from .world import SimNode, World
@@ -29,10 +32,35 @@ class Promises:
         """Which life leads in which term, and its commit index when it was last looked at."""
         self._stamps: dict[NodeName, Hlc] = {}
         """The last stamp of each node's earlier lives."""
+        self._applied: dict[Shard, Index] = {}
+        """The largest index that any replica has applied."""
+
+    def watch(self, sim: SimNode, replica: Replica) -> None:
+        """Looks at this replica's strong reads, and at what it leads."""
+        read, ready, shard, waiting = replica.read, replica.ready, replica.shard, dict[object, Index]()
+
+        def read_and_note(token: object, now: Seconds) -> None:
+            waiting[token] = self._applied.get(shard, 0)
+            read(token, now)
+
+        def ready_and_check(now: Seconds) -> Ready:
+            for released in replica.raft.out_reads:
+                least = waiting.pop(released.token, 0)
+                if released.index is not None and released.index < least:
+                    message = f"{sim.name}, shard {shard}: it may see {released.index}, and {least} was applied before it came"
+                    self._world.violate("a strong read sees what was applied before it", message)
+            due = ready(now)
+            self._applied[shard] = max(self._applied.get(shard, 0), replica.applied)
+            self._check_leader(sim, replica)
+            self._check_clock(sim)
+            return due
+
+        replica.read = read_and_note  # type: ignore[method-assign]
+        replica.ready = ready_and_check  # type: ignore[method-assign]
 
     # ---- leaders ----------------------------------------------------------------------------------------------------
 
-    def check_leader(self, sim: SimNode, replica: Replica) -> None:
+    def _check_leader(self, sim: SimNode, replica: Replica) -> None:
         """After each turn of a shard: a new leader has a majority's votes on their disks (DESIGN section 12.1, its own
         too), and an old one has committed through an entry of its term only (12.2)."""
         raft, key = replica.raft, (replica.shard, sim.name)
@@ -63,9 +91,19 @@ class Promises:
                 f"{sim.name} leads shard {replica.shard} in term {raft.term} by the votes of {voted}",
             )
 
+    def check_records(self, sim: SimNode, records: Sequence[Record]) -> None:
+        """The log has written: a vote does not change within its term, and terms do not go back."""
+        for record in records:
+            if type(record) is HardStateRecord:
+                model = sim.durable.shard(record.shard)
+                before, after = (model.term, model.vote), (record.term, record.vote)
+                if record.term < model.term or (record.term == model.term and model.vote not in ("", record.vote)):
+                    message = f"{sim.name}, shard {record.shard}: term and vote were {before}, and are {after}"
+                    self._world.violate("a vote does not change within its term", message)
+
     # ---- clocks -----------------------------------------------------------------------------------------------------
 
-    def check_clock(self, sim: SimNode) -> None:
+    def _check_clock(self, sim: SimNode) -> None:
         """After each turn of a shard: no stamp is beyond the bound that is on the disk."""
         node = sim.node
         if node is not None and node.clock.last >= node.clock.bound > 0:

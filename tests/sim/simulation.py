@@ -84,7 +84,8 @@ class Simulation:
         self.world = World(loop, trace, nodes=nodes, shards=shards, replication_factor=factor)
         self.rng, self.loop = rng, loop
         self.faults = Faults(self.world, scenario, without=without, interval_s_mean=rng.choice((0.1, 0.3, 1.0, 3.0)))
-        self.workload = Workload(self.world, clients=rng.choice((2, 4, 8, 12)), pause_s_mean=rng.choice((0.01, 0.05, 0.2)))
+        clients = rng.choice((2, 4, 8, 12))
+        self.workload = Workload(self.world, clients=clients, pause_s_mean=clients / rng.choice((20.0, 60.0, 200.0)))
         self.transactions = TransactionWorkload(self.world, self.workload, always=scenario == "transactions")
         if "transactions" in without:
             self.transactions.leave_out()
@@ -270,6 +271,7 @@ class Simulation:
                 (o for o in workload.history.operations if o.shard == shard and o.outcome == "ok"), applied
             )
         found += self._check_sessions()
+        found += world.transaction_promises.check()
         found += check_revision_order(workload.history.operations)
         if not found:
             # (Keys of transactions are checked with all that happens to them.)

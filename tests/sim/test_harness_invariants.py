@@ -10,7 +10,7 @@ from kvapi.v1 import kv_pb2
 from kvclient.hashing import shard_of
 
 from .history import AppliedWrite, EventualState, EventualWrite, Outcome, check_eventual_contract
-from .invariants import Bank, Counters, Invariant, OnCall, Ring, State, Transfer, Versions, spread
+from .invariants import Bank, Counters, Invariant, OnCall, Ring, Rows, State, Transfer, Versions, spread
 from .recorded import GREATER, LESS, NOT_EQUAL, holds
 from .serializability import Seen, Transaction
 
@@ -53,6 +53,9 @@ def told(outcome: Outcome, succeeded: bool | None = None) -> Transaction:
         (OnCall, [1, 1, 0, 0], False),
         (Counters, [7, 7], True),
         (Counters, [7, 8], False),
+        (Rows, [3, 3, 3], True),
+        (Rows, [3, 3, 2], False),
+        (Rows, [2, 3, 3], False),
     ],
 )
 def test_invariant_state_is_whole_or_said_to_be_broken(kind: type[Invariant], numbers: list[int], is_whole: bool) -> None:

@@ -14,7 +14,7 @@ from kvapi.v1 import kv_pb2
 from kvclient.hashing import shard_of
 
 from .history import Outcome, Violation, check_acknowledged_applied
-from .invariants import Bank, Counters, Invariant, OnCall, Registers, Ring, Versions
+from .invariants import Bank, Counters, Invariant, OnCall, Registers, Ring, Rows, Versions
 from .linearizability import check_linearizability
 from .recorded import RecordedClient, put
 from .serializability import Seen, Transactions, check_serializability, project
@@ -44,6 +44,9 @@ class TransactionWorkload:
         self.invariants = [kind(rng, shards) for kind in kinds if rng.random() < 0.5]
         if rng.random() < 0.5 or not self.invariants:
             self.invariants.append(Registers(rng, shards, self._put_eventually))
+        more = world.loop.random("rows")
+        if more.random() < 0.5:
+            self.invariants.append(Rows(more, shards))
         self._clients = [self._client(f"t{number + 1}") for number in range(rng.choice((1, 2, 4)))]
         self._at_once = rng.choice((1, 1, 3))
         self._pause_s_mean = len(self._clients) * self._at_once / rng.choice((10.0, 40.0, 80.0))

@@ -34,6 +34,7 @@ from kvnode.protocol.raft.quorum import majority
 from kvnode.protocol.raft.role import Role
 from kvnode.routing.context import RequestContext
 from kvnode.shard.replica import Replica
+from kvnode.shard.state_machine import LOCAL
 from kvnode.shard.superseded import operation_id, parse_operation_id
 from kvnode.shard.version import Version
 from kvnode.storage.disk import DiskFailed, OutOfSpace
@@ -48,10 +49,12 @@ from .network import Network
 from .places import Places, PowerCut
 from .promises import Promises
 from .trace import Trace
+from .transaction_promises import TransactionPromises
 from .wire import SimulatedServer
 
 EPOCH_MS = 1_700_000_000_000
 KIB = 1024
+LOCAL_END = bytes([LOCAL[0] + 1])
 STOP_GRACE_S = 2.0
 """For calls under way, as `kvnode.process` has it."""
 
@@ -99,8 +102,13 @@ class SimNode:
         original = self.store.replace
 
         def replace(shard: Shard, keep: bytes, rows: Any) -> None:
+            kept = dict(self.store.scan(shard, LOCAL, LOCAL_END))
             original(shard, keep, rows)
             self.durable.on_replaced(shard)
+            if kept != dict(self.store.scan(shard, LOCAL, LOCAL_END)):
+                self.world.violate(
+                    "a snapshot keeps the rows of the replica itself", f"{self.name}, shard {shard}: {list(kept)}"
+                )
 
         self.store.replace = replace  # type: ignore[method-assign]
 
@@ -349,7 +357,7 @@ class World:
         self.leaders: dict[tuple[Shard, Term], tuple[NodeName, int]] = {}
         self.leading: dict[Shard, tuple[NodeName, Term]] = {}
         self.counts: Counter[str] = Counter()
-        self.promises = Promises(self)
+        self.promises, self.transaction_promises = Promises(self), TransactionPromises(self)
         self._asleep: asyncio.Future[None] | None = None
 
     def _random_config(self, nodes: int, shards: int, replication_factor: int) -> Config:
@@ -435,6 +443,7 @@ class World:
 
         def write_and_note(records: Any) -> None:
             write(records)
+            self.promises.check_records(sim, records)
             sim.durable.on_written(records)
 
         node.log.write = write_and_note  # type: ignore[method-assign]
@@ -461,8 +470,6 @@ class World:
         def ready_and_check(now: float) -> Any:
             due = ready(now)
             self._check_role(sim, replica)
-            self.promises.check_leader(sim, replica)
-            self.promises.check_clock(sim)
             return due
 
         def on_snapshot_installed(index: Index, term: Term) -> None:
@@ -473,6 +480,8 @@ class World:
         machine.apply = apply_and_check  # type: ignore[method-assign]
         replica.ready = ready_and_check  # type: ignore[method-assign]
         replica.on_snapshot_installed = on_snapshot_installed  # type: ignore[method-assign]
+        self.promises.watch(sim, replica)
+        self.transaction_promises.watch(sim, replica)
         self.places.watch_replica(sim, replica)
 
     def _check_committed(self, sim: SimNode, replica: Replica, entry: Entry) -> None:
@@ -516,7 +525,7 @@ class World:
         ) -> None:
             write(revision, key, value, old, hlc, strong, *origin)
             if is_first():
-                applied = AppliedWrite(key, revision, hlc, not placed, forgotten=old is None, place=strong)
+                applied = AppliedWrite(key, revision, hlc, not placed, forgotten=old is None, place=machine.applied + 1)
                 if placed:
                     applied = self._note_eventual(shard, revision, placed[0], applied)
                 self.applied.setdefault(shard, {}).setdefault(machine.applied + 1, []).append(applied)

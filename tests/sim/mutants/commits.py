@@ -11,7 +11,8 @@ LOCKS, PROTOCOL = "kvnode.routing.locks", "kvnode.protocol.two_phase_commit"
 MUTANTS = (
     Mutant(
         "abort-without-tombstone",
-        "An abort of a transaction that the anchor has not heard of leaves no trace: a vote that comes late makes it commit (TiKV "
+        "An abort of a transaction that the anchor has not heard of leaves no trace: a vote that comes late makes it commit "
+        "(TiKV "
         "issues 1649 and 7364).",
         ("transactions", "mixed"),
         (
@@ -175,7 +176,8 @@ MUTANTS = (
         (
             Change(
                 COORDINATORS,
-                "        machine = self.machine\n        try:\n            answer = await self._leaders.ask(self._parts.anchor, request, self._context.deadline)\n",
+                "        machine = self.machine\n        try:\n"
+                "            answer = await self._leaders.ask(self._parts.anchor, request, self._context.deadline)\n",
                 "        machine = self.machine\n"
                 "        until = self._context.deadline\n"
                 '        self._coordinators._spawn(self._leaders.ask(self._parts.anchor, request, until), "decide later")\n'
@@ -188,7 +190,8 @@ MUTANTS = (
     ),
     Mutant(
         "push-without-asking",
-        "Who has waited for a decision for too long aborts by himself, without asking the anchor (two-phase commit's oldest bug).",
+        "Who has waited for a decision for too long aborts by himself, without asking the anchor (two-phase commit's oldest "
+        "bug).",
         ("transactions", "mixed"),
         (
             Change(
@@ -211,20 +214,9 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "decisions-not-spread",
-        "An anchor's leader does not tell the participants a decision again that its predecessor may not have told.",
-        ("transactions", "mixed"),
-        (
-            Change(
-                RECOVERY,
-                "            for txn in (*transactions.prepared, *transactions.spreading):\n",
-                "            for txn in transactions.prepared:\n",
-            ),
-        ),
-    ),
-    Mutant(
         "ended-transactions-without-horizon",
-        "How a transaction ended is forgotten, for there are too many, and with it that it had begun: a vote that comes late locks "
+        "How a transaction ended is forgotten, for there are too many, and with it that it had begun: a vote that comes late "
+        "locks "
         "for ever, or commits.",
         ("transactions",),
         (
@@ -261,7 +253,8 @@ MUTANTS = (
     ),
     Mutant(
         "revision-of-the-decision",
-        "A transaction's writes take the place of the decision for that of the vote, where eventual writes are concerned: those "
+        "A transaction's writes take the place of the decision for that of the vote, where eventual writes are concerned: "
+        "those "
         "that came between are undone or undo.",
         ("transactions", "mixed"),
         (

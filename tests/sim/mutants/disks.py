@@ -49,12 +49,13 @@ MUTANTS = (
     ),
     Mutant(
         "recovered-tail-not-synced",
-        "What a restart finds in the page cache is believed to be on the disk; then the power fails.",
-        ("crashes", "mixed"),
+        "What a restart finds in the page cache after a failed sync is believed to be on the disk; then the power fails.",
+        ("mixed",),
         (
             Change(
                 LOG,
-                "            self._disk.write(segment.name, end, bytes(written_end - end))\n        self._disk.sync(segment.name)\n",
+                "            self._disk.write(segment.name, end, bytes(written_end - end))\n"
+                "        self._disk.sync(segment.name)\n",
                 "            self._disk.write(segment.name, end, bytes(written_end - end))\n",
             ),
             Change(LOG, "        if end > tail > 0:\n", "        if False:\n"),
@@ -62,7 +63,8 @@ MUTANTS = (
     ),
     Mutant(
         "segment-carries-old-terms",
-        "A new segment begins with the first hard state that was ever seen, behind the latest (kept records are never renewed).",
+        "A new segment begins with the first hard state that was ever seen, behind the latest (kept records are never "
+        "renewed).",
         ("crashes", "mixed", "partitions"),
         (
             Change(
@@ -125,7 +127,8 @@ MUTANTS = (
         (
             Change(
                 FLUSHER,
-                "            except BaseException as error:\n                self._driver.fatal(error)\n                raise\n",
+                "            except BaseException as error:\n                self._driver.fatal(error)\n"
+                "                raise\n",
                 "            except Exception:\n                pass\n",
             ),
         ),
@@ -144,14 +147,16 @@ MUTANTS = (
     ),
     Mutant(
         "corruption-cut-as-torn-tail",
-        "A damaged record in the middle of the log is cut with all behind it, as if it were a torn tail (Alagappan et al., FAST "
+        "A damaged record in the middle of the log is cut with all behind it, as if it were a torn tail (Alagappan et al., "
+        "FAST "
         "2018).",
         ("disks", "mixed", "crashes"),
         (
             Change(LOG, "        if damage is not None:\n", "        if False:\n"),
             Change(
                 LOG,
-                '            raise self._corrupt(segment.name, offset, f"frame {self._sequence} is damaged, and another segment follows")\n',
+                '            raise self._corrupt(segment.name, offset, f"frame {self._sequence} is damaged, and another '
+                'segment follows")\n',
                 "            return\n",
             ),
         ),
@@ -175,8 +180,10 @@ MUTANTS = (
         (
             Change(
                 LOG,
-                "                raise self._corrupt(f\"log-{before + 1:016d}\", 0, f\"the file is missing, while segment {number} exists\")\n        return numbers\n",
-                "                raise self._corrupt(f\"log-{before + 1:016d}\", 0, f\"the file is missing, while segment {number} exists\")\n        return numbers[:-1] or numbers\n",
+                '                raise self._corrupt(f"log-{before + 1:016d}", 0, f"the file is missing, while segment '
+                '{number} exists")\n        return numbers\n',
+                '                raise self._corrupt(f"log-{before + 1:016d}", 0, f"the file is missing, while segment '
+                '{number} exists")\n        return numbers[:-1] or numbers\n',
             ),
         ),
     ),
@@ -252,7 +259,8 @@ MUTANTS = (
             ),
             Change(
                 "kvnode.protocol.clock",
-                '        invariant(stamp < self._bound, f"the clock\'s bound {self._bound} is used up: a new bound must be durable first")\n',
+                "        invariant(stamp < self._bound, f\"the clock's bound {self._bound} is used up: a new bound must be "
+                'durable first")\n',
                 "",
             ),
         ),

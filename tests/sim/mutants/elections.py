@@ -25,13 +25,15 @@ MUTANTS = (
     ),
     Mutant(
         "repeated-vote-overtakes-write",
-        "An answer that needs no record of its own does not wait for the earlier write that it rests on: a repeated vote leaves "
+        "An answer that needs no record of its own does not wait for the earlier write that it rests on: a repeated vote "
+        "leaves "
         "while the first is being synced.",
         ("mixed", "disks", "crashes", "partitions"),
         (
             Change(
                 "kvnode.runtime.driver",
-                "        if self._writing is not None:\n            return\n        batch, self._next = self._next, LogBatch()\n",
+                "        if self._writing is not None:\n            return\n"
+                "        batch, self._next = self._next, LogBatch()\n",
                 "        if self._writing is not None:\n"
                 "            if not self._next.records:\n"
                 "                answers, self._next.answers = self._next.answers, []\n"
@@ -74,7 +76,8 @@ MUTANTS = (
     ),
     Mutant(
         "vote-for-a-shorter-log",
-        "Votes are granted whatever the candidate's log holds: a leader without committed entries (Raft, section 5.4.1 left out).",
+        "Votes are granted whatever the candidate's log holds: a leader without committed entries (Raft, section 5.4.1 left "
+        "out).",
         ("partitions", "crashes", "mixed"),
         (
             Change(
@@ -171,7 +174,8 @@ MUTANTS = (
     ),
     Mutant(
         "read-round-began-before",
-        "A read is confirmed by a heartbeat that was sent before it arrived (etcd issue 20418: stale reads by paused processes).",
+        "A read is confirmed by a heartbeat that was sent before it arrived (etcd issue 20418: stale reads by paused "
+        "processes).",
         ("mixed", "crashes", "partitions"),
         (
             Change(
@@ -231,7 +235,8 @@ MUTANTS = (
     ),
     Mutant(
         "disloyal-voters",
-        "Voters that hear their leader vote for others all the same, while leases count on their loyalty (Raft, section 6.4.1).",
+        "Voters that hear their leader vote for others all the same, while leases count on their loyalty (Raft, section "
+        "6.4.1).",
         ("partitions", "mixed"),
         (
             Change(

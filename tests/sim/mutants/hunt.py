@@ -11,12 +11,11 @@ import json
 import sys
 import tempfile
 import time
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from . import judge
 from .kept import Seed
@@ -27,6 +26,13 @@ SEEDS_A_TURN = 4
 SEED_TIMEOUT_S = 300.0
 """A mutant that hangs is no catch: nobody waits for ever."""
 LINE_MAX = 1 << 22
+UNCHANGED = "-"
+"""The worker's name for the product as it is."""
+
+Ask = Callable[[Seed], Awaitable[list[judge.Found] | None]]
+"""What a run found; None: it hangs, or its process has died."""
+Workers = Callable[[str], AbstractAsyncContextManager[Ask]]
+"""By the name of the mutant."""
 
 
 @dataclass
@@ -59,9 +65,12 @@ class Quarry:
 class Hunt:
     """All of them."""
 
-    def __init__(self, mutants: Sequence[Mutant], kept: dict[str, Seed], *, seeds: int, first: int) -> None:
+    def __init__(
+        self, mutants: Sequence[Mutant], kept: Mapping[str, Seed], *, seeds: int, first: int, workers: Workers | None = None
+    ) -> None:
+        """`seeds` for each at most, numbered from `first` on. `workers` runs them: processes, but for tests."""
         self.quarries = [Quarry(mutant, kept.get(mutant.name)) for mutant in mutants]
-        self._seeds, self._first = seeds, first
+        self._seeds, self._first, self._open = seeds, first, workers or process
         self._waiting = deque(self.quarries)
         self._running = 0
         self._started = time.perf_counter()
@@ -88,15 +97,14 @@ class Hunt:
 
     async def _turn(self, quarry: Quarry) -> None:
         started = time.perf_counter()
-        async with _worker(quarry.mutant.name) as worker:
+        async with self._open(quarry.mutant.name) as ask:
             for _ in range(min(SEEDS_A_TURN, quarry.tried + 1, self._seeds - quarry.tried)):
                 seed = quarry.seed(self._first)
                 quarry.tried += 1
-                answer = await _simulate(worker, seed)
-                if answer is None:
+                violations = await ask(seed)
+                if violations is None:
                     quarry.notes.append(f"{seed.scenario} {seed.number}: the run did not end, or its process did")
                     break
-                violations = [(rule, message) for rule, message in answer["violations"]]
                 if nonsense := judge.doubtful(violations):
                     quarry.notes.append(f"{seed.scenario} {seed.number}: {nonsense[:600]}")
                 rule = judge.caught_by(violations)
@@ -109,9 +117,8 @@ class Hunt:
 
     async def _passes_without(self, seed: Seed) -> bool:
         if seed not in self._healthy:
-            async with _worker("-") as worker:
-                answer = await _simulate(worker, seed)
-            self._healthy[seed] = answer is not None and not answer["violations"]
+            async with self._open(UNCHANGED) as ask:
+                self._healthy[seed] = await ask(seed) == []
         return self._healthy[seed]
 
     def _show(self, quarry: Quarry) -> None:
@@ -122,7 +129,8 @@ class Hunt:
 
 
 @asynccontextmanager
-async def _worker(name: str) -> AsyncIterator[Process]:
+async def process(name: str) -> AsyncIterator[Ask]:
+    """A worker process with the mutant, or without any: `-`."""
     # (What is torn down in the middle of a run complains a lot: it is read only when the worker dies.)
     with tempfile.TemporaryFile() as complaints:
         worker = await asyncio.create_subprocess_exec(
@@ -136,27 +144,26 @@ async def _worker(name: str) -> AsyncIterator[Process]:
             cwd=ROOT,
             limit=LINE_MAX,
         )
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        to_worker, from_worker = worker.stdin, worker.stdout
+
+        async def ask(seed: Seed) -> list[judge.Found] | None:
+            try:
+                to_worker.write(f"{seed.scenario} {seed.number}\n".encode())
+                await to_worker.drain()
+                line = await asyncio.wait_for(from_worker.readline(), SEED_TIMEOUT_S)
+            except (TimeoutError, ConnectionError):
+                return None
+            return [(rule, message) for rule, message in json.loads(line)["violations"]] if line else None
+
         try:
-            yield worker
-            if worker.returncode:
+            yield ask
+            if from_worker.at_eof():
+                await worker.wait()
                 complaints.seek(0)
                 print(f"{name}: {complaints.read()[-2000:].decode(errors='replace')}", file=sys.stderr)
         finally:
             if worker.returncode is None:
                 worker.kill()
             await worker.wait()
-
-
-async def _simulate(worker: Process, seed: Seed) -> dict[str, Any] | None:
-    """What the worker found; None: it hangs, or has died."""
-    assert worker.stdin is not None and worker.stdout is not None
-    try:
-        worker.stdin.write(f"{seed.scenario} {seed.number}\n".encode())
-        await worker.stdin.drain()
-        line = await asyncio.wait_for(worker.stdout.readline(), SEED_TIMEOUT_S)
-        if not line:
-            await worker.wait()
-    except (TimeoutError, ConnectionError):
-        return None
-    answer: dict[str, Any] | None = json.loads(line) if line else None
-    return answer

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 HARNESS = "the harness works"
-NOT_A_PROGRAM = re.compile(r"\b(NameError|AttributeError|TypeError|UnboundLocalError|ImportError|ModuleNotFoundError|SyntaxError)\b")
+NOT_A_PROGRAM = re.compile(r"\b(Name|Attribute|Type|UnboundLocal|Import|ModuleNotFound|Syntax|Indentation)Error\b")
 """What a mutant raises that was badly written: every test would notice it."""
 
 Found = tuple[str, str]

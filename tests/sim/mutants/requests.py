@@ -27,7 +27,8 @@ MUTANTS = (
             Change(
                 "kvnode.routing.router",
                 '        if request.HasField("request"):\n            command.request.CopyFrom(request.request)\n',
-                '        if request.HasField("request") and not context.hops:\n            command.request.CopyFrom(request.request)\n',
+                '        if request.HasField("request") and not context.hops:\n'
+                "            command.request.CopyFrom(request.request)\n",
             ),
         ),
     ),
@@ -77,7 +78,8 @@ MUTANTS = (
             Change(
                 LOCAL,
                 '        return OutcomeUnknown(\n            f"shard {shard}: the deadline passed with the write in the log of',
-                '        return DeadlineExpired(\n            f"shard {shard}: the deadline passed with the write in the log of',
+                "        return DeadlineExpired(\n"
+                '            f"shard {shard}: the deadline passed with the write in the log of',
             ),
         ),
     ),
