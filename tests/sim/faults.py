@@ -218,10 +218,10 @@ class Faults:
 
     @staticmethod
     def _recover(node: SimNode, life: int) -> None:
-        if node.life == life and node.group is not None:
-            for worker in (node.log_worker, node.store_worker):
-                if worker is not None:
-                    node.group.run(worker.recover)
+        for worker in (node.log_worker, node.store_worker):
+            # (What the first one does now may be the node's end.)
+            if worker is not None and node.life == life and node.group is not None:
+                node.group.run(worker.recover)
 
     async def _sync_fails(self, node: SimNode) -> None:
         if node.up:

@@ -15,6 +15,7 @@ from kvapi.v1 import kv_pb2
 from kvclient import AsyncTransaction, errors
 from kvnode.errors import KvnodeError
 
+from .faults import Faults
 from .history import Kind, Operation, Outcome
 from .invariants import Bank, Counters, Invariant, Transfer
 from .recorded import RecordedClient
@@ -29,11 +30,18 @@ class SdkWorkload:
     """The SDK's clients of a run: in half of the runs, about half of the clients."""
 
     def __init__(
-        self, world: World, workload: Workload, transactions: TransactionWorkload, *, leave_out: bool = False
+        self,
+        world: World,
+        workload: Workload,
+        transactions: TransactionWorkload,
+        faults: Faults,
+        *,
+        leave_out: bool = False,
     ) -> None:
         rng = world.loop.random("sdk")
-        self.world, self._workload = world, workload
+        self.world, self._workload, self._faults = world, workload, faults
         self._clients: list[SdkClient] = []
+        self._recorded: list[SdkRecordedClient] = []
         self._running = True
         self._tasks = 0
         if rng.random() < 0.5 or leave_out:
@@ -41,7 +49,6 @@ class SdkWorkload:
         count = max(1, workload.clients // 2)
         workload.clients -= count
         self._clients = [SdkClient(world, name := f"k{n + 1}", world.loop.random(f"client {name}")) for n in range(count)]
-        self._recorded: list[SdkRecordedClient] = []
 
         def make(*arguments: Any) -> RecordedClient:
             self._recorded.append(SdkRecordedClient(world, *arguments))
@@ -55,6 +62,26 @@ class SdkWorkload:
             self._tasks += 1
             task = self.world.loop.create_task(self._run(client), name=client.name)
             task.add_done_callback(self._on_done)
+        if self._clients and self._faults.kinds:
+            self.world.loop.create_task(self._break_links(), name="links of SDK clients")
+
+    async def _break_links(self) -> None:
+        """What is between the clients and the nodes fails too, as long as anything does: most of all, answers get lost."""
+        world, rng = self.world, self.world.loop.random("links of SDK clients")
+        names = [client.name for client in [*self._clients, *self._recorded]]
+        while self._faults.running:
+            await world.sleep(rng.expovariate(1 / 0.5))
+            name, node = rng.choice(names), rng.choice(list(world.nodes.values()))
+            if rng.random() < 0.5 and self._faults.running:
+                connections = node.server.connections if node.server is not None else ()
+                for connection in [each for each in connections if each.source == name]:
+                    world.network.faults["connection reset"] += 1
+                    connection.reset()
+            elif self._faults.running:
+                ways = rng.choice((((node.name, name),), ((name, node.name),), ((node.name, name), (name, node.name))))
+                for source, target in ways:
+                    world.network.cut(source, target)
+                    world.outside(rng.uniform(0.05, 3.0), world.network.heal, source, target)
 
     def _on_done(self, _: object) -> None:
         self._tasks -= 1

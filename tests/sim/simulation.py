@@ -89,7 +89,7 @@ class Simulation:
         self.transactions = TransactionWorkload(self.world, self.workload, always=scenario == "transactions")
         if "transactions" in without:
             self.transactions.leave_out()
-        self.sdk = SdkWorkload(self.world, self.workload, self.transactions, leave_out="sdk" in without)
+        self.sdk = SdkWorkload(self.world, self.workload, self.transactions, self.faults, leave_out="sdk" in without)
         self.fault_time = rng.uniform(5.0, 20.0)
         election_s = self.world.config.election.timeout_ms_max / 1000
         detection_s = self.world.config.failure_detection.silence_ms_max / 1000

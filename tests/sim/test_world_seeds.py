@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kvclient import AsyncClient
 from tests.sim.faults import SCENARIOS
 from tests.sim.run import command
 from tests.sim.simulation import Result, simulate
@@ -20,6 +22,9 @@ BUDGET_S = float(os.environ.get("KVNODE_SIM_SECONDS", "10"))
 """Processor time for fresh seeds: as many are run as fit."""
 SEEDS = os.environ.get("KVNODE_SIM_SEEDS", "")
 """Fresh seeds by name, instead of those of the day: "17 18 19"."""
+
+SDK_SEEDS = ("10", "4", "5", "12", "17")
+"""Of the scenario `transactions`, with clients that ask through the SDK."""
 
 
 def _kept() -> list[tuple[str, str]]:
@@ -52,11 +57,28 @@ def test_world_fresh_seeds_pass_every_check() -> None:
             _demand_ok(simulate(seed, scenario))
 
 
-def test_world_same_seed_gives_same_trace_under_another_hash_seed() -> None:
-    """One seed decides all: the trace of a run does not depend on the order of sets, nor on what ran before."""
-    seed, scenario = "7", "crashes"
+@pytest.mark.parametrize(("scenario", "seed", "has_sdk"), [("crashes", "7", False), ("transactions", "10", True)])
+def test_world_same_seed_gives_same_trace_under_another_hash_seed(scenario: str, seed: str, has_sdk: bool) -> None:
+    """One seed decides all: the trace of a run does not depend on the order of sets, nor on what ran before, nor on the
+    SDK's real clock and randomness."""
     here = simulate(seed, scenario)
+    assert bool(here.counts["SDK operations"]) is has_sdk
     code = f"from tests.sim.simulation import simulate; print(simulate({seed!r}, {scenario!r}).trace_hash)"
     environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "client")])}
     there = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert there.stdout.strip() == here.trace_hash
+
+
+def test_world_sdk_broken_on_purpose_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A canary: an SDK that gives a write in doubt another request id, and so has it executed twice."""
+    on_failure = AsyncClient._on_failure
+
+    def name_anew(self: Any, call: Any, *rest: Any) -> float | None:
+        pause = on_failure(self, call, *rest)
+        if pause is not None and call.in_doubt and call.executes_once:
+            self._request_ids.end(call)
+            self._request_ids.begin(call)
+        return pause
+
+    monkeypatch.setattr(AsyncClient, "_on_failure", name_anew)
+    assert any(not simulate(seed, "transactions").ok for seed in SDK_SEEDS)

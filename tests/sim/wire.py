@@ -388,6 +388,12 @@ class _Connection:
         else:
             self._fail("Failed to connect to remote host: connect: Connection reset by peer (104)")
 
+    def reset(self) -> None:
+        """Both sides lose it, each at its own time: answers on their way are lost, handlers are cancelled."""
+        for call in list(self._served.values()):
+            self.network._later(self.network._rng.expovariate(1 / 0.01), call.cancel)
+        self.end("recvmsg:Connection reset by peer")
+
     def end(self, why: str) -> None:
         """It is over: calls on it fail."""
         if self.ended:
