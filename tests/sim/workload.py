@@ -65,6 +65,10 @@ class Session:
     acknowledged: dict[bytes, int] = field(default_factory=dict)
     revisions: dict[bytes, int] = field(default_factory=dict)
 
+    def on_token(self, sent: bytes, received: bytes) -> None:
+        """An answer's token covers the one that its request carried; what came in between is joined to it."""
+        self.token = received if self.token == sent else self.token + received
+
 
 class Workload:
     """All clients of a run."""
@@ -254,21 +258,21 @@ class Workload:
         rng = client.rng
         self._skew_ms = max(self._skew_ms, self.world.skew_ms())
         key = b"p%s.%d" % (client.name.encode(), rng.randrange(SESSION_KEYS) if place is None else place)
-        own = session.writes.setdefault(key, [])
+        own, sent = session.writes.setdefault(key, []), session.token
         if rng.random() < 0.5:
-            write, served = await self.put_eventually(client, key, self.value(rng), timeout, session.token)
+            write, served = await self.put_eventually(client, key, self.value(rng), timeout, sent)
             own.append(write)
             write.number = len(own)
             if served is not None:
-                session.token = served
+                session.on_token(sent, served)
                 session.acknowledged[key] = write.number
             return
-        request = kv_pb2.GetRequest(key=key, consistency=SESSION, session=session.token)
+        request = kv_pb2.GetRequest(key=key, consistency=SESSION, session=sent)
         try:
             response = await client.ask(request, timeout)
         except KvnodeError:
             return
-        session.token = response.served.session
+        session.on_token(sent, response.served.session)
         seen = next((w.number for w in own if w.operation.value == response.value), -1) if response.found else 0
         read = SessionRead(
             key,
