@@ -91,8 +91,9 @@ def _is_row(key: bytes, row: bytes, counts: _Counts) -> bool:
         decode_superseded(row)
         return len(rest) == _NUMBER.size
     if space == b"m":
-        counts.meta = row
-        return not rest and sum(1 for _ in origins_of(row)) >= 0
+        META_FIELDS.unpack_from(row)
+        counts.meta, origins = row, list(origins_of(row))
+        return not rest and len(dict.fromkeys(origins)) == len(origins)
     if space == b"n":
         return not rest and len(row) == HORIZON_FIELDS.size
     return _is_message(space, rest, row)

@@ -37,7 +37,13 @@ terms = st.integers(0, 5).flatmap(lambda n: numbers_64 if n == 0 else small)
 """Mostly what the small cluster has by then."""
 parts = messages(
     two_phase_commit_pb2.TransactionPart,
-    {"consistency": st.just(0), "if_revision": st.just(0), "acks": st.just(0), "RequestId": st.just(kv_pb2.RequestId()), "key": keys},
+    {
+        "consistency": st.just(0),
+        "if_revision": st.just(0),
+        "acks": st.just(0),
+        "RequestId": st.just(kv_pb2.RequestId()),
+        "key": keys,
+    },
 )
 plausible = {
     "Message": st.just(message_pb2.Message()),
@@ -65,7 +71,9 @@ plausible = {
     "anchor": st.integers(0, 1),
 }
 HEAVY = ("Append", "ReplicateEventual", "Prepare", "Decide", "Resolve", "Heartbeat")
-likely = st.sampled_from([*REQUESTS, *(kind for kind in REQUESTS if kind.DESCRIPTOR.name.startswith(HEAVY) for _ in (1, 2))]).flatmap(lambda kind: messages(kind, plausible))
+likely = st.sampled_from(
+    [*REQUESTS, *(kind for kind in REQUESTS if kind.DESCRIPTOR.name.startswith(HEAVY) for _ in (1, 2))]
+).flatmap(lambda kind: messages(kind, plausible))
 """Closer to the truth: it gets further inside."""
 ways = st.tuples(st.sampled_from(NODES), st.sampled_from(NODES)).filter(lambda way: way[0] != way[1])
 
