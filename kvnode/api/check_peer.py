@@ -46,7 +46,7 @@ class PeerChecks:
         }
 
     def request(self, request: Any) -> None:
-        """Raises `InvalidRequest` for a request that no correct peer sends. Shards that are not here are left to the handler."""
+        """Raises `InvalidRequest` for a request that no correct peer sends. Of other nodes' shards the handler speaks."""
         check = self._requests.get(type(request))
         if check is not None:
             check(request)

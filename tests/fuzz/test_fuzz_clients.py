@@ -54,8 +54,11 @@ in_transactions = {
     **{f"{name}Request.session": st.just(b"") for name in ("Put", "Get", "Delete", "Range")},
     **{f"{name}Request.request": st.just(kv_pb2.RequestId()) for name in ("Put", "Delete")},
 }
-operations = [st.sampled_from(KV).flatmap(lambda kind: messages(kind, known)) for known in ({}, plausible, plausible)]
-requests = st.one_of(*operations, messages(kv_pb2.TxnRequest, in_transactions))
+requests = st.one_of(
+    st.sampled_from(KV).flatmap(messages),
+    st.sampled_from([*KV, *KV]).flatmap(lambda kind: messages(kind, plausible)),
+    messages(kv_pb2.TxnRequest, in_transactions),
+)
 
 
 @given(sent=st.lists(st.tuples(st.sampled_from(NODES), requests, st.integers(0, 3)), min_size=4, max_size=24))

@@ -1,7 +1,7 @@
 """The log under damage: recovery returns what was written, or all but a torn last frame, or says where it is corrupt.
 
-Which damage nobody can tell from a torn tail follows from `kvnode.storage.frame`, and is stated here as `may_be_torn`; every bit
-of a small log is tried.
+Which damage nobody can tell from a torn tail follows from `kvnode.storage.frame`, and is stated here as `may_be_torn`; every
+bit of a small log is tried.
 """
 
 from __future__ import annotations
@@ -66,7 +66,11 @@ def recovered(files: dict[str, bytes]) -> int | Corrupt:
     log = Log(disk, SEGMENT_SIZE_BYTES)
     try:
         found = list(log.recover())
-    except Corrupt as error:
+    except Corrupt as corrupt:
+        error = corrupt
+    else:
+        error = None
+    if error is not None:
         assert error.metadata["file"].startswith("log-"), error
         assert int(error.metadata["offset"]) >= 0, error
         assert {name: disk.read(name) for name in files} == files, "a corrupt log was changed"
@@ -93,8 +97,8 @@ def last_frame() -> tuple[int, int]:
 
 
 def may_be_torn(bit: int) -> bool:
-    """Whether this flipped bit of the last segment's last frame cannot be told from a write that never finished: the bit was the
-    only one that was set in its sector, which now reads as if it had never been written."""
+    """Whether this flipped bit of the last segment's last frame cannot be told from a write that never finished: it was
+    the only one that was set in its sector, which now reads as if it had never been written."""
     begin, end = last_frame()
     at = bit // 8
     if not begin <= at < end:
