@@ -79,7 +79,7 @@ ways = st.tuples(st.sampled_from(NODES), st.sampled_from(NODES)).filter(lambda w
 
 
 @given(sent=st.lists(st.tuples(ways, likely | likely | requests, st.sampled_from((0.0, 0.01, 1.0))), min_size=4, max_size=24))
-@fuzz(40)
+@fuzz(24)
 def test_peers_requests_that_are_arbitrary_stop_nobody(sent: list[tuple[tuple[str, str], Any, float]]) -> None:
     """Requests from members, with the right envelope and any content, are answered or refused; the cluster stays whole."""
 
@@ -105,7 +105,7 @@ envelopes = messages(
 
 
 @given(sent=st.lists(st.tuples(st.sampled_from(NODES), envelopes, likely), min_size=1, max_size=12))
-@fuzz(25)
+@fuzz(16)
 def test_peers_requests_with_any_envelope_stop_nobody(sent: list[tuple[str, Any, Any]]) -> None:
     """Whoever a request says that it is from and for: strangers are refused, and nobody's place is taken by their word."""
 
@@ -119,8 +119,8 @@ def test_peers_requests_with_any_envelope_stop_nobody(sent: list[tuple[str, Any,
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@fuzz(4)
-def test_requests_to_an_unused_type_are_an_answer_or_refused(seed: int) -> None:
+@fuzz(2)
+def test_cluster_with_nothing_forged_passes_its_own_demands(seed: int) -> None:
     """The plain cluster, with nothing sent, passes its own checks: they demand nothing impossible."""
 
     async def nothing(cluster: Cluster) -> None:
