@@ -9,7 +9,7 @@ MINUTES ?= 2
 SEEDS ?= 50
 SCENARIO ?= all
 # Quick ones first, so that a mistake shows early.
-TESTS := $(wildcard tests/tidy tests/unit tests/scripts tests/sim tests/nemesis tests/integration)
+TESTS := $(wildcard tests/tidy tests/unit tests/scripts tests/fuzz tests/sim tests/nemesis tests/integration)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -68,6 +68,9 @@ unit-lowest: ## Run the unit tests with the lowest versions of every dependency 
 
 scripts: setup ## Run the golden dialogues of the protocols.
 	$(PYTEST) -q tests/scripts
+
+fuzz: setup ## Feed arbitrary and damaged bytes to all that reads from outside, for SECONDS (60) with EXAMPLES (10) times as many.
+	$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS),60) --factor $(or $(EXAMPLES),10)
 
 sim: setup ## Run SEEDS (50) fresh seeds of the deterministic simulator, in SCENARIO (all), on all cores.
 	$(BIN)/python -m tests.sim.run --seeds $(SEEDS) --scenario $(SCENARIO)

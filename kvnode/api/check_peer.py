@@ -46,7 +46,7 @@ class PeerChecks:
         }
 
     def request(self, request: Any) -> None:
-        """Raises `InvalidRequest` for a request that no correct peer sends. Shards that are not here are left to the handler."""
+        """Raises `InvalidRequest` for a request that no correct peer sends. Of other nodes' shards the handler speaks."""
         check = self._requests.get(type(request))
         if check is not None:
             check(request)
@@ -121,13 +121,13 @@ class PeerChecks:
             for position, write in enumerate(batch.writes):
                 self._check_write(f"{path}.writes[{position}]", batch, write)
 
-    def _check_write(
-        self, path: str, batch: replication_pb2.EventualBatch, write: replication_pb2.EventualWrite
-    ) -> None:
+    def _check_write(self, path: str, batch: replication_pb2.EventualBatch, write: replication_pb2.EventualWrite) -> None:
         if (write.node, write.incarnation) != (batch.node, batch.incarnation):
             raise InvalidRequest(f"{path}.node", f"the write is of {write.node[:64]!r}, its batch of {batch.node!r}")
         if not write.sequence or max(write.sequence, write.hlc, write.base) > NUMBER_MAX:
-            raise InvalidRequest(f"{path}.sequence", f"no write has number {write.sequence}, clock {write.hlc}, base {write.base}")
+            raise InvalidRequest(
+                f"{path}.sequence", f"no write has number {write.sequence}, clock {write.hlc}, base {write.base}"
+            )
         with check_txn.inside(path):
             self._check_key(batch.shard, write.key)
             convert.check_value(write.value)
@@ -161,7 +161,9 @@ class PeerChecks:
         with check_txn.inside("part"):
             count = len(part.compare) + len(part.then) + len(part.otherwise)
             if count > limits.TRANSACTION_OPERATIONS_MAX:
-                raise InvalidRequest("then", f"{count} operations, at most {limits.TRANSACTION_OPERATIONS_MAX} make a transaction")
+                raise InvalidRequest(
+                    "then", f"{count} operations, at most {limits.TRANSACTION_OPERATIONS_MAX} make a transaction"
+                )
             for path, key in check_txn.check_operations(part.compare, part.then, part.otherwise):
                 if self._map.shard_of(key) != shard:
                     raise InvalidRequest(path, f"key {key!r} belongs to shard {self._map.shard_of(key)}, not to {shard}")

@@ -212,7 +212,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         if to not in replica.raft.progress or not leader.start_transfer(replica.raft, to, now):
             raise InvalidRequest(
                 "to",
-                f"shard {request.shard} cannot be handed to {to or 'anybody'} now; "
+                f"shard {request.shard} cannot be handed to {to[:64] or 'anybody'} now; "
                 f"its replicas are {', '.join(replica.raft.voters)}",
             )
         node.driver.wake(request.shard)
@@ -251,6 +251,6 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         """The failure detector's record, the latest first."""
         members = self._node.shard_map.members
         if request.node and request.node not in members:
-            raise InvalidRequest("node", f"{request.node!r} is no member; the members are {', '.join(members)}")
+            raise InvalidRequest("node", f"{request.node[:64]!r} is no member; the members are {', '.join(members)}")
         events = [event for event in reversed(self._node.membership.events) if not request.node or event.node == request.node]
         return cluster_pb2.EventsResponse(events=events[: request.limit or 100])

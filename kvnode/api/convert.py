@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvapi.v1 import kv_pb2
+from kvapi.v1 import kv_pb2, two_phase_commit_pb2
 from kvnode import limits
 from kvnode.errors import InvalidRequest
 from kvnode.routing import session
@@ -125,7 +125,7 @@ def check_session(request: Write | kv_pb2.GetRequest | kv_pb2.RangeRequest | kv_
         session.decode(request.session)
 
 
-def check_request_id(request: Write | kv_pb2.TxnRequest, path: str) -> None:
+def check_request_id(request: Write | kv_pb2.TxnRequest | two_phase_commit_pb2.DecideRequest, path: str) -> None:
     """Raises `InvalidRequest` for a request id that names nothing."""
     if not request.HasField("request"):
         return

@@ -28,7 +28,9 @@ def parse_transaction_id(text: str) -> Txn:
     except ValueError:
         txn = Txn(0, b"")
     if str(txn) != text or not txn.id:
-        raise InvalidRequest("transaction_id", f"{text!r} is none: it looks like 117163420942532608.0f3a… (see kvctl txn list)")
+        raise InvalidRequest(
+            "transaction_id", f"{text[:200]!r} is none: it looks like 117163420942532608.0f3a… (see kvctl txn list)"
+        )
     return txn
 
 

@@ -200,7 +200,9 @@ class Participants:
         # (The vote may be in the log of an earlier leader, and not be applied here yet.)
         await self._local.read_barrier(replica, replica.raft.leader, context)
         if replica.machine.transactions.state_of(txn) is State.INIT:
-            raise InvalidRequest("transaction", f"shard {request.shard} has not voted for {txn}: nothing of it can be committed")
+            raise InvalidRequest(
+                "transaction", f"shard {request.shard} has not voted for {txn}: nothing of it can be committed"
+            )
 
     # ---- reading without locks --------------------------------------------------------------------------------------
 

@@ -278,7 +278,7 @@ class Router:
             shard, origin, sequence = parse_operation_id(request.operation_id)
         except ValueError as error:
             raise InvalidRequest(
-                "operation_id", f"{request.operation_id!r} is none: it looks like SHARD.NODE.INCARNATION.SEQUENCE"
+                "operation_id", f"{request.operation_id[:200]!r} is none: it looks like SHARD.NODE.INCARNATION.SEQUENCE"
             ) from error
         if not 0 <= shard < self.map.shards:
             raise InvalidRequest("operation_id", f"there is no shard {shard}, the cluster has {self.map.shards}")

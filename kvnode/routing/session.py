@@ -39,8 +39,21 @@ def _parsed(token: bytes) -> kv_pb2.SessionToken:
 def position(token: kv_pb2.SessionToken, shard: Shard) -> kv_pb2.SessionPosition | None:
     """What the session has seen of the shard: the most of everything that the token says about it."""
     said = [p for p in token.positions if p.shard == shard]
+    return _most(said) if said else None
+
+
+def _by_shard(token: kv_pb2.SessionToken) -> dict[Shard, kv_pb2.SessionPosition]:
+    """What the session has seen of each shard, in one pass: a token may name very many."""
+    said: dict[Shard, list[kv_pb2.SessionPosition]] = {}
+    for one in token.positions:
+        said.setdefault(one.shard, []).append(one)
+    return {shard: _most(positions) for shard, positions in said.items()}
+
+
+def _most(said: list[kv_pb2.SessionPosition]) -> kv_pb2.SessionPosition:
+    shard = said[0].shard
     if len(said) < 2:
-        return said[0] if said else None
+        return said[0]
     merged = kv_pb2.SessionPosition(shard=shard, revision=max(p.revision for p in said), hlc=max(p.hlc for p in said))
     needed: dict[Origin, int] = {}
     for origin in (o for p in said for o in p.origins):
@@ -71,8 +84,9 @@ def advance(token: bytes, replica: Replica, revision: Index, writes: dict[Origin
         return _plain(replica.shard, revision, hlc)
     before = decode(token) if token else kv_pb2.SessionToken()
     merged = kv_pb2.SessionToken()
-    for shard in dict.fromkeys([*(p.shard for p in before.positions), replica.shard]):
-        merged.positions.append(position(before, shard) or kv_pb2.SessionPosition(shard=shard))
+    known = _by_shard(before)
+    known.setdefault(replica.shard, kv_pb2.SessionPosition(shard=replica.shard))
+    merged.positions.extend(known.values())
     seen = next(p for p in merged.positions if p.shard == replica.shard)
     seen.revision, seen.hlc = max(seen.revision, revision), max(seen.hlc, hlc)
     needed = {Origin(o.node, o.incarnation): o.sequence for o in seen.origins}
@@ -91,10 +105,7 @@ def advance(token: bytes, replica: Replica, revision: Index, writes: dict[Origin
 def joined(tokens: Iterable[bytes]) -> bytes:
     """One token that covers all, each shard once."""
     whole = _parsed(b"".join(tokens))
-    merged = kv_pb2.SessionToken()
-    for shard in dict.fromkeys(p.shard for p in whole.positions):
-        merged.positions.append(position(whole, shard) or kv_pb2.SessionPosition(shard=shard))
-    return merged.SerializeToString()
+    return kv_pb2.SessionToken(positions=_by_shard(whole).values()).SerializeToString()
 
 
 def _plain(shard: Shard, revision: Index, hlc: Hlc) -> bytes:

@@ -38,8 +38,8 @@ class Endpoint:
         transactions: Mapping[type, Callable[[Any], Awaitable[Any]]],
         check: Callable[[Any], None],
     ) -> None:
-        """`transactions`: who answers the requests of two-phase commit, by their type. `check` raises `InvalidRequest` for what no
-        correct peer sends."""
+        """`transactions`: who answers the requests of two-phase commit, by their type. `check` refuses what no correct
+        peer sends."""
         self._driver, self._replicas, self._envelopes = driver, replicas, envelopes
         self._heartbeats, self._membership, self._snapshots = heartbeats, membership, snapshots
         self._tracing, self._check = tracing, check

@@ -92,7 +92,9 @@ class Envelopes:
         if sender not in self.members or sender == self.me:
             raise WrongCluster(f"{sender[:64]!r} is no peer of {self.me}: its members are {', '.join(self.members)}")
         if not 0 < len(envelope.from_uid) <= UID_SIZE_MAX:
-            raise InvalidRequest("message.from_uid", f"{sender} names no data directory: it is its name for ever, once it is known")
+            raise InvalidRequest(
+                "message.from_uid", f"{sender} names no data directory: it is its name for ever, once it is known"
+            )
         known = self.peer_uids.get(sender)
         if known is None:
             self.peer_uids[sender] = envelope.from_uid

@@ -1,7 +1,7 @@
 """What a shard's stored rows must look like: damaged ones are `Corrupt`, and a snapshot of such rows replaces nothing.
 
-Owns: the check of a snapshot's rows as they are installed. Rows have no checksums of their own: what is readable and wrong, as a
-flipped bit in a value, is not found here (docs/fuzzing.md says what finds it).
+Owns: the check of a snapshot's rows as they are installed. Rows have no checksums of their own: what is readable and wrong, as
+a flipped bit in a value, is not found here (docs/fuzzing.md says what finds it).
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def readable(what: str) -> Iterator[None]:
         yield
     except (struct.error, DecodeError, IndexError, ValueError, RecursionError) as error:
         raise Corrupt(
-            f"{what} cannot be read: {error}. The other replicas go on without this node. Check the disk; restore the whole data "
-            "directory from a copy made while the node was stopped"
+            f"{what} cannot be read: {error}. The other replicas go on without this node. Check the disk; restore the whole "
+            "data directory from a copy made while the node was stopped"
         ) from error
 
 
@@ -91,8 +91,9 @@ def _is_row(key: bytes, row: bytes, counts: _Counts) -> bool:
         decode_superseded(row)
         return len(rest) == _NUMBER.size
     if space == b"m":
-        counts.meta = row
-        return not rest and sum(1 for _ in origins_of(row)) >= 0
+        META_FIELDS.unpack_from(row)
+        counts.meta, origins = row, list(origins_of(row))
+        return not rest and len(dict.fromkeys(origins)) == len(origins)
     if space == b"n":
         return not rest and len(row) == HORIZON_FIELDS.size
     return _is_message(space, rest, row)

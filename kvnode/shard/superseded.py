@@ -54,4 +54,7 @@ def parse_operation_id(text: str) -> tuple[int, Origin, int]:
     """The reverse. Raises ValueError for anything else."""
     shard, rest = text.split(".", 1)
     node, incarnation, sequence = rest.rsplit(".", 2)
-    return int(shard), Origin(node, int(incarnation)), int(sequence)
+    parsed = int(shard), Origin(node, int(incarnation)), int(sequence)
+    if operation_id(*parsed) != text:
+        raise ValueError(f"{text[:80]!r} is not how it is written")
+    return parsed

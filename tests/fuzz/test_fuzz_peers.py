@@ -37,7 +37,13 @@ terms = st.integers(0, 5).flatmap(lambda n: numbers_64 if n == 0 else small)
 """Mostly what the small cluster has by then."""
 parts = messages(
     two_phase_commit_pb2.TransactionPart,
-    {"consistency": st.just(0), "if_revision": st.just(0), "acks": st.just(0), "RequestId": st.just(kv_pb2.RequestId()), "key": keys},
+    {
+        "consistency": st.just(0),
+        "if_revision": st.just(0),
+        "acks": st.just(0),
+        "RequestId": st.just(kv_pb2.RequestId()),
+        "key": keys,
+    },
 )
 plausible = {
     "Message": st.just(message_pb2.Message()),
@@ -65,13 +71,15 @@ plausible = {
     "anchor": st.integers(0, 1),
 }
 HEAVY = ("Append", "ReplicateEventual", "Prepare", "Decide", "Resolve", "Heartbeat")
-likely = st.sampled_from([*REQUESTS, *(kind for kind in REQUESTS if kind.DESCRIPTOR.name.startswith(HEAVY) for _ in (1, 2))]).flatmap(lambda kind: messages(kind, plausible))
+likely = st.sampled_from(
+    [*REQUESTS, *(kind for kind in REQUESTS if kind.DESCRIPTOR.name.startswith(HEAVY) for _ in (1, 2))]
+).flatmap(lambda kind: messages(kind, plausible))
 """Closer to the truth: it gets further inside."""
 ways = st.tuples(st.sampled_from(NODES), st.sampled_from(NODES)).filter(lambda way: way[0] != way[1])
 
 
 @given(sent=st.lists(st.tuples(ways, likely | likely | requests, st.sampled_from((0.0, 0.01, 1.0))), min_size=4, max_size=24))
-@fuzz(40)
+@fuzz(24)
 def test_peers_requests_that_are_arbitrary_stop_nobody(sent: list[tuple[tuple[str, str], Any, float]]) -> None:
     """Requests from members, with the right envelope and any content, are answered or refused; the cluster stays whole."""
 
@@ -97,7 +105,7 @@ envelopes = messages(
 
 
 @given(sent=st.lists(st.tuples(st.sampled_from(NODES), envelopes, likely), min_size=1, max_size=12))
-@fuzz(25)
+@fuzz(16)
 def test_peers_requests_with_any_envelope_stop_nobody(sent: list[tuple[str, Any, Any]]) -> None:
     """Whoever a request says that it is from and for: strangers are refused, and nobody's place is taken by their word."""
 
@@ -111,8 +119,8 @@ def test_peers_requests_with_any_envelope_stop_nobody(sent: list[tuple[str, Any,
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@fuzz(4)
-def test_requests_to_an_unused_type_are_an_answer_or_refused(seed: int) -> None:
+@fuzz(2)
+def test_cluster_with_nothing_forged_passes_its_own_demands(seed: int) -> None:
     """The plain cluster, with nothing sent, passes its own checks: they demand nothing impossible."""
 
     async def nothing(cluster: Cluster) -> None:

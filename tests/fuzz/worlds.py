@@ -94,7 +94,8 @@ class Cluster:
             response = await handler(request)
         except KvnodeError as error:
             self.outcomes[f"{name}: {type(error).__name__}"] += 1
-            assert len(str(error)) < 4096, f"{name}: an error of {len(str(error))} characters"
+            if len(str(error)) >= 4096:
+                raise ValueError(f"{name}: an error of {len(str(error))} characters") from error
             return
         self.outcomes[f"{name}: answered"] += 1
         if response is not None:

@@ -44,7 +44,7 @@ def why_not_append(r: Raft, append: replication_pb2.ShardAppend) -> str | None:
     """Why no leader sends such entries; None: one may."""
     before, previous = append.previous_term, append.previous_index
     if max(previous + len(append.entries), append.commit) > NUMBER_MAX or before > append.term or (previous and not before):
-        return f"no log has entry {previous} of term {before}, or {append.commit} committed, before an append of term {append.term}"
+        return f"no log has entry {previous} of term {before}, and {append.commit} committed, in term {append.term}"
     for at, entry in enumerate(append.entries, previous + 1):
         term = entry.term
         if not before <= term <= append.term or not term:

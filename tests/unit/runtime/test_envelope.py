@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from kvapi.v1 import election_pb2, failure_detection_pb2, message_pb2, replication_pb2
-from kvnode.errors import WrongCluster
+from kvnode.errors import InvalidRequest, WrongCluster
 from kvnode.runtime.envelope import PROTOCOL_VERSION, Envelopes
 
 MEMBERS = {"a": "h:1", "b": "h:2", "c": "h:3"}
@@ -90,3 +90,12 @@ def test_refused_message_moves_neither_clock_nor_memory() -> None:
     assert (seen, mine.peer_uids) == ([], {})
     mine.check(sealed(sent_at=77))
     assert seen == [77]
+
+
+@pytest.mark.parametrize("uid", ["", "u" * 200])
+def test_member_without_a_data_directory_claims_no_name(uid: str) -> None:
+    """Its first message would be remembered for ever, and refuse the true member from then on."""
+    mine = envelopes()
+    with pytest.raises(InvalidRequest, match="from_uid"):
+        mine.check(sealed(from_uid=uid))
+    assert not mine.peer_uids
