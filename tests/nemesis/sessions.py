@@ -14,7 +14,7 @@ import kvclient
 from kvclient import OperationState
 from tests.sim.history import Outcome
 
-from .eventual import ask_fates
+from .eventual import ask_fate, ask_fates, fates_of
 from .faults import Clock
 from .record import History, Op, Recorder
 from .workload import Client, Failure, Pinned, Workload
@@ -32,6 +32,8 @@ class Sessions(Workload):
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__(recorder)
+        self._written: dict[str, Op] = {}
+        """Client -> its last acknowledged write."""
         self._sessions: dict[str, tuple[int, kvclient.AsyncSession]] = {}
 
     async def step(self, client: Client) -> None:
@@ -41,13 +43,18 @@ class Sessions(Workload):
             self._sessions[client.name] = generation, client.kv.session()
         session = self._sessions[client.name][1]
         key, timeout = f"session/{client.name}/{generation}/{client.rng.randrange(KEYS)}", client.timeout()
-        if client.rng.random() < 0.5:
+        what = client.rng.random()
+        if what < 0.15 and (written := self._written.get(client.name)):
+            await ask_fate(self, client, written)
+            return
+        if what < 0.6:
             op = self.invoke(client.name, "put", key, client.unique(), timeout=timeout)
 
             def put(answer: kvclient.PutResult) -> dict[str, Any]:
                 return {"node": answer.served.node, "more": {"operation_id": answer.operation_id}}
 
-            await self.settle(op, session.put(key, op.value, consistency="eventual", timeout=timeout), put)
+            if await self.settle(op, session.put(key, op.value, consistency="eventual", timeout=timeout), put) is not None:
+                self._written[client.name] = op
             return
         op = self.invoke(client.name, "get", key, timeout=timeout)
 
@@ -77,7 +84,9 @@ class Sessions(Workload):
 def _check_key(key: str, ops: list[Op], *, is_clock_wrong: bool) -> list[Failure]:
     failures = []
     puts = {op.value: op for op in ops if op.op == "put"}
-    fates = {op.value: op for op in ops if op.op == "fate" and op.outcome is Outcome.OK}
+    fates, contradictory = fates_of(ops)
+    for before, after in contradictory:
+        failures.append(Failure("session", key, "a fate is final", f"{before}\n  {after}"))
     floor = ""
     """The value that the session has written or seen last."""
     for op in ops:
