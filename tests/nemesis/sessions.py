@@ -1,8 +1,8 @@
 """Sessions: each reads its own writes and never goes back, from whichever replica, whatever happened in between.
 
 A client writes its own keys eventually, one write after the other, so that the writes of a key are numbered. A read must show
-the last acknowledged or seen one, or a later one. An earlier one is right where last-writer-wins decided so: the missed write
-was superseded, or applied and then replaced before what was read.
+the last acknowledged or seen one, or a later one. An earlier one, or none, is right where the missed write was superseded; an
+earlier one also where the missed write was applied, and then replaced before what was read.
 """
 
 from __future__ import annotations
@@ -113,13 +113,13 @@ def _check_key(key: str, ops: list[Op], *, is_clock_wrong: bool) -> list[Failure
 
 
 def _may_be_missed(read: Op, write: Op, fate: Op | None, *, is_clock_wrong: bool) -> bool:
-    """Whether last-writer-wins explains that the read did not show the write that had this fate."""
-    if not read.found:
-        return False
+    """Whether the write's fate explains that the read did not show it."""
     if fate is None:
         return write.outcome is not Outcome.OK  # seen, but never acknowledged: nobody can be asked for its fate
     if fate.more["state"] in (str(OperationState.SUPERSEDED), str(OperationState.SETTLED)):
         return True
+    if not read.found:
+        return False  # it took effect, and nobody deletes
     if read.more["tentative"]:
         # It may lose yet; only clocks that are too far apart let an earlier write of the session look like the later one.
         return is_clock_wrong

@@ -321,8 +321,9 @@ def session_script(read: str | None, state: OperationState = OperationState.APPL
 
 
 def test_session_honest_history_passes() -> None:
-    """It reads its last write; or an earlier one, where the last is reported superseded."""
+    """It reads its last write; or an earlier one or none, where the last is reported superseded."""
     assert session_script("b").rules() == []
+    assert session_script(None, OperationState.SUPERSEDED).rules() == []
     assert session_script("a", OperationState.SUPERSEDED).rules() == []
 
 
