@@ -6,7 +6,7 @@ Between them strong reads of the same keys, which must never show a write that w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import grpc
@@ -127,7 +127,7 @@ class Eventual(Workload):
 
     # ---- the end --------------------------------------------------------------------------------------------------------
 
-    async def finish(self, client: Client, nodes: Sequence[Pinned]) -> None:
+    async def finish(self, client: Client) -> None:
         """What became of every acknowledged write; then every key, strongly, and as each node shows it."""
         await ask_fates(self, client)
         slots = asyncio.Semaphore(16)
@@ -138,7 +138,7 @@ class Eventual(Workload):
 
             async with slots:
                 await self.retry_finally(once, f"a read of {key}")
-                for node in nodes:
+                for node in self.nodes:
                     await self.retry_finally(lambda node=node: self._look_at(node, key), f"{key} at {node.name}")  # type: ignore[misc]
 
         await asyncio.gather(*map(look, dict.fromkeys(op.key for op in self.recorder.history.of(self.name))))

@@ -7,10 +7,10 @@ earlier one also where the missed write was applied, and then replaced before wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import kvclient
+from kvapi.v1 import kv_pb2
 from kvclient import OperationState
 from tests.sim.history import Outcome
 
@@ -34,14 +34,14 @@ class Sessions(Workload):
         super().__init__(recorder)
         self._written: dict[str, Op] = {}
         """Client -> its last acknowledged write."""
-        self._sessions: dict[str, tuple[int, kvclient.AsyncSession]] = {}
+        self._tokens: dict[str, tuple[int, bytes]] = {}
+        """Client -> generation, and all that its session has seen."""
 
     async def step(self, client: Client) -> None:
         """A write, or a read of what was written. A new generation of keys has a new session."""
         generation = self.rotation.next()
-        if self._sessions.get(client.name, (-1, None))[0] != generation:
-            self._sessions[client.name] = generation, client.kv.session()
-        session = self._sessions[client.name][1]
+        known, token = self._tokens.get(client.name, (-1, b""))
+        session = client.kv.session(token if known == generation else b"")
         key, timeout = f"session/{client.name}/{generation}/{client.rng.randrange(KEYS)}", client.timeout()
         what = client.rng.random()
         if what < 0.15 and (written := self._written.get(client.name)):
@@ -55,7 +55,16 @@ class Sessions(Workload):
 
             if await self.settle(op, session.put(key, op.value, consistency="eventual", timeout=timeout), put) is not None:
                 self._written[client.name] = op
+            self._tokens[client.name] = generation, session.token
             return
+        if client.rng.random() < 0.3:
+            token = await self._get(client, session, key, timeout)
+        else:
+            token = await self._get_at(client, client.rng.choice(self.nodes), session.token, key, timeout)
+        self._tokens[client.name] = generation, token
+
+    async def _get(self, client: Client, session: kvclient.AsyncSession, key: str, timeout: float) -> bytes:
+        """A read at the nearest replica, mostly the one that took the write; returns the token."""
         op = self.invoke(client.name, "get", key, timeout=timeout)
 
         def got(answer: kvclient.GetResult) -> dict[str, Any]:
@@ -66,8 +75,24 @@ class Sessions(Workload):
             return {"found": True, "value": value.text, "revision": value.revision, "node": node, "more": more}
 
         await self.settle(op, session.get_result(key, timeout=timeout), got, reads=True)
+        return session.token
 
-    async def finish(self, client: Client, nodes: Sequence[Pinned]) -> None:
+    async def _get_at(self, client: Client, node: Pinned, token: bytes, key: str, timeout: float) -> bytes:
+        """A read at any node, which may be behind and must not show it; returns the token."""
+        op = self.invoke(client.name, "get", key, timeout=timeout)
+        request = kv_pb2.GetRequest(key=key.encode(), consistency=kv_pb2.CONSISTENCY_SESSION, session=token)
+
+        def got(answer: Any) -> dict[str, Any]:
+            served = {"node": answer.served.node, "note": f"asked at {node.name}"}
+            if not answer.found:
+                return {"found": False, **served}
+            more = {"tentative": answer.tentative}
+            return {"found": True, "value": answer.value.decode(), "revision": answer.revision, "more": more, **served}
+
+        answer = await self.settle(op, node.kv.Get(request, timeout=timeout), got, reads=True)
+        return token if answer is None else answer.served.session
+
+    async def finish(self, client: Client) -> None:
         """What became of every acknowledged write: it decides whether one may have been missed."""
         await ask_fates(self, client)
 
