@@ -9,7 +9,7 @@ took place.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from tests.sim.history import Outcome
 from tests.sim.serializability import Seen, Transaction, check_serializability
 
 from .record import History, Op, Recorder
-from .workload import FINAL_TIMEOUT_S, Client, Failure, Pinned, Rotation, Workload
+from .workload import FINAL_TIMEOUT_S, Client, Failure, Rotation, Workload
 
 ACCOUNTS = 5
 BALANCE = 100
@@ -146,7 +146,7 @@ class Bank(Workload):
         await self.settle(op, txn.run(timeout=timeout), took, reads=True)
         return op
 
-    async def finish(self, client: Client, nodes: Sequence[Pinned]) -> None:
+    async def finish(self, client: Client) -> None:
         """Every bank is audited once more."""
         slots = asyncio.Semaphore(4)
 

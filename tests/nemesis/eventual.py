@@ -6,7 +6,7 @@ Between them strong reads of the same keys, which must never show a write that w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import grpc
@@ -17,13 +17,14 @@ from kvclient import OperationState
 from kvclient.hashing import shard_of
 from tests.sim.history import Kind, Operation, Outcome, check_revision_order
 
-from .record import History, Op
+from .record import History, Op, Recorder
 from .workload import FINAL_TIMEOUT_S, Client, Failure, Pinned, Workload
 
 KEYS = 3
 SETTLED_S_MAX = 30.0
 """After all is healed, until the last acknowledged write has its place."""
 _ENDED = (OperationState.APPLIED, OperationState.SUPERSEDED, OperationState.SETTLED)
+_KNOWN = (str(OperationState.APPLIED), str(OperationState.SUPERSEDED))
 
 
 async def ask_fates(workload: Workload, client: Client) -> None:
@@ -44,16 +45,40 @@ async def ask_fates(workload: Workload, client: Client) -> None:
                     return fate
             await asyncio.sleep(0.1)
 
-    def took(fate: kvclient.OperationResult) -> dict[str, Any]:
-        more = {"state": str(fate.state), "reason": str(fate.reason), "superseded_by": fate.superseded_by}
-        return {"revision": fate.revision or None, "node": fate.served.node, "more": more}
-
     async def one(write: Op) -> None:
         async with slots:
             op = workload.invoke(client.name, "fate", write.key, write.value, final=True, timeout=SETTLED_S_MAX)
-            await workload.settle(op, ask(write.more["operation_id"], loop.time() + SETTLED_S_MAX), took, reads=True)
+            await workload.settle(op, ask(write.more["operation_id"], loop.time() + SETTLED_S_MAX), _told, reads=True)
 
     await asyncio.gather(*map(one, writes))
+
+
+async def ask_fate(workload: Workload, client: Client, write: Op) -> None:
+    """What is known of an acknowledged put now."""
+    timeout = client.timeout()
+    op = workload.invoke(client.name, "fate", write.key, write.value, timeout=timeout)
+    await workload.settle(op, client.kv.operation(write.more["operation_id"], timeout=timeout), _told, reads=True)
+
+
+def _told(fate: kvclient.OperationResult) -> dict[str, Any]:
+    more = {"state": str(fate.state), "reason": str(fate.reason), "superseded_by": fate.superseded_by}
+    return {"revision": fate.revision or None, "node": fate.served.node, "more": more}
+
+
+def fates_of(ops: Iterable[Op]) -> tuple[dict[str, Op], list[tuple[Op, Op]]]:
+    """Value -> the answer that says most about its write; and answers that contradict each other."""
+    fates: dict[str, Op] = {}
+    contradictory = []
+    for op in ops:
+        if op.op != "fate" or op.outcome is not Outcome.OK:
+            continue
+        known = fates.get(op.value)
+        is_lost = op.final and op.more["state"] not in map(str, _ENDED)
+        if known is None or known.more["state"] not in _KNOWN or is_lost:
+            fates[op.value] = op
+        elif op.more["state"] in _KNOWN and (op.more["state"], op.revision) != (known.more["state"], known.revision):
+            contradictory.append((known, op))
+    return fates, contradictory
 
 
 class Eventual(Workload):
@@ -62,11 +87,20 @@ class Eventual(Workload):
     name: ClassVar[str] = "eventual"
     pause_s_mean: ClassVar[float] = 0.05
 
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__(recorder)
+        self._written: dict[str, Op] = {}
+        """Client -> its last acknowledged write."""
+
     async def step(self, client: Client) -> None:
-        """Mostly a write."""
+        """Mostly a write; also reads, and questions what became of a write, which nodes know only for some time."""
         key, timeout = f"eventual/{self.rotation.next()}/{client.rng.randrange(KEYS)}", client.timeout()
-        if client.rng.random() < 0.2:
+        what = client.rng.random()
+        if what < 0.2:
             await self._get(client, key, timeout)
+            return
+        if what < 0.4 and (written := self._written.get(client.name)):
+            await ask_fate(self, client, written)
             return
         acks = client.rng.choice((1, 1, 1, 2))
         op = self.invoke(client.name, "put", key, client.unique(), timeout=timeout, more={"acks": acks})
@@ -74,7 +108,9 @@ class Eventual(Workload):
         def took(answer: kvclient.PutResult) -> dict[str, Any]:
             return {"node": answer.served.node, "more": {"acks": answer.acks, "operation_id": answer.operation_id}}
 
-        await self.settle(op, client.kv.put(key, op.value, consistency="eventual", acks=acks, timeout=timeout), took)
+        call = client.kv.put(key, op.value, consistency="eventual", acks=acks, timeout=timeout)
+        if await self.settle(op, call, took) is not None:
+            self._written[client.name] = op
 
     async def _get(self, client: Client, key: str, timeout: float, *, final: bool = False) -> Op:
         op = self.invoke(client.name, "get", key, timeout=timeout, final=final)
@@ -91,7 +127,7 @@ class Eventual(Workload):
 
     # ---- the end --------------------------------------------------------------------------------------------------------
 
-    async def finish(self, client: Client, nodes: Sequence[Pinned]) -> None:
+    async def finish(self, client: Client) -> None:
         """What became of every acknowledged write; then every key, strongly, and as each node shows it."""
         await ask_fates(self, client)
         slots = asyncio.Semaphore(16)
@@ -102,7 +138,7 @@ class Eventual(Workload):
 
             async with slots:
                 await self.retry_finally(once, f"a read of {key}")
-                for node in nodes:
+                for node in self.nodes:
                     await self.retry_finally(lambda node=node: self._look_at(node, key), f"{key} at {node.name}")  # type: ignore[misc]
 
         await asyncio.gather(*map(look, dict.fromkeys(op.key for op in self.recorder.history.of(self.name))))
@@ -147,13 +183,15 @@ def _as_read(op: Op, shards: int) -> Operation:
 def _check_key(key: str, ops: list[Op]) -> list[Failure]:
     failures = []
     puts = {op.value: op for op in ops if op.op == "put"}
-    fates = {op.value: op for op in ops if op.op == "fate" and op.outcome is Outcome.OK}
+    fates, contradictory = fates_of(ops)
     placed: dict[int, str] = {}
     """Revision -> the write that was applied there."""
 
     def fail(rule: str, *involved: object) -> None:
         failures.append(Failure("eventual", key, rule, "\n  ".join(map(str, involved))))
 
+    for before, after in contradictory:
+        fail("a fate is final", puts[before.value], before, after)
     for value, put in puts.items():
         if put.outcome is not Outcome.OK:
             continue

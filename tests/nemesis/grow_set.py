@@ -7,13 +7,12 @@ nobody knows may turn up, and then stays. Sets with an even number live in one s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from tests.sim.history import Outcome
 
 from .record import History, Op
-from .workload import FINAL_TIMEOUT_S, Client, Failure, Pinned, Workload
+from .workload import FINAL_TIMEOUT_S, Client, Failure, Workload
 
 
 class GrowSet(Workload):
@@ -47,7 +46,7 @@ class GrowSet(Workload):
         await self.settle(op, listed(), took, reads=True)
         return op
 
-    async def finish(self, client: Client, nodes: Sequence[Pinned]) -> None:
+    async def finish(self, client: Client) -> None:
         """Every set of the run is listed once more."""
         slots = asyncio.Semaphore(4)
 

@@ -104,6 +104,8 @@ class _Run:
             stack.callback(self.board.close)
             clients = {one.name: [await self._client(stack, one, n) for n in range(one.clients)] for one in self.workloads}
             nodes = [await self._pinned(stack, name, address) for name, address in self.board.addresses.items()]
+            for one in self.workloads:
+                one.nodes = nodes
             tasks = [asyncio.create_task(one.run(c, over)) for one in self.workloads for c in clients[one.name]]
             tasks += [
                 asyncio.create_task(one.run_pinned(node, random.Random(f"{self.plan.seed}/{one.name} at {node.name}"), over))
@@ -125,7 +127,7 @@ class _Run:
                 await asyncio.gather(*tasks, *helpers, return_exceptions=True)
             await self._agree()
             for one in self.workloads:
-                await one.finish(clients[one.name][0], nodes)
+                await one.finish(clients[one.name][0])
 
     async def _client(self, stack: AsyncExitStack, workload: Workload, number: int) -> Client:
         name = f"{workload.name}-{number}"

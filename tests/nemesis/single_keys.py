@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from kvapi.v1 import kv_pb2
@@ -72,7 +72,7 @@ class _SingleKeys(Workload):
         request = kv_pb2.GetRequest(key=op.key.encode(), consistency=kv_pb2.CONSISTENCY_STRONG)
         await self.settle(op, node.kv.Get(request, timeout=timeout), took, reads=True)
 
-    async def finish(self, client: Client, nodes: Sequence[Pinned]) -> None:
+    async def finish(self, client: Client) -> None:
         """Every key of the run is read once more."""
         keys = dict.fromkeys(op.key for op in self.recorder.history.of(self.name))
         slots = asyncio.Semaphore(16)

@@ -270,6 +270,33 @@ def test_eventual_write_that_is_lost_or_undone_is_found(script: Callable[[], Scr
     assert rule in script().rules()
 
 
+@pytest.mark.parametrize(("state", "revision"), [("SUPERSEDED", 2), ("APPLIED", 7)])
+def test_eventual_fate_that_changes_is_found(state: str, revision: int) -> None:
+    """Once applied or superseded, at one place, for ever."""
+    script = eventual_script()
+    script.op("eventual", "fate", "k", "b", revision=revision, more={"state": state})
+    assert script.rules() == ["a fate is final"]
+
+
+def test_eventual_write_that_is_forgotten_at_the_end_is_found() -> None:
+    """It had been applied, and in the end nobody knows it."""
+    script = Script()
+    script.op("eventual", "put", "k", "a", more={"operation_id": "a"})
+    script.op("eventual", "fate", "k", "a", revision=1, more={"state": "APPLIED"})
+    script.op("eventual", "fate", "k", "a", final=True, more={"state": "UNKNOWN"})
+    assert script.rules() == ["an acknowledged eventual write is applied or superseded"]
+
+
+def test_eventual_fate_that_was_known_earlier_counts_at_the_end() -> None:
+    """The last answer knows only that the write is settled; an earlier one had said that it was superseded."""
+    script = Script()
+    script.op("eventual", "put", "k", "a", more={"operation_id": "a"})
+    script.op("eventual", "fate", "k", "a", revision=1, more={"state": "SUPERSEDED"})
+    script.op("eventual", "get", "k", "a", found=True, revision=1)
+    script.op("eventual", "fate", "k", "a", final=True, more={"state": "SETTLED"})
+    assert script.rules() == ["a superseded write has no effect"]
+
+
 def test_eventual_strong_read_of_a_superseded_write_is_found() -> None:
     """A strong read shows only what took effect."""
     script = eventual_script(OperationState.SUPERSEDED, shown="a", elsewhere="a")
@@ -294,8 +321,9 @@ def session_script(read: str | None, state: OperationState = OperationState.APPL
 
 
 def test_session_honest_history_passes() -> None:
-    """It reads its last write; or an earlier one, where the last is reported superseded."""
+    """It reads its last write; or an earlier one or none, where the last is reported superseded."""
     assert session_script("b").rules() == []
+    assert session_script(None, OperationState.SUPERSEDED).rules() == []
     assert session_script("a", OperationState.SUPERSEDED).rules() == []
 
 

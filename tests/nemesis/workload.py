@@ -108,6 +108,8 @@ class Workload:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.rotation = Rotation()
+        self.nodes: Sequence[Pinned] = ()
+        """Every node by itself; known once the run begins."""
 
     async def step(self, client: Client) -> None:
         """One thing that a client does."""
@@ -117,7 +119,7 @@ class Workload:
         """One strong read at one node."""
         raise NotImplementedError
 
-    async def finish(self, client: Client, nodes: Sequence[Pinned]) -> None:
+    async def finish(self, client: Client) -> None:
         """The last operations, after all was healed: what is there now."""
         raise NotImplementedError
 
