@@ -68,6 +68,8 @@ class SimNode:
         self.store_worker: SimulatedWorker | None = None
         self.lost = False
         """Its disk was lost: its peers refuse it from then on."""
+        self.former: DurableNode | None = None
+        """What was on the disk that was lost."""
         self.stopping = False
         self.failed = False
         """A fatal error was reported; the process is about to end."""
@@ -204,6 +206,9 @@ class SimNode:
     def _end_failed(self, life: int) -> None:
         if self.life == life and self.up:
             self.kill("stopped by a fatal error")
+            if self.world.loop.random(f"after failure {self.name} {life}").random() < 0.5:
+                # (What the kernel could not write it need not have kept: the machine is started anew.)
+                self.disk.crash()
             self.disk.restart()
             self.store.crash()
             self.world.outside(self.world.rng.uniform(0.05, 1.0), self.start)
@@ -230,7 +235,7 @@ class SimNode:
     def lose_disk(self) -> None:
         """A new, empty disk under the old name: a new node, which its peers must not let vote."""
         self.kill("disk lost")
-        self.lost = True
+        self.lost, self.former = True, self.durable
         self.new_disk()
 
     def die_at_sync(self, count: int, power: bool) -> None:
@@ -520,6 +525,7 @@ class World:
             return
         if isinstance(response, election_pb2.RequestVoteResponse):
             model = durable.shard(response.shard)
+            self.promises.check_vote(sim, request, response)
             if response.granted and not response.pre_vote:
                 vote = request.message.from_node
                 if (model.term, model.vote) != (response.term, vote) and model.term <= response.term:
