@@ -7,9 +7,10 @@ a run with them and one without are the same run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from kvnode.protocol.raft.quorum import majority
+from kvapi.v1 import election_pb2
+from kvnode.protocol.raft.quorum import majority, reached_by_majority
 from kvnode.protocol.raft.role import Role
 from kvnode.shard.superseded import parse_operation_id
 from kvnode.storage.records import HardStateRecord, Record
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from kvnode.shard.replica import Replica
 
     from .world import SimNode, World
+
+
+class _Read(NamedTuple):
+    """A strong read: when it came, and the largest index that any replica had applied then."""
+
+    at: Seconds
+    applied: Index
 
 
 class Promises:
@@ -37,18 +45,15 @@ class Promises:
 
     def watch(self, sim: SimNode, replica: Replica) -> None:
         """Looks at this replica's strong reads, and at what it leads."""
-        read, ready, shard, waiting = replica.read, replica.ready, replica.shard, dict[object, Index]()
+        read, ready, shard, waiting = replica.read, replica.ready, replica.shard, dict[object, _Read]()
 
         def read_and_note(token: object, now: Seconds) -> None:
-            waiting[token] = self._applied.get(shard, 0)
+            waiting[token] = _Read(now, self._applied.get(shard, 0))
             read(token, now)
+            self._check_reads(sim, replica, waiting, now)
 
         def ready_and_check(now: Seconds) -> Ready:
-            for released in replica.raft.out_reads:
-                least = waiting.pop(released.token, 0)
-                if released.index is not None and released.index < least:
-                    message = f"{sim.name}, shard {shard}: it may see {released.index}, and {least} was applied before it came"
-                    self._world.violate("a strong read sees what was applied before it", message)
+            self._check_reads(sim, replica, waiting, now)
             due = ready(now)
             self._applied[shard] = max(self._applied.get(shard, 0), replica.applied)
             self._check_leader(sim, replica)
@@ -57,6 +62,34 @@ class Promises:
 
         replica.read = read_and_note  # type: ignore[method-assign]
         replica.ready = ready_and_check  # type: ignore[method-assign]
+
+    # ---- strong reads -----------------------------------------------------------------------------------------------
+
+    def _check_reads(self, sim: SimNode, replica: Replica, waiting: dict[object, _Read], now: Seconds) -> None:
+        """Reads that were released just now: by a majority that was asked after they came, or by a lease (12.3)."""
+        raft, where = replica.raft, f"{sim.name}, shard {replica.shard}, term {replica.raft.term}"
+        for released in raft.out_reads:
+            read = waiting.pop(released.token, None)
+            if read is None or released.index is None:
+                continue
+            if released.index < read.applied:
+                message = f"{where}: it may see {released.index}, and {read.applied} was applied before it came"
+                self._world.violate("a strong read sees what was applied before it", message)
+            if raft.role is not Role.LEADER or not raft.progress:
+                continue
+            asked_at = reached_by_majority([now, *(progress.acked_at for progress in raft.progress.values())])
+            if asked_at >= read.at:
+                continue
+            if not raft.settings.leader_lease:
+                message = f"{where}: it came at {read.at}, a majority answered what was sent at {asked_at}"
+                self._world.violate("a strong read's round starts after it came", message)
+            elif others := self._later_leaders(sim, replica):
+                self._world.violate("who serves reads by a lease leads alone", f"{where}: {others} lead in later terms")
+
+    def _later_leaders(self, sim: SimNode, replica: Replica) -> list[NodeName]:
+        nodes = [other.node for other in self._world.nodes.values() if other is not sim and other.node is not None]
+        others = [node.replicas[replica.shard].raft for node in nodes if replica.shard in node.replicas]
+        return [raft.me for raft in others if raft.role is Role.LEADER and raft.term > replica.raft.term]
 
     # ---- leaders ----------------------------------------------------------------------------------------------------
 
@@ -81,15 +114,26 @@ class Promises:
         raft, voted = replica.raft, []
         for name in raft.voters:
             voter = self._world.nodes[name]
-            model = voter.durable.shard(replica.shard)
-            # (Who has gone on to a later term, or has lost its disk since, may have voted.)
-            if voter.lost or model.term > raft.term or (model.term, model.vote) == (raft.term, sim.name):
+            # (What a node with a new disk says is no vote.)
+            model = (voter.former or voter.durable).shard(replica.shard)
+            # (Who has gone on to a later term may have voted.)
+            if model.term > raft.term or (model.term, model.vote) == (raft.term, sim.name):
                 voted.append(name)
         if len(voted) < majority(len(raft.voters)) or sim.name not in voted:
             self._world.violate(
                 "a leader has a majority's durable votes, its own too",
                 f"{sim.name} leads shard {replica.shard} in term {raft.term} by the votes of {voted}",
             )
+
+    def check_vote(
+        self, sim: SimNode, request: election_pb2.RequestVoteRequest, response: election_pb2.RequestVoteResponse
+    ) -> None:
+        """A vote leaves: the candidate's log is at least as complete as what this disk has of earlier terms (Raft, 5.4.1)."""
+        model = sim.durable.shard(response.shard)
+        mine, theirs = (model.entries.get(model.last), model.last), (request.last_log_term, request.last_log_index)
+        if response.granted and mine[0] is not None and mine[0] < request.term and mine > theirs:
+            message = f"{sim.name}, shard {response.shard}, to {request.message.from_node}: it has {mine}, they have {theirs}"
+            self._world.violate("nobody votes for a log that lacks what it has", message)
 
     def check_records(self, sim: SimNode, records: Sequence[Record]) -> None:
         """The log has written: a vote does not change within its term, and terms do not go back."""

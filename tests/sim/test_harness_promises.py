@@ -29,7 +29,7 @@ class FakeWorld:
     def _node(name: str) -> Any:
         model = DurableShard()
         durable = SimpleNamespace(model=model, shard=lambda shard: model)
-        return SimpleNamespace(name=name, life=1, lost=False, durable=durable, node=None)
+        return SimpleNamespace(name=name, life=1, lost=False, durable=durable, former=None, node=None)
 
     def violate(self, rule: str, message: str) -> None:
         """Notes the rule."""

@@ -1,4 +1,4 @@
-"""Whole nodes through faults: kept seeds, fresh ones, and that a seed decides all. (What must be caught: `test_mutants`.)"""
+"""Whole nodes through faults: kept seeds, fresh ones, and that a seed decides everything."""
 
 from __future__ import annotations
 

@@ -76,6 +76,8 @@ class SimNode:
         """Its disk was lost or damaged: its peers refuse it, or it refuses to start, from then on."""
         self.damage = ""
         """What of its disk was damaged."""
+        self.former: DurableNode | None = None
+        """What was on the disk that was lost."""
         self.stopping = False
         self.failed = False
         """A fatal error was reported; the process is about to end."""
@@ -236,6 +238,9 @@ class SimNode:
     def _end_failed(self, life: int) -> None:
         if self.life == life and self.up:
             self.kill("stopped by a fatal error")
+            if self.world.loop.random(f"after failure {self.name} {life}").random() < 0.5:
+                # (What the kernel could not write it need not have kept: the machine is started anew.)
+                self.disk.crash()
             self.disk.restart()
             self.store.crash()
             self.world.outside(self.world.rng.uniform(0.05, 1.0), self.start)
@@ -262,7 +267,7 @@ class SimNode:
     def lose_disk(self) -> None:
         """A new, empty disk under the old name: a new node, which its peers must not let vote."""
         self.kill("disk lost")
-        self.lost = True
+        self.lost, self.former = True, self.durable
         self.new_disk()
 
     def flip_bits(self, count: int) -> None:
@@ -585,6 +590,7 @@ class World:
             return
         if isinstance(response, election_pb2.RequestVoteResponse):
             model = durable.shard(response.shard)
+            self.promises.check_vote(sim, request, response)
             if response.granted and not response.pre_vote:
                 vote = request.message.from_node
                 if (model.term, model.vote) != (response.term, vote) and model.term <= response.term:

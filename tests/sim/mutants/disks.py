@@ -77,7 +77,7 @@ MUTANTS = (
     Mutant(
         "log-cut-before-flush",
         "The log is cut before the store's transaction that makes it superfluous.",
-        ("crashes", "disks", "mixed"),
+        ("disks", "mixed"),
         (
             Change(
                 FLUSHER,
@@ -91,7 +91,7 @@ MUTANTS = (
     Mutant(
         "log-cut-beyond-flush",
         "The log is cut up to what is applied when the flush has ended, not up to what was flushed.",
-        ("crashes", "mixed", "disks"),
+        ("mixed", "crashes"),
         (
             Change(
                 FLUSHER,
@@ -220,7 +220,7 @@ MUTANTS = (
     Mutant(
         "get-misses-rows-being-flushed",
         "Reads do not look into the memory table that is being flushed: its rows are gone for that moment.",
-        ("disks", "mixed", "calm"),
+        ("disks", "mixed"),
         (
             Change(
                 "kvnode.storage.table",
