@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -309,12 +308,6 @@ class Node:
         return failure_detection_pb2.Progress(
             event_loop=self._ticks, disk=self.driver.batches_written, disk_wait_ms=int(self.driver.disk_wait * 1000)
         )
-
-    @staticmethod
-    def memory_bytes() -> int:
-        """Resident memory of this process."""
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     # ---- running ----------------------------------------------------------------------------------------------------
 

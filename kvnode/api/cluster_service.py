@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -163,7 +164,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
             log_size_bytes=node.log.size_bytes,
             store_size_bytes=node.store.size_bytes,
             free_bytes=node.disk.free_bytes(),
-            memory_bytes=node.memory_bytes(),
+            memory_bytes=_memory_bytes(),
             out_of_space=node.driver.out_of_space,
             transport=node.config.node.transport,
         )
@@ -254,3 +255,9 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
             raise InvalidRequest("node", f"{request.node[:64]!r} is no member; the members are {', '.join(members)}")
         events = [event for event in reversed(self._node.membership.events) if not request.node or event.node == request.node]
         return cluster_pb2.EventsResponse(events=events[: request.limit or 100])
+
+
+def _memory_bytes() -> int:
+    """Resident memory of this process."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

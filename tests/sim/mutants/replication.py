@@ -195,8 +195,8 @@ MUTANTS = (
         (
             Change(
                 SNAPSHOTS,
-                "self._store.replace(shard, LOCAL, staging.finish())",
-                'self._store.replace(shard, b"", staging.finish())',
+                "self._store.replace(shard, LOCAL, rows)",
+                'self._store.replace(shard, b"", rows)',
             ),
         ),
     ),
