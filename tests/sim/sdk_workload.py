@@ -97,6 +97,11 @@ class SdkWorkload:
     async def _demand_progress(self, client: SdkClient, bound: float) -> None:
         """The cluster is well: whatever the SDK has seen, it must find its way. Its client ends with that."""
         started, last = self.world.loop.time(), ""
+        router, nodes = client.kv._router, self.world.config.cluster.members.items()
+        dead = [address for name, address in nodes if self.world.nodes[name].lost]
+        if router.map is None and all(address in dead for address in router.endpoints):
+            await client.kv.close()  # It was told of nobody else.
+            return
         while self.world.loop.time() - started < bound:
             try:
                 await client.write(kv_pb2.PutRequest(key=b"progress " + client.name.encode(), value=b"x"), 5.0)
