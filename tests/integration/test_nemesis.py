@@ -11,7 +11,7 @@ from tests.nemesis.judge import WORKLOADS
 from tests.nemesis.run import Plan, run
 from tests.nemesis.summary import faults, outcomes, summary
 
-SECONDS = 9.0
+SECONDS = 6.0
 KINDS = (Kill.kind, Pause.kind, Restart.kind, IsolateLeader.kind)
 
 
