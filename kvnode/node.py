@@ -275,16 +275,9 @@ class Node:
         push_after = config.transactions.push_after_ms / 1000
         self.two_phase = TwoPhaseCommit(self.router, self.envelopes, self.transport, self.stamp, push_after, ports.rng)
         self.kv = KvService(self.router, self.two_phase.router)
+        parts, handlers = (self.heartbeats, self.membership, self.snapshots), self.two_phase.participants.handlers
         self.endpoint = Endpoint(
-            self.driver,
-            self.replicas,
-            self.envelopes,
-            self.heartbeats,
-            self.membership,
-            self.snapshots,
-            ports.tracing,
-            self.two_phase.participants.handlers,
-            checks.request,
+            self.driver, self.replicas, self.envelopes, *parts, ports.tracing, handlers, check=checks.request
         )
 
     def _save_peer_uids(self) -> None:

@@ -62,7 +62,7 @@ requests = st.one_of(
 
 
 @given(sent=st.lists(st.tuples(st.sampled_from(NODES), requests, st.integers(0, 3)), min_size=4, max_size=24))
-@fuzz(24)
+@fuzz(12)
 def test_clients_requests_that_are_arbitrary_leave_all_replicas_equal(sent: list[tuple[str, Any, int]]) -> None:
     """Every request of `KV`, through any node and after any number of hops: an answer or a documented error."""
 
@@ -78,7 +78,7 @@ admin = st.sampled_from(ADMIN).flatmap(lambda kind: messages(kind, {"shard": sma
 
 
 @given(sent=st.lists(st.tuples(st.sampled_from(NODES), admin | requests), min_size=4, max_size=16))
-@fuzz(10)
+@fuzz(6)
 def test_operators_requests_that_are_arbitrary_stop_nobody(sent: list[tuple[str, Any]]) -> None:
     """Every request of `Cluster`, between clients' requests: an answer or a documented error."""
 

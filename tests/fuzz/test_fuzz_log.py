@@ -166,7 +166,7 @@ def damaged(draw: st.DrawFn) -> dict[str, bytes]:
 
 
 @given(files=damaged())
-@fuzz(400)
+@fuzz(200)
 def test_log_with_several_accidents_recovers_a_prefix_or_is_corrupt(files: dict[str, bytes]) -> None:
     """Whatever happened to its files, a log never returns anything but batches that were written, from the first on."""
     recovered(files)
@@ -202,7 +202,7 @@ def test_log_with_segments_of_another_log_or_place_is_corrupt(names: list[str], 
 
 
 @given(data=st.binary(max_size=600), offset=st.integers(0, 3))
-@fuzz(300)
+@fuzz(200)
 def test_records_of_arbitrary_bytes_are_records_or_corrupt(data: bytes, offset: int) -> None:
     """Bytes are records that encode to the same bytes again, or `Corrupt`; nothing else comes out."""
     for decode in (records.decode, lambda body: records.decode_all(body, min(offset, len(body)), len(body))):

@@ -79,7 +79,7 @@ ways = st.tuples(st.sampled_from(NODES), st.sampled_from(NODES)).filter(lambda w
 
 
 @given(sent=st.lists(st.tuples(ways, likely | likely | requests, st.sampled_from((0.0, 0.01, 1.0))), min_size=4, max_size=24))
-@fuzz(24)
+@fuzz(12)
 def test_peers_requests_that_are_arbitrary_stop_nobody(sent: list[tuple[tuple[str, str], Any, float]]) -> None:
     """Requests from members, with the right envelope and any content, are answered or refused; the cluster stays whole."""
 
@@ -105,7 +105,7 @@ envelopes = messages(
 
 
 @given(sent=st.lists(st.tuples(st.sampled_from(NODES), envelopes, likely), min_size=1, max_size=12))
-@fuzz(16)
+@fuzz(8)
 def test_peers_requests_with_any_envelope_stop_nobody(sent: list[tuple[str, Any, Any]]) -> None:
     """Whoever a request says that it is from and for: strangers are refused, and nobody's place is taken by their word."""
 

@@ -132,7 +132,7 @@ async def snapshot_of(cluster: Cluster, behind: int) -> list[Part]:
 
 
 @given(these=st.lists(damages, min_size=1, max_size=12), behind=st.integers(3, 8))
-@fuzz(10)
+@fuzz(6)
 def test_snapshots_that_are_damaged_leave_the_old_state_whole(these: list[Damage], behind: int) -> None:
     """Streams with one thing wrong, one after the other, are all refused; the rows stay as they were; the true one is taken."""
 

@@ -101,7 +101,7 @@ def test_bytes_that_are_no_token_are_refused(token: bytes) -> None:
 
 def test_tokens_that_name_very_many_shards_are_joined_in_one_pass() -> None:
     """A client's token of 64 KiB must not hold the event loop for seconds."""
-    token = kv_pb2.SessionToken(positions=[{"shard": n, "revision": n} for n in range(9_000)]).SerializeToString()
+    token = kv_pb2.SessionToken(positions=[{"shard": n, "revision": n} for n in range(7_000)]).SerializeToString()
     started = time.process_time()
-    assert len(session.decode(session.joined([token])).positions) == 9_000
+    assert len(session.decode(session.joined([token])).positions) == 7_000
     assert time.process_time() - started < 1.0
