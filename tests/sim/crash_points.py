@@ -29,10 +29,11 @@ from kvnode.runtime.transport import PeerUnreachable
 from kvnode.types import Shard, Txn
 
 from .loop import SimulatedLoop, SimulationError, run
+from .machine import SimNode
 from .network import LinkQuality, Network
 from .places import PowerCut
 from .trace import Trace
-from .world import SimNode, World, log_to
+from .world import World, log_to
 
 SHARDS = 3
 """Of the cluster; each is led by another node."""
@@ -213,7 +214,7 @@ class QuietWorld(World):
 
     def _die(self, death: Death) -> None:
         self.network.set_quality(SILENT if death.power else KILLED)
-        leaders = [self.leading[shard][0] for shard in death.victims if shard in self.leading]
+        leaders = [self.witness.leading[shard][0] for shard in death.victims if shard in self.witness.leading]
         for name in dict.fromkeys(leaders):
             sim = self.nodes[name]
             self.counts["died"] += 1
@@ -226,7 +227,7 @@ class QuietWorld(World):
     @property
     def is_available(self) -> bool:
         """Whether every shard has a leader and a majority."""
-        return len(self.leading) == SHARDS and len(self.live()) >= 2
+        return len(self.witness.leading) == SHARDS and len(self.live()) >= 2
 
 
 # ---- one run ------------------------------------------------------------------------------------------------------------
@@ -255,7 +256,9 @@ class CrashRun:
             sim.start()
         shard_map = make_shard_map(world.config.cluster.members, SHARDS, world.config.cluster.replication_factor)
         preferred = {shard: holders[0] for shard, holders in enumerate(shard_map.replicas)}
-        await self._until(lambda: "" if {s: n for s, (n, _) in world.leading.items()} == preferred else f"{world.leading}")
+        await self._until(
+            lambda: "" if {s: n for s, (n, _) in world.witness.leading.items()} == preferred else f"{world.witness.leading}"
+        )
         request = await self._set_up()
         await self._until(self._unsettled)
         world.events.running = True
@@ -339,7 +342,7 @@ class CrashRun:
 
     def _prepared(self) -> Iterator[tuple[Shard, Txn]]:
         """What leaders have voted for."""
-        for shard, (name, _) in self.world.leading.items():
+        for shard, (name, _) in self.world.witness.leading.items():
             node = self.world.nodes[name].node
             for txn in node.replicas[shard].machine.transactions.prepared if node else ():
                 yield shard, txn
@@ -360,7 +363,7 @@ class CrashRun:
                 states[name] = (replica.applied, replica.machine.state_hash)
             if len(set(states.values())) > 1:
                 return f"shard {shard}: {states}"
-        return "" if self.world.is_available else f"leaders: {self.world.leading}"
+        return "" if self.world.is_available else f"leaders: {self.world.witness.leading}"
 
     # ---- the end ----------------------------------------------------------------------------------------------------
 

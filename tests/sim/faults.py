@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
+from .machine import SimNode
 from .network import LinkQuality
 from .places import PLACES
-from .world import SimNode, World
+from .world import World
 
 PROCESS = ("kill", "power loss", "die within a sync", "die at a place", "pause", "SIGTERM", "power loss of all")
 NETWORK = ("partition", "isolate", "cut one way", "flap", "bad network", "slow link", "bridge")

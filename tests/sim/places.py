@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kvnode.shard.replica import Replica
     from kvnode.types import Entry
 
-    from .world import SimNode
+    from .machine import SimNode
 
 BETWEEN_NODES = (
     "Heartbeat",

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from kvnode.protocol.ready import Ready
     from kvnode.shard.replica import Replica
 
-    from .world import SimNode, World
+    from .machine import SimNode
+    from .world import World
 
 
 class _Read(NamedTuple):

@@ -255,23 +255,23 @@ class Simulation:
             if operation.outcome == "pending":
                 revision = outcome.revision if outcome.state is EventualState.APPLIED and not doubtful else None
                 if revision is None and operation.value is not None:
-                    revision = world.placed_values.get(operation.value)
+                    revision = world.witness.placed_values.get(operation.value)
                 if revision is None and write.operation_id and outcome.state is EventualState.SUPERSEDED and not doubtful:
                     workload.history.fail(operation, "superseded")
                 elif revision is None and operation.value is not None:
                     workload.history.fail(operation, "without a place at the end")
                 else:
                     workload.history.unknown(operation, "eventual", revision=revision)
-            elif operation.value is not None and operation.value in world.placed_values:
+            elif operation.value is not None and operation.value in world.witness.placed_values:
                 found.append(Violation("definite means definite", f"{kind_of(operation)} took effect: {operation.note}"))
         for shard in range(world.config.cluster.shards):
-            applied = [w for _, writes in sorted(world.applied.get(shard, {}).items()) for w in writes]
-            found += check_eventual_contract(outcomes.get(shard, []), applied, horizons=world.horizons.get(shard, ()))
+            applied = [w for _, writes in sorted(world.witness.applied.get(shard, {}).items()) for w in writes]
+            found += check_eventual_contract(outcomes.get(shard, []), applied, horizons=world.witness.horizons.get(shard, ()))
             found += check_acknowledged_applied(
                 (o for o in workload.history.operations if o.shard == shard and o.outcome == "ok"), applied
             )
         found += self._check_sessions()
-        found += world.transaction_promises.check()
+        found += world.witness.transaction_promises.check()
         found += check_revision_order(workload.history.operations)
         if not found:
             # (Keys of transactions are checked with all that happens to them.)
@@ -291,7 +291,7 @@ class Simulation:
         may be on its way yet only where clocks were farther apart than nodes tolerate.
         """
         found = []
-        applied = [write for places in self.world.applied.values() for writes in places.values() for write in writes]
+        applied = [write for places in self.world.witness.applied.values() for writes in places.values() for write in writes]
         clocks = {write.operation_id: write.hlc for write in applied}
         lost = [node.name for node in self.world.nodes.values() if node.lost]
         by_key: dict[bytes, list[Eventual]] = {}

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from kvnode.shard.replica import Replica
     from kvnode.shard.transactions import End, Prepared
 
-    from .world import SimNode, World
+    from .machine import SimNode
+    from .world import World
 
 
 class Footprint:

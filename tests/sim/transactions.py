@@ -157,7 +157,7 @@ class TransactionWorkload:
         ]
         violations += check_serializability(self.transactions.all)
         operations = project(self.transactions.all, lambda key: shard_of(key, self.world.config.cluster.shards))
-        for shard, places in self.world.applied.items():
+        for shard, places in self.world.witness.applied.items():
             applied = [write for writes in places.values() for write in writes]
             violations += check_acknowledged_applied((o for o in operations if o.shard == shard), applied)
         if not violations:

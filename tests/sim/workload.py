@@ -303,13 +303,13 @@ class Workload:
         """What became of an eventual write, as the log says."""
         world, operation = self.world, write.operation
         acknowledged = write.acks > 0
-        if write.operation_id in world.superseded:
-            place, by = world.superseded[write.operation_id]
+        if write.operation_id in world.witness.superseded:
+            place, by = world.witness.superseded[write.operation_id]
             return EventualWrite(write.operation_id, operation.key, acknowledged, EventualState.SUPERSEDED, place, by)
         revision = 0
         if write.operation_id:
             shard = operation.shard
-            for index, applied in world.applied.get(shard, {}).items():
+            for index, applied in world.witness.applied.get(shard, {}).items():
                 if any(a.operation_id == write.operation_id for a in applied):
                     revision = index
         if revision:
