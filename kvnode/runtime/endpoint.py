@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
+import structlog
+
 from kvapi.v1 import election_pb2, failure_detection_pb2, gossip_pb2, replication_pb2
 from kvnode import limits
-from kvnode.errors import NotLeader, Overloaded, StaleShardMap
+from kvnode.errors import InvalidRequest, NotLeader, Overloaded, StaleShardMap
 from kvnode.invariant import InvariantViolated, invariant
 from kvnode.observe.replication_tracing import ReplicationTracing
 from kvnode.runtime.driver import Driver
@@ -20,7 +22,12 @@ from kvnode.runtime.membership import Membership
 from kvnode.runtime.snapshots import Snapshots
 from kvnode.runtime.tokens import Collector
 from kvnode.shard.replica import Replica
-from kvnode.types import Shard
+from kvnode.types import NodeName, Seconds, Shard
+
+logger = structlog.get_logger(__name__)
+
+REFUSAL_LOGGED_EVERY: Seconds = 1.0
+"""Of one peer: whoever sends nonsense sends it again and again."""
 
 
 class Endpoint:
@@ -43,6 +50,7 @@ class Endpoint:
         self._driver, self._replicas, self._envelopes = driver, replicas, envelopes
         self._heartbeats, self._membership, self._snapshots = heartbeats, membership, snapshots
         self._tracing, self._check = tracing, check
+        self._refusal_logged: dict[NodeName, Seconds] = {}
         self._handlers: dict[type, Callable[[Any], Awaitable[Any]]] = {
             failure_detection_pb2.HeartbeatRequest: self._heartbeat,
             failure_detection_pb2.ProbeRequest: membership.on_probe,
@@ -58,7 +66,7 @@ class Endpoint:
     async def handle(self, request: Any) -> Any:
         """Answers one request. Raises `WrongCluster` for a stranger's, and what the request's protocol raises."""
         self._envelopes.check(request.message)
-        self._check(request)
+        self._check_content(request)
         handler: Any = self._handlers.get(type(request))
         invariant(handler is not None, f"no handler for {type(request).__name__}")
         try:
@@ -68,6 +76,19 @@ class Endpoint:
             raise
         return self._envelopes.seal(request.message.from_node, answer)
 
+    def _check_content(self, request: Any) -> None:
+        """Raises `InvalidRequest`, and tells the operator: one of the two nodes is not as it should be."""
+        try:
+            self._check(request)
+        except InvalidRequest as error:
+            sender, now = request.message.from_node, self._driver.loop.time()
+            if now - self._refusal_logged.get(sender, -REFUSAL_LOGGED_EVERY) >= REFUSAL_LOGGED_EVERY:
+                self._refusal_logged[sender] = now
+                logger.error(
+                    "refused what no correct peer sends", sender=sender, kind=type(request).__name__, error=error.message
+                )
+            raise
+
     async def install_snapshot(
         self, requests: AsyncIterator[replication_pb2.InstallSnapshotRequest]
     ) -> replication_pb2.InstallSnapshotResponse:
@@ -76,7 +97,7 @@ class Endpoint:
         sender = ""
         async for request in requests:
             self._envelopes.check(request.message)
-            self._check(request)
+            self._check_content(request)
             sender = request.message.from_node
             answer = await self._snapshots.on_part(request)
             if answer is not None:
