@@ -18,7 +18,7 @@ def _refuse(_: Any) -> None:
 
 
 async def test_endpoint_refused_peer_is_logged_and_not_at_every_message() -> None:
-    """A message that no correct peer sends is refused each time, and told once a second and peer: it is sent again and again."""
+    """A message that no correct peer sends is refused each time, and told once a second: it is sent again and again."""
     clock = SimpleNamespace(now=0.0)
     driver: Any = SimpleNamespace(loop=SimpleNamespace(time=lambda: clock.now))
     parts: Any = SimpleNamespace(check=lambda _: None, on_heartbeat=None, on_probe=None)
