@@ -26,6 +26,10 @@ SDK_SEEDS = ("10", "4", "5", "12", "17")
 """Of the scenario `transactions`, with clients that ask through the SDK."""
 
 
+pytestmark = pytest.mark.timeout(400)
+"""Of processor time they take a few seconds each; of a busy machine more."""
+
+
 def _kept() -> list[tuple[str, str]]:
     lines = (ROOT / "tests" / "seeds" / "seeds.txt").read_text().splitlines()
     words = [line.split() for line in lines if line and not line.startswith("#")]
