@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .world import World
 
 
+ANYBODYS = b"x"
+"""The only value that is written again and again: see `Simulation._demand_progress`."""
+
+
 class Footprint:
     """The keys that a transaction reads, compares or writes in one shard, in any branch."""
 
@@ -51,15 +55,18 @@ class TransactionPromises:
         self._committed: dict[tuple[int, bytes], tuple[tuple[Shard, ...], dict[Shard, None]]] = {}
         """Of the committed ones the participants, and those that have applied it."""
         self._executed: dict[tuple[Shard, bytes, int], Index] = {}
+        self._written: dict[tuple[Shard, bytes, bytes], Index] = {}
 
     def watch(self, sim: SimNode, replica: Replica) -> None:
         """Looks at everything that this replica applies."""
         machine, shard = replica.machine, replica.shard
         write, end_of, record = machine._write, machine._end, machine._record
 
-        def write_and_check(revision: Index, key: bytes, *rest: Any) -> None:
+        def write_and_check(revision: Index, key: bytes, value: bytes | None, *rest: Any) -> None:
             self._check_unlocked(sim, replica, key)
-            write(revision, key, *rest)
+            if value is not None and value != ANYBODYS:
+                self._check_written_once(sim, shard, key, value, machine.applied + 1)
+            write(revision, key, value, *rest)
 
         def end_and_check(
             index: Index, now: int, name: two_phase_commit_pb2.TransactionId, end: End, prepared: Prepared | None
@@ -79,6 +86,13 @@ class TransactionPromises:
         machine._write = write_and_check  # type: ignore[method-assign]
         machine._end = end_and_check  # type: ignore[method-assign]
         machine._record = record_and_check  # type: ignore[method-assign]
+
+    def _check_written_once(self, sim: SimNode, shard: Shard, key: bytes, value: bytes, index: Index) -> None:
+        """Nobody writes the same value twice: what was sent again must not take effect again."""
+        first = self._written.setdefault((shard, key, value), index)
+        if first != index:
+            message = f"{sim.name}, shard {shard}: {key!r} becomes {value[:20]!r} by entry {index}, and did by {first}"
+            self._world.violate("a write takes effect once", message)
 
     def _check_unlocked(self, sim: SimNode, replica: Replica, key: bytes) -> None:
         """From a transaction's vote to its end nothing that it rests on changes (strict two-phase locking)."""

@@ -99,18 +99,6 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "torn-rows-in-one-shard",
-        "A read of several rows does not look again when a row is newer than a vote under way: half of a transaction is seen.",
-        ("transactions", "calm"),
-        (
-            Change(
-                "kvnode.routing.transactions",
-                "            if vote is None or reading.newest < vote:\n",
-                "            if True:\n",
-            ),
-        ),
-    ),
-    Mutant(
         "torn-reads-over-shards",
         "A read over several shards takes its first collection, which is no state of one moment (YugabyteDB, Jepsen 2019, read "
         "skew).",

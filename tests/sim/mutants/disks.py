@@ -50,7 +50,7 @@ MUTANTS = (
     Mutant(
         "recovered-tail-not-synced",
         "What a restart finds in the page cache after a failed sync is believed to be on the disk; then the power fails.",
-        ("mixed",),
+        ("mixed", "damage"),
         (
             Change(
                 LOG,
@@ -77,7 +77,7 @@ MUTANTS = (
     Mutant(
         "log-cut-before-flush",
         "The log is cut before the store's transaction that makes it superfluous.",
-        ("disks", "mixed"),
+        ("disks", "places", "mixed"),
         (
             Change(
                 FLUSHER,
@@ -91,7 +91,7 @@ MUTANTS = (
     Mutant(
         "log-cut-beyond-flush",
         "The log is cut up to what is applied when the flush has ended, not up to what was flushed.",
-        ("mixed", "crashes"),
+        ("mixed", "places", "crashes"),
         (
             Change(
                 FLUSHER,
@@ -150,7 +150,7 @@ MUTANTS = (
         "A damaged record in the middle of the log is cut with all behind it, as if it were a torn tail (Alagappan et al., "
         "FAST "
         "2018).",
-        ("disks", "mixed", "crashes"),
+        ("damage",),
         (
             Change(LOG, "        if damage is not None:\n", "        if False:\n"),
             Change(

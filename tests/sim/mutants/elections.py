@@ -112,18 +112,6 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "late-grant-counted",
-        "A vote that was granted in an earlier term counts in the present one (little-raft issue 44).",
-        ("partitions", "mixed", "crashes"),
-        (
-            Change(
-                CANDIDATE,
-                " or (answer.granted and answer.term != asked):\n",
-                " or (answer.granted and answer.pre_vote and answer.term != asked):\n",
-            ),
-        ),
-    ),
-    Mutant(
         "term-not-persisted",
         "Only votes are written, not terms that come without one (NodeDB issue 161: the hard state is never persisted).",
         ("crashes", "partitions", "mixed"),

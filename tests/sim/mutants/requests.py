@@ -73,7 +73,7 @@ MUTANTS = (
     Mutant(
         "timeout-called-failure",
         "A write whose deadline passed with its entry in the log is called refused.",
-        ("partitions", "crashes", "mixed"),
+        ("transactions", "partitions", "mixed"),
         (
             Change(
                 LOCAL,
