@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
+from .loop import SimulatedWorker
 from .machine import SimNode
 from .network import LinkQuality
 from .places import PLACES
@@ -15,7 +16,7 @@ from .world import World
 
 PROCESS = ("kill", "power loss", "die within a sync", "die at a place", "pause", "SIGTERM", "power loss of all")
 NETWORK = ("partition", "isolate", "cut one way", "flap", "bad network", "slow link", "bridge")
-DISK = ("log hangs", "store hangs", "sync fails", "commit fails", "disk full", "die within a sync")
+DISK = ("log hangs", "store hangs", "disk slow", "write fails", "sync fails", "commit fails", "disk full", "die within a sync")
 CLOCK = ("clock jumps", "clock drifts", "clock strobes")
 LOST = ("disk lost",)
 DAMAGE = ("bits flip",)
@@ -62,6 +63,8 @@ class Faults:
             "bridge": self._bridge,
             "log hangs": self._log_hangs,
             "store hangs": self._store_hangs,
+            "disk slow": self._disk_slow,
+            "write fails": self._write_fails,
             "sync fails": self._sync_fails,
             "commit fails": self._commit_fails,
             "disk full": self._disk_full,
@@ -97,6 +100,8 @@ class Faults:
             node.clock_offset_ms = self.rng.uniform(-0.2, 0.2) * world.config.clock.max_clock_skew_ms
             self._resume(node)
             for worker in (node.log_worker, node.store_worker):
+                if worker is not None:
+                    worker.slow_s_mean = 0.0
                 if worker is not None and worker._hung:
                     node.group.run(worker.recover) if node.group else None
             if node.name in dead or node.lost:
@@ -223,6 +228,21 @@ class Faults:
             # (What the first one does now may be the node's end.)
             if worker is not None and node.life == life and node.group is not None:
                 node.group.run(worker.recover)
+
+    async def _disk_slow(self, node: SimNode) -> None:
+        slow = self.rng.choice((0.01, 0.1, 0.5))
+        for worker in (node.log_worker, node.store_worker):
+            if worker is not None and self.rng.random() < 0.7:
+                worker.slow_s_mean = slow
+                self._later(0.2, 6.0, self._quick_again, worker)
+
+    @staticmethod
+    def _quick_again(worker: SimulatedWorker) -> None:
+        worker.slow_s_mean = 0.0
+
+    async def _write_fails(self, node: SimNode) -> None:
+        if node.up:
+            node.disk.fail_next_write()
 
     async def _sync_fails(self, node: SimNode) -> None:
         if node.up:

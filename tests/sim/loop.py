@@ -172,12 +172,14 @@ class SimulatedWorker:
         self._submitted: deque[tuple[asyncio.Future[Any], Callable[[], Any], float]] = deque()
         self._closed = self._hung = False
         self._due_while_hung = 0
+        self.slow_s_mean = 0.0
+        """How much longer each call takes, as when a disk is slow."""
 
     def submit(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> asyncio.Future[_T]:
         """The future of the function's result; functions run inline, in the order of submission, each at some later time."""
         if self._closed:
             raise RuntimeError("the worker is closed")
-        at, end = self._loop._book(self._workers)
+        at, end = self._loop._book(self._workers, self.slow_s_mean)
         future: asyncio.Future[_T] = self._loop.create_future()
         self._submitted.append((future, partial(function, *args, **kwargs), end))
         self._loop.call_at_true(at, self._run_next)
@@ -350,10 +352,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.call_at_true(at, self._run_in_worker, future, end, func, args)
         return future
 
-    def _book(self, workers: _Workers) -> tuple[float, float]:
+    def _book(self, workers: _Workers, slow_s_mean: float = 0.0) -> tuple[float, float]:
         """When the next call of an executor does its work, and when its answer is back."""
         rng = self._executor_random
-        latency = self._executor_latency_s_min + rng.expovariate(1 / self._executor_latency_s_mean)
+        latency = self._executor_latency_s_min + rng.expovariate(1 / (self._executor_latency_s_mean + slow_s_mean))
         start, end = workers.book(self._now, latency)
         return start + (end - start) * rng.random(), end
 
