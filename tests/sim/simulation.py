@@ -44,6 +44,10 @@ from .workload import Eventual, Workload, kind_of
 from .world import World, log_to
 
 STEPS_MAX = 6_000_000
+TOLD = {
+    kv_pb2.OPERATION_STATE_APPLIED: EventualState.APPLIED,
+    kv_pb2.OPERATION_STATE_SUPERSEDED: EventualState.SUPERSEDED,
+}
 
 
 @dataclass
@@ -271,6 +275,7 @@ class Simulation:
                 (o for o in workload.history.operations if o.shard == shard and o.outcome == "ok"), applied
             )
         found += self._check_sessions()
+        found += self._check_fates()
         found += world.witness.transaction_promises.check()
         found += check_revision_order(workload.history.operations)
         if not found:
@@ -283,6 +288,24 @@ class Simulation:
     def _report(self, found: list[Violation]) -> None:
         for violation in found:
             self.world.violate(violation.rule, violation.message)
+
+    def _check_fates(self) -> list[Violation]:
+        """What was told of an eventual write's fate is what became of it, at the same place in the log."""
+        found = []
+        lost = [node.name for node in self.world.nodes.values() if node.lost]
+        for write, told in self.workload.fates:
+            self.world.counts["fates told"] += 1
+            truth = self.workload.outcome_of(write)
+            expected = TOLD.get(told.state)
+            if write.operation_id.split(".")[1] in lost or told.state == kv_pb2.OPERATION_STATE_PENDING:
+                continue
+            if expected is None:
+                wrong = told.state == kv_pb2.OPERATION_STATE_SETTLED and truth.state is EventualState.UNKNOWN
+            else:
+                wrong = (truth.state, truth.revision) != (expected, told.revision)
+            if wrong:
+                found.append(Violation("a fate that was told is the one", f"{truth}, told {told}"))
+        return found
 
     def _check_sessions(self) -> list[Violation]:
         """Read your writes: what a session's read of its own key was served from includes its last acknowledged write.

@@ -78,6 +78,8 @@ class Workload:
         self.history = History(world.loop.time, lambda key: shard_of(key, world.config.cluster.shards))
         self.eventual: list[Eventual] = []
         self.session_reads: list[SessionRead] = []
+        self.fates: list[tuple[Eventual, kv_pb2.OperationResponse]] = []
+        """What was told of eventual writes' fates while they were under way."""
         self.running = True
         self.finished = 0
         self.clients = clients
@@ -207,6 +209,9 @@ class Workload:
     async def _mixed(self, client: Client, timeout: float) -> None:
         rng = client.rng
         key = rng.choice(self.mixed_keys)
+        if rng.random() < 0.15:
+            await self._ask_fate(client, timeout)
+            return
         if rng.random() < 0.3:
             level = rng.choice((EVENTUAL, BOUNDED))
             request = kv_pb2.GetRequest(key=key, consistency=level)
@@ -220,6 +225,17 @@ class Workload:
                 self.world.violate("a bounded read shows nothing tentative", str(response))
             return
         await self.put_eventually(client, key, None if rng.random() < 0.15 else self.value(rng), timeout, b"")
+
+    async def _ask_fate(self, client: Client, timeout: float) -> None:
+        """What became of one of the last eventual writes, whoever made it."""
+        known = [write for write in self.eventual[-50:] if write.operation_id]
+        if known:
+            write = client.rng.choice(known)
+            try:
+                response = await Client.ask(client, kv_pb2.OperationRequest(operation_id=write.operation_id), timeout)
+            except KvnodeError:
+                return
+            self.fates.append((write, response))
 
     async def put_eventually(
         self, client: Client, key: bytes, value: bytes | None, timeout: float, token: bytes
