@@ -55,13 +55,20 @@ class DurableNode:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self._shards: dict[Shard, DurableShard] = {}
+        self._in_flight: Sequence[Record] = ()
+        """What is being written: after a crash it may be there or not."""
 
     def shard(self, shard: Shard) -> DurableShard:
         """The shard's model."""
         return self._shards.setdefault(shard, DurableShard())
 
+    def on_write(self, records: Sequence[Record]) -> None:
+        """`Log.write` begins."""
+        self._in_flight = records
+
     def on_written(self, records: Sequence[Record]) -> None:
         """`Log.write` has returned."""
+        self._in_flight = ()
         for record in records:
             if type(record) is EntryRecord:
                 if record.kind:
@@ -100,7 +107,7 @@ class DurableNode:
             missing.append(f"term {model.term} with a vote for {model.vote!r} became term {raft.term}, vote {raft.vote!r}")
         if machine.applied < self.flushed(replica.shard):
             missing.append(f"applied is {machine.applied}, the store holds {self.flushed(replica.shard)}")
-        for index in range(machine.applied + 1, model.last + 1):
+        for index in range(machine.applied + 1, min(model.last + 1, self._replaced_from(replica))):
             wanted = model.entries.get(index)
             if wanted is not None and raft.log.term(index) != wanted:
                 missing.append(f"entry {index} of term {wanted} became term {raft.log.term(index)}")
@@ -112,6 +119,12 @@ class DurableNode:
                     missing.append(f"eventual write {origin} {sequence} is lost (its watermark is {placed})")
         self._follow(replica)
         return missing
+
+    def _replaced_from(self, replica: Replica) -> Index:
+        """Where the write that was under way when the node died has replaced entries; behind all, if it is not there."""
+        new = [r for r in self._in_flight if type(r) is EntryRecord and r.shard == replica.shard and r.kind]
+        arrived = all(replica.raft.log.term(r.index) == r.term for r in new)
+        return new[0].index if new and arrived else replica.raft.log.last_index + self.shard(replica.shard).last + 1
 
     def _follow(self, replica: Replica) -> None:
         model, raft = DurableShard(), replica.raft

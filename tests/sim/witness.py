@@ -52,6 +52,7 @@ class Witness:
         write = node.log.write
 
         def write_and_note(records: Any) -> None:
+            sim.durable.on_write(records)
             write(records)
             self.promises.check_records(sim, records)
             sim.durable.on_written(records)
