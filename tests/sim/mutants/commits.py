@@ -53,13 +53,15 @@ MUTANTS = (
         "commit-forgotten-at-once",
         "The anchor forgets a commit before all participants have applied it; who asks later is told of an abort (CockroachDB "
         "issue 104309: a record that was collected is taken for an abort).",
-        ("transactions",),
+        ("places", "transactions"),
         (
             Change(
                 TRANSACTIONS,
                 "            end = End(True, command.succeeded, now, others)\n",
                 "            end = End(True, command.succeeded, now)\n",
             ),
+            # (What is remembered of ended transactions is made little, so that it is soon forgotten.)
+            Change("kvnode.limits", "TRANSACTIONS_ENDED_PER_SHARD_MAX = 16_384\n", "TRANSACTIONS_ENDED_PER_SHARD_MAX = 2\n"),
         ),
     ),
     Mutant(
@@ -206,13 +208,15 @@ MUTANTS = (
         "How a transaction ended is forgotten, for there are too many, and with it that it had begun: a vote that comes late "
         "locks "
         "for ever, or commits.",
-        ("transactions",),
+        ("transactions", "places"),
         (
             Change(
                 TRANSACTIONS,
                 "            self.horizon = max(self.horizon, forgotten.start)\n",
                 "",
             ),
+            # (As above.)
+            Change("kvnode.limits", "TRANSACTIONS_ENDED_PER_SHARD_MAX = 16_384\n", "TRANSACTIONS_ENDED_PER_SHARD_MAX = 2\n"),
         ),
     ),
     Mutant(

@@ -89,14 +89,14 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "log-cut-beyond-flush",
-        "The log is cut up to what is applied when the flush has ended, not up to what was flushed.",
+        "log-cut-to-its-end",
+        "The log is cut up to its last entry, not up to what was flushed: what is durable and not applied yet is gone.",
         ("mixed", "places", "crashes"),
         (
             Change(
                 FLUSHER,
                 "            cut = await self._log_worker.submit(self._log.cut, flushed, segment)\n",
-                "            flushed = {shard: replica.applied for shard, replica in self._replicas.items()}\n"
+                "            flushed = {shard: replica.raft.log.last_index for shard, replica in self._replicas.items()}\n"
                 "            cut = await self._log_worker.submit(self._log.cut, flushed, self._log.active_segment)\n",
             ),
         ),
