@@ -69,13 +69,14 @@ unit-lowest: ## Run the unit tests with the lowest versions of every dependency 
 scripts: setup ## Run the golden dialogues of the protocols.
 	$(PYTEST) -q tests/scripts
 
-fuzz: setup ## Feed arbitrary and damaged bytes to all that reads from outside, for SECONDS (60) with EXAMPLES (10) times as many.
+fuzz: setup ## Feed arbitrary and damaged bytes to all that reads from outside, EXAMPLES (10) times as often, for a round or SECONDS (60).
 	$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS),60) --factor $(or $(EXAMPLES),10)
 
 sim: setup ## Run SEEDS (50) fresh seeds of the deterministic simulator, in SCENARIO (all), on all cores.
 	$(BIN)/python -m tests.sim.run --seeds $(SEEDS) --scenario $(SCENARIO)
 
 sim-replay: setup ## Run a SEED of a SCENARIO again; WITHOUT="kill,pause" leaves faults out, TRACE=file keeps the whole trace.
+	@test -n "$(SEED)" || { echo "Which one? make sim-replay SCENARIO=crashes SEED=1f2e3d.42, as a failure prints it." >&2; exit 1; }
 	$(BIN)/python -m tests.sim.run --scenario $(SCENARIO) --seed $(SEED) --without "$(WITHOUT)" $(if $(TRACE),--trace $(TRACE))
 
 sim-soak: setup ## Run as many fresh seeds as MINUTES (2) permit; failures do not end it.
@@ -84,8 +85,8 @@ sim-soak: setup ## Run as many fresh seeds as MINUTES (2) permit; failures do no
 nemesis: setup ## Break real nodes for MINUTES (2) under load, and judge what clients saw; SEED=... repeats a run's choices.
 	$(BIN)/python -m tests.nemesis.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-mutants: setup ## Put a hundred known bugs into the product, one at a time: the simulator must find 95 % of them.
-	$(BIN)/python -m tests.sim.mutants
+mutants: setup ## Put a hundred known bugs into the product, or ONLY one, one at a time: the simulator must find 95 % of them.
+	$(BIN)/python -m tests.sim.mutants $(if $(ONLY),--only $(ONLY))
 
 integration: setup ## Run the tests with real processes and real disks.
 	$(PYTEST) -q tests/integration

@@ -282,7 +282,7 @@ def heal(
         for name, fault in rows:
             print(f"healed  {name}  {fault.id}  {fault_text(fault)}")
         if not rows:
-            print("there was nothing to heal")
+            print("there was nothing to heal" + (" where somebody answered" if nodes.silent else ""))
         for name, why in not_asked(nodes, without).items():
             remark(f"{name}: {why}")
 

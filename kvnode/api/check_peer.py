@@ -73,16 +73,19 @@ class PeerChecks:
         sender = request.message.from_node
         for number, lead in enumerate(request.leads):
             replica = self._replicas.get(lead.shard)
-            if replica is not None:
-                _refuse(f"leads[{number}].term", door.why_not_leader(replica.raft, sender, lead.term))
+            if replica is not None and (why := door.why_not_leader(replica.raft, sender, lead.term)):
+                raise InvalidRequest(f"leads[{number}].term", why)
 
     def _append(self, request: replication_pb2.AppendRequest) -> None:
         sender = request.message.from_node
         for number, append in enumerate(request.appends):
             replica = self._replicas.get(append.shard)
-            if replica is not None:
-                _refuse(f"appends[{number}].term", door.why_not_leader(replica.raft, sender, append.term))
-                _refuse(f"appends[{number}].entries", door.why_not_append(replica.raft, append))
+            if replica is None:
+                continue
+            if why := door.why_not_leader(replica.raft, sender, append.term):
+                raise InvalidRequest(f"appends[{number}].term", why)
+            if why := door.why_not_append(replica.raft, append):
+                raise InvalidRequest(f"appends[{number}].entries", why)
 
     def _snapshot(self, request: replication_pb2.InstallSnapshotRequest) -> None:
         replica = self._replicas.get(request.shard)
@@ -95,12 +98,17 @@ class PeerChecks:
 
     def _acks(self, answer: failure_detection_pb2.HeartbeatResponse) -> None:
         for number, ack in enumerate(answer.acks):
-            self._check_term(f"acks[{number}].term", ack.shard, ack.term)
+            replica = self._replicas.get(ack.shard)
+            if replica is not None and (why := door.why_not_term(replica.raft, ack.term)):
+                raise InvalidRequest(f"acks[{number}].term", why)
 
     def _appended(self, answer: replication_pb2.AppendResponse) -> None:
         for number, result in enumerate(answer.results):
-            self._check_held_here(f"results[{number}]", result.shard)
-            self._check_term(f"results[{number}].term", result.shard, result.term)
+            replica = self._replicas.get(result.shard)
+            if replica is None:
+                raise self._not_asked(f"results[{number}]", result.shard)
+            if why := door.why_not_term(replica.raft, result.term):
+                raise InvalidRequest(f"results[{number}].term", why)
             if result.index > NUMBER_MAX:
                 raise InvalidRequest(f"results[{number}].index", f"no log has an entry {result.index}")
 
@@ -134,11 +142,11 @@ class PeerChecks:
 
     def _held(self, answer: replication_pb2.ReplicateEventualResponse) -> None:
         for number, held in enumerate(answer.held):
-            self._check_held_here(f"held[{number}]", held.shard)
+            if held.shard not in self._replicas:
+                raise self._not_asked(f"held[{number}]", held.shard)
 
-    def _check_held_here(self, path: str, shard: Shard) -> None:
-        if shard not in self._replicas:
-            raise InvalidRequest(f"{path}.shard", f"{self._me} did not ask for shard {shard}, which it does not hold")
+    def _not_asked(self, path: str, shard: Shard) -> InvalidRequest:
+        return InvalidRequest(f"{path}.shard", f"{self._me} did not ask for shard {shard}, which it does not hold")
 
     def _check_key(self, shard: Shard, key: bytes) -> None:
         convert.check_key(key)

@@ -144,6 +144,13 @@ def _on_node_record(found: Recovered, record: NodeRecord) -> None:
     elif record.kind == CLOCK_RECORD:
         found.clock_bound = max(found.clock_bound, int(record.data))
     elif record.kind == PEERS_RECORD:
-        found.peer_uids = json.loads(record.data)
+        found.peer_uids = _peer_uids(record.data)
     elif record.kind == EVENT_RECORD:
         found.events.append(cluster_pb2.NodeEvent.FromString(record.data))
+
+
+def _peer_uids(data: bytes) -> dict[str, str]:
+    uids = json.loads(data)
+    if not isinstance(uids, dict) or not all(isinstance(uid, str) for uid in uids.values()):
+        raise Corrupt(f"the record of the peers' data directories holds {data[:40]!r}, not their ids by node")
+    return uids

@@ -31,7 +31,5 @@ def minimise(failed: Result, command: Callable[[Result], str]) -> str:
     if smallest is failed:
         return f"smaller: {failed.scenario} {failed.seed} needs all of it to break {rule!r}"
     needed = [kind for kind in candidates if kind not in smallest.without]
-    return (
-        f"smaller: {failed.scenario} {failed.seed} breaks {rule!r} also with no other faults than "
-        f"{', '.join(needed) or 'none'}\nreplay: {command(smallest)}"
-    )
+    left = f"no other faults than {', '.join(needed)}" if needed else "none of the scenario's faults"
+    return f"smaller: {failed.scenario} {failed.seed} breaks {rule!r} also with {left}\nreplay: {command(smallest)}"

@@ -26,11 +26,14 @@ from .history import Violation
 from .minimise import minimise
 from .places import PLACES, table
 from .simulation import Result, simulate
+from .trace import window
 
 ROOT = Path(__file__).parents[2]
 RECHECKED_OF = 20
 """One run of so many is run twice."""
 PROGRESS_S = 10.0
+NEVER_SHOWN_MAX = 20
+"""Names of places that nobody came to, in the summary."""
 
 
 @dataclass
@@ -78,6 +81,7 @@ class Total:
     def summary(self) -> str:
         """In some lines."""
         never = [name for name in PLACES if not self.places[name]]
+        some = f", and {len(never) - NEVER_SHOWN_MAX} more (--places shows all)" if len(never) > NEVER_SHOWN_MAX else ""
         unlisted = sorted(set(self.places) - set(PLACES))
         lines = [
             self.progress(),
@@ -85,7 +89,7 @@ class Total:
             f"operations: {_show(self.operations)}",
             f"faults: {_show(self.faults)}",
             f"events: {_show(self.counts)}",
-            f"places never reached: {', '.join(never) or 'none'}",
+            f"places never reached: {', '.join(never[:NEVER_SHOWN_MAX]) or 'none'}{some}",
         ]
         return "\n".join([*lines, f"places without a name in the list: {', '.join(unlisted)}"] if unlisted else lines)
 
@@ -133,7 +137,8 @@ def report(result: Result, tail: int) -> str:
     """A failure, for people."""
     lines = [f"FAILED: {result.scenario} {result.seed}"]
     lines += [f"  {str(violation)[:2500]}" for violation in result.violations[:5]]
-    lines += result.tail.splitlines()[-tail:] if tail else []
+    head, *events = result.tail.splitlines() or [""]
+    lines += [head, *events[window(events, tail)]] if tail and events else []
     return "\n".join([*lines, f"replay: {command(result)}"])
 
 
@@ -182,7 +187,7 @@ def _replay(arguments: argparse.Namespace) -> int:
             result = simulate(arguments.seed, scenario, sink=sink, without=without)
     else:
         result = simulate(arguments.seed, scenario, tail=arguments.tail, without=without)
-    print(f"trace hash {result.trace_hash}")
+    print(f"{scenario} {arguments.seed}: trace hash {result.trace_hash}")
     if not result.ok:
         print(report(result, arguments.tail))
     total = Total(replayed_s=result.real_s)
@@ -200,10 +205,10 @@ def main() -> int:
     parser.add_argument("--scenario", choices=[*SCENARIOS, "all"], default="all")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
-    parser.add_argument("--tail", type=int, default=60, help="lines of the trace that are shown of a failure")
+    parser.add_argument("--tail", type=int, default=60, help="lines of a failure's trace that are shown (default: 60)")
     parser.add_argument("--places", action="store_true", help="print how often each named place was reached")
     parser.add_argument("--seed", help="run this one again")
-    parser.add_argument("--without", default="", help="kinds of faults (or: transactions) to leave out, with --seed")
+    parser.add_argument("--without", default="", help="kinds of faults (or: transactions, sdk) to leave out, with --seed")
     parser.add_argument("--trace", help="a file for the whole trace, with --seed")
     arguments = parser.parse_args()
     if arguments.seed is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .loop import Deadlock, SimulatedLoop, SimulationError, StepLimit, TimeLimit, UnhandledErrors, run
-from .trace import Trace
+from .trace import VIOLATION, Trace
 
 
 def busy_run(seed: int, fuzz: bool = False) -> tuple[str, float, int]:
@@ -256,3 +256,13 @@ def test_trace_tail_shows_lanes_and_hash_covers_all() -> None:
     assert "+250.000" in tail
     assert trace.events() == other.events()
     assert trace.hash() != other.hash()
+
+
+def test_trace_tail_of_a_broken_promise_ends_soon_after_it() -> None:
+    """What led to a violation is shown, however long the run went on."""
+    trace = Trace(lambda: 0.0)
+    for number in range(40):
+        trace.event("n1", f"{VIOLATION}of a promise" if number == 20 else f"event {number}.")
+    tail = trace.tail(12)
+    assert "VIOLATION" in tail
+    assert [number for number in range(40) if f"event {number}." in tail] == [*range(11, 20), 21, 22]

@@ -43,6 +43,15 @@ def test_run_report_has_the_command_that_replays_it() -> None:
     assert shown.endswith("make sim-replay SCENARIO=mixed SEED=17 WITHOUT='kill,pause'")
 
 
+def test_run_report_shows_what_led_to_the_violation() -> None:
+    """Not only what came last."""
+    failed = _result("17", "linearizability")
+    lines = [f"{number}." if number != 100 else "- VIOLATION linearizability" for number in range(200)]
+    failed.tail = "\n".join(["time  event", *lines])
+    shown = run.report(failed, tail=12).splitlines()
+    assert shown[2:-1] == ["time  event", *lines[91:103]]
+
+
 def test_run_summary_counts_seeds_failures_and_places_never_reached() -> None:
     """What was run is told with what was not."""
     total = run.Total()

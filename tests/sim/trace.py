@@ -10,12 +10,14 @@ Texts must not hold what differs between two runs of one seed: addresses of obje
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple, TextIO
 
 KEPT = 20_000
 """Events kept for printing."""
+VIOLATION = "VIOLATION "
+"""How an event begins that tells of a broken promise."""
 
 
 class TraceEvent(NamedTuple):
@@ -54,12 +56,14 @@ class Trace:
         return list(self._events)
 
     def tail(self, count: int = 50, *, nodes: Iterable[str] | None = None) -> str:
-        """The last events for a terminal: time, time since the line above, a lane for each node, and what happened.
+        """Events for a terminal: time, time since the line above, a lane for each node, and what happened.
 
-        `nodes`: only these (and the world's own events). Events of the same instant show their time once.
+        The last ones; where a promise was broken, those up to then and a few more: a run goes on for a while. `nodes`: only
+        these (and the world's own events). Events of the same instant show their time once.
         """
         wanted = None if nodes is None else ["", *nodes]
-        events = [event for event in self._events if wanted is None or event.node in wanted][-max(count, 0) :]
+        events = [event for event in self._events if wanted is None or event.node in wanted]
+        events = events[window([event.text for event in events], count)]
         if not events:
             return "(no events)"
         lanes = sorted({event.node for event in events if event.node})
@@ -83,3 +87,10 @@ class Trace:
             lines += [" " * len(head) + line for line in more]
         hidden = self.count - len(events)
         return "\n".join([*lines, f"({len(events)} of {self.count} events, {hidden} not shown; hash {self.hash()})"])
+
+
+def window(texts: Sequence[str], count: int) -> slice:
+    """Which of the events to show: up to the first violation and a few more, or else the last ones."""
+    broken = next((at for at, text in enumerate(texts) if VIOLATION in text), len(texts))
+    end = min(len(texts), broken + 1 + count // 6)
+    return slice(max(0, end - max(count, 0)), end)

@@ -25,7 +25,7 @@ from .loop import SimulatedLoop, current_group
 from .machine import SimNode
 from .network import Network
 from .places import Places, PowerCut
-from .trace import Trace
+from .trace import VIOLATION, Trace
 from .witness import Witness
 
 KIB = 1024
@@ -110,7 +110,7 @@ class World:
             return
         violation = Violation(rule, f"at {self.loop.now:.6f} s: {message}")
         self.violations.append(violation)
-        self.note("", f"VIOLATION {violation}")
+        self.note("", f"{VIOLATION}{violation}")
         if self._asleep is not None and not self._asleep.done():
             self._asleep.set_result(None)
         if error is not None and error.__traceback__ is not None:

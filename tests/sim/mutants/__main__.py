@@ -36,7 +36,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
     parser.add_argument("--fresh", action="store_true", help="do not begin with the seeds that caught them last")
     arguments = parser.parse_args()
-    mutants = [find(name) for name in arguments.only] if arguments.only else MUTANTS
+    try:
+        mutants = [find(name) for name in arguments.only] if arguments.only else MUTANTS
+    except KeyError as error:
+        parser.error(error.args[0])
     known = kept.load()
     hunt = Hunt(mutants, {} if arguments.fresh else known, seeds=arguments.seeds, first=arguments.first)
     try:

@@ -11,7 +11,7 @@ import pytest
 import kvclient
 from kvclient.hashing import shard_of
 from kvctl import demo_transfers
-from kvctl.demo_transfers import SUCCESS, TELLERS, TOTAL, Transfers
+from kvctl.demo_transfers import SUCCESS, TELLERS, TOTAL, Transfer, Transfers
 from tests.unit.kvclient.fake_cluster import OUTCOME_UNKNOWN, FakeCluster, Fault, Refusal
 
 
@@ -61,6 +61,26 @@ def test_transfers_between_two_shards_keep_the_sum() -> None:
     )
     assert transfers.audits
     assert (transfers.wrong_sums, reports(transfers), balanced) == ([], {SUCCESS}, True)
+
+
+def test_volley_that_waited_too_long_waits_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows a volley finds transfers under way, also where all had ended before the wait was over."""
+
+    async def scenario() -> None:
+        async with FakeCluster() as cluster, kvclient.connect(cluster.uri) as client:
+            transfers = Transfers(client)
+            await transfers.open()
+            transfers.book += [Transfer(0.0, 0.3, SUCCESS)] * TELLERS  # Far slower than what comes: a third of it is too long.
+            running = asyncio.create_task(transfers.run())
+            await transfers.volley()
+            called = len(transfers.book)
+            transfers.stop()
+            await running
+            assert called == 2 * TELLERS, "the first volley was over"
+            assert len(transfers.book) > called, "the second was under way"
+
+    monkeypatch.setattr(demo_transfers, "TELLER_PAUSE_S", 0.2)
+    asyncio.run(scenario())
 
 
 def test_transfer_whose_answer_is_lost_reports_success_and_happens_once() -> None:

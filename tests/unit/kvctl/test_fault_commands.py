@@ -136,7 +136,7 @@ def test_refusal_of_a_node_is_shown_with_its_words(run: Run, cluster: FaultyClus
 
 
 def test_list_shows_all_nodes_and_heal_ends_what_is_named(run: Run, cluster: FaultyCluster) -> None:
-    """All, those of a node, or one."""
+    """All, those of a node, or one; of a node that does not answer nothing is claimed."""
     run("fault", "disk", "n1", "--full")
     run("fault", "disk", "n1", "--delay", "5")
     run("fault", "clock", "n2", "--offset", "7")
@@ -148,6 +148,8 @@ def test_list_shows_all_nodes_and_heal_ends_what_is_named(run: Run, cluster: Fau
     assert list(cluster.injected) == ["n2"]
     assert run("fault", "heal", "-o", "json").json["healed"][0]["node"] == "n2"
     assert run("fault", "heal").out == "there was nothing to heal\n"
+    cluster.stop("n3")
+    assert run("fault", "heal").out == "there was nothing to heal where somebody answered\n"
 
 
 def test_cluster_without_fault_injection_says_how_to_enable_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

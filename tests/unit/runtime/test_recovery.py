@@ -101,6 +101,13 @@ def test_records_replayed_are_sorted_by_what_they_are_about() -> None:
     assert found.shard(9).entries == []
 
 
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"5", b'{"n2": 5}', b"[" * 3000])
+def test_record_of_peers_that_is_none_is_corrupt(data: bytes) -> None:
+    """It is found at the start, not when the first peer writes."""
+    with pytest.raises(Corrupt):
+        replay([NodeRecord(PEERS_RECORD, data)])
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"cluster_id": "c"}', b'{"nonsense": 1}'])
 def test_identity_that_cannot_be_read_is_corrupt(data: bytes) -> None:
     """A node must not start as somebody new over old data."""
