@@ -56,6 +56,8 @@ class TransactionPromises:
         """Of the committed ones the participants, and those that have applied it."""
         self._executed: dict[tuple[Shard, bytes, int], Index] = {}
         self._written: dict[tuple[Shard, bytes, bytes], Index] = {}
+        self.values_are_unique = True
+        """Whether all clients keep to it that nobody writes the same value of a key twice (`ANYBODYS` apart)."""
 
     def watch(self, sim: SimNode, replica: Replica) -> None:
         """Looks at everything that this replica applies."""
@@ -64,7 +66,7 @@ class TransactionPromises:
 
         def write_and_check(revision: Index, key: bytes, value: bytes | None, *rest: Any) -> None:
             self._check_unlocked(sim, replica, key)
-            if value is not None and value != ANYBODYS:
+            if self.values_are_unique and value is not None and value != ANYBODYS:
                 self._check_written_once(sim, shard, key, value, machine.applied + 1)
             write(revision, key, value, *rest)
 
