@@ -32,7 +32,8 @@ def _files(below: Path) -> Iterator[Path]:
             if name not in _FOREIGN and not name.endswith(".egg-info") and (not name.startswith(".") or name == ".ci")
         )
         for name in sorted(names):
-            yield Path(directory) / name
+            if name != ".git":  # (In a worktree it is a file.)
+                yield Path(directory) / name
 
 
 @functools.cache
