@@ -1,16 +1,19 @@
-"""No stuck lock (DESIGN section 12.10): where a transaction's shards are well, it ends within the push time-out and some rounds.
+"""No stuck lock (DESIGN section 12.10): where a transaction's shards are well, it ends within the push time-out and some
+rounds.
 
 Owns: since when each shard has been well, each replica's vote been there, and how long both may last together. Never: changes
 anything, takes random numbers, or sets a timer: it looks when a replica has a turn, which heartbeats give it all the time.
 
 A shard is well while one leader leads it in one term, and a majority with it runs, neither paused nor stopping, with disks that
-answer, over links that are neither cut nor slow. (Faults of the network's quality make all shards unwell; so do full disks.)
+answer, over links that are neither cut nor slow, to followers that take entries. (Faults of the network's quality make all
+shards unwell; so do full disks.)
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from kvnode.protocol.raft.progress import Mode
 from kvnode.protocol.raft.quorum import majority
 from kvnode.protocol.raft.role import Role
 from kvnode.routing import recovery, shard_leaders
@@ -119,7 +122,9 @@ class LockAge:
                 continue
             voters = replica.raft.voters
             others = [world.nodes[name] for name in voters if name != sim.name]
-            reached = [other for other in others if self._runs(other) and self._linked(sim.name, other.name)]
+            # (Who needs a snapshot takes no entries, and one whose connection died is given up only after a while.)
+            fed = [other for other in others if replica.raft.progress[other.name].mode is Mode.REPLICATE]
+            reached = [other for other in fed if self._runs(other) and self._linked(sim.name, other.name)]
             if len(reached) + 1 >= majority(len(voters)) and world.network.quality == GOOD:
                 return sim.name, replica.raft.term
         return None

@@ -175,7 +175,7 @@ class SimNode:
             response = await self.node.kv.dispatch(request, RequestContext(deadline, hops))
         finally:
             if self.life == life:
-                self.world.witness.bounds.check_answered(self, loop.time(), deadline, request)
+                self.world.witness.bounds.check_answered(self, loop.time(), deadline, timeout, request)
         check(response)
         return response
 

@@ -1,6 +1,7 @@
 """What `KV.Operation` says of eventual writes, held against what the log did with them.
 
-Owns: which writes are asked for, where, and what the answers must be. Never: decides what became of a write; `witness` saw that.
+Owns: which writes are asked for, where, and what the answers must be. Never: decides what became of a write; `witness` saw
+that.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@ was asked for, its answer has seen.
 
 Owns: when each index was first applied, and what it left of each key. Never: changes anything, or takes random numbers.
 
-The bound is measured on the clocks of the replica and of the leader, which may be slow by as much as `SLOWEST`. Commands count from
-their first apply, which is never before their commit: what is demanded here is a little less than what is promised.
+The bound is measured on the clocks of the replica and of the leader, which may be slow by as much as `SLOWEST`. Commands count
+from their first apply, which is never before their commit: what is demanded here is a little less than what is promised.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Staleness:
         since = asked_at - request.max_staleness_ms / 1000 / SLOWEST
         demanded = bisect_right(self._times.get(shard, []), since)
         self._world.counts["bounded reads"] += 1
-        what = f"{request.key!r}, asked for at {asked_at:.6f} s, at most {request.max_staleness_ms} ms old, by {response.served.node}"
+        what = f"{request.key!r}, asked for at {asked_at:.6f} s, at most {request.max_staleness_ms} ms old"
+        what += f", by {response.served.node}"
         if response.served.revision < demanded:
             message = f"{what}: it shows shard {shard} at {response.served.revision}, and {demanded} had been applied by then"
             self._world.violate("a bounded read is as fresh as asked", message)
@@ -86,7 +87,7 @@ class Staleness:
             return
         self._world.counts["bounded reads of a key that was written before"] += 1
         last, later = history[number - 1], history[number:]
-        gone = any(left.deleted for left in [last, *later])
+        gone = any(left.deleted for left in [last, *later] if left.place <= response.served.revision)
         if response.found and response.revision < last.revision:
             message = f"{what}: revision {response.revision}, and {last} had been applied by then"
             self._world.violate("a bounded read is as fresh as asked", message)
