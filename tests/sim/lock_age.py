@@ -11,6 +11,7 @@ shards unwell; so do full disks.)
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvnode.protocol.raft.progress import Mode
@@ -54,6 +55,8 @@ class LockAge:
         self._world = world
         self._looked: Seconds = -1.0
         self._well: dict[Shard, _Well] = {}
+        self._parted: dict[tuple[NodeName, NodeName], Seconds] = {}
+        """When two nodes were seen without a good link between them the last time."""
         self._held: dict[tuple[Shard, Txn], Seconds] = {}
         """Since when the leader of a shard that is well has had the vote."""
 
@@ -82,6 +85,9 @@ class LockAge:
         if now - self._looked > BLIND_AFTER:
             self._well.clear()
         self._looked = now
+        for ends in itertools.permutations(world.nodes, 2):
+            if not self._linked(*ends):
+                self._parted[ends] = now
         known, self._well = self._well, {}
         for shard in range(world.config.cluster.shards):
             leader = self._leader(shard)
@@ -103,7 +109,9 @@ class LockAge:
             return
         settled = max(state.since for state in states if state is not None) + SETTLED_AFTER
         leaders = [state.leader for state in states if state is not None]
-        if self._looked < settled or not all(self._linked(a, b) for a in leaders for b in leaders if a != b):
+        parted = [self._parted.get((a, b), 0.0) for a in leaders for b in leaders if a != b]
+        settled = max(settled, max(parted, default=0.0) + SETTLED_AFTER)
+        if self._looked < settled:
             return
         self._world.counts["locks looked at where all is well"] += 1
         age = self._looked - max(since, settled)

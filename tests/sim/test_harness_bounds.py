@@ -168,6 +168,28 @@ def test_lock_that_is_stuck_while_all_is_well_is_found(unwell: str) -> None:
     assert world.counts["locks looked at where all is well"]
 
 
+def test_lock_between_leaders_that_were_parted_is_judged_from_then_on() -> None:
+    """Each shard may be well without a link between their leaders: what was asked over it was asked in vain."""
+    world = FakeWorld()
+    world.config.cluster.shards = 2
+    for sim in world.nodes.values():
+        first = sim.node.replicas[0]
+        leads = Role.LEADER if sim.name == "n2" else Role.FOLLOWER
+        raft = SimpleNamespace(role=leads, term=1, voters=first.raft.voters, reads=[], progress=first.raft.progress)
+        nothing = SimpleNamespace(transactions=SimpleNamespace(prepared={}))
+        sim.node.replicas[1] = SimpleNamespace(shard=1, raft=raft, takes_proposals=True, machine=nothing, waiting={})
+    age = LockAge(world)  # type: ignore[arg-type]
+    world.prepared[Txn(1, b"a")] = SimpleNamespace(command=SimpleNamespace(anchor=1, participants=[0, 1]))
+    link = world._link("n1", "n2")
+    link.is_cut = True
+    look_until(world, age, 5.0)
+    link.is_cut = False
+    look_until(world, age, 5.0 + SETTLED_AFTER + age.age_max - 0.3)
+    assert world.rules == []
+    look_until(world, age, 5.0 + SETTLED_AFTER + age.age_max + 0.5)
+    assert world.rules
+
+
 def test_lock_that_its_recovery_leaves_is_found_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A canary: nodes that push nothing, neither by themselves nor when asked, leave locks behind where all is well."""
     monkeypatch.setattr(Recovery, "push", lambda self, shard, txn: None)
