@@ -86,6 +86,8 @@ class Replica:
         self._fresh_candidates: list[Freshness] = []
         self.fresh: Freshness | None = None
         self._led_term: Term = 0
+        self._all_applied: tuple[Term, Seconds] = (0, 0.0)
+        """In which term it led, and when it had applied all that was committed, the last time."""
         self._rows_flushed: dict[bytes, None] = {}
         self._rows_in_flush: dict[bytes, None] = {}
 
@@ -216,7 +218,10 @@ class Replica:
     def staleness(self, now: Seconds) -> Seconds | None:
         """How far the applied state may be behind the leader's; None: no bound is known."""
         if self.is_leader:
-            return max(0.0, now - leader.quorum_heard_at(self.raft, now)) if self._knows_all else None
+            # (With a disk that is behind the others' it applies later than they do.)
+            known, at = (self.raft.term, now) if self.applied >= self.raft.commit else self._all_applied
+            at = min(at, leader.quorum_heard_at(self.raft, now))
+            return max(0.0, now - at) if self._knows_all and known == self.raft.term else None
         return None if self.fresh is None else max(0.0, now - self.fresh.at)
 
     def _update_freshness(self) -> None:
@@ -318,6 +323,8 @@ class Replica:
         raft = self.raft
         self._on_role_change(now)
         more = self._apply()
+        if self._knows_all and self.applied >= raft.commit:
+            self._all_applied = (raft.term, now)
         if self.is_leader and self._sequencing:
             self._sequence(now)
         for read in raft.out_reads:

@@ -19,6 +19,13 @@ SMALL: tuple[tuple[object, str, tuple[int, ...]], ...] = (
     (limits, "CLIENT_SESSIONS_PER_SHARD_MAX", (6, 12)),
     (limits, "CLIENT_RESULTS_PER_SESSION_MAX", (2, 8)),
     (client_sessions, "IDLE", (1000 << 16, 5000 << 16)),
+    (limits, "PROPOSALS_PER_SHARD_MAX", (4, 16)),
+    (limits, "PROPOSED_SIZE_BYTES_MAX", (16 * 1024, 64 * 1024)),
+    (limits, "READS_PER_SHARD_MAX", (2, 8)),
+    (limits, "LOCK_WAITERS_PER_SHARD_MAX", (1, 4)),
+    (limits, "PENDING_EVENTUAL_PER_SHARD_MAX", (8, 32)),
+    (limits, "FORWARDS_IN_FLIGHT_MAX", (2, 8)),
+    (limits, "TRANSACTIONS_COORDINATED_MAX", (4, 16)),
 )
 
 

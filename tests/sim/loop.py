@@ -78,6 +78,8 @@ class Group:
         """Its monotonic clock: what `loop.time()` says within the group is `offset_s` plus `rate` times the true time."""
         self.paused = False
         self.killed = False
+        self.resumed_at = -math.inf
+        """When it went on after its last pause, by its own clock."""
         self._loop = loop
         self._context = contextvars.copy_context()
         self._context.run(_group.set, self)
@@ -106,6 +108,7 @@ class Group:
     def resume(self) -> None:
         """Let a paused group go on: what became due meanwhile runs now, in its order."""
         self.paused = False
+        self.resumed_at = self.offset_s + self.rate * self._loop.now
         held, self._held = self._held, []
         self._loop._queue.extend(held)
 

@@ -169,8 +169,13 @@ class SimNode:
 
     async def _forward(self, request: Any, timeout: float, hops: int) -> Any:
         assert self.node is not None
-        check = self._watch_request(request)
-        response = await self.node.kv.dispatch(request, RequestContext(self.world.loop.time() + timeout, hops))
+        check, loop = self._watch_request(request), self.world.loop
+        deadline, life = loop.time() + timeout, self.life
+        try:
+            response = await self.node.kv.dispatch(request, RequestContext(deadline, hops))
+        finally:
+            if self.life == life:
+                self.world.witness.bounds.check_answered(self, loop.time(), deadline, timeout, request)
         check(response)
         return response
 
@@ -203,11 +208,16 @@ class SimNode:
             self.world.violate("an eventual write is acknowledged behind its record", f"{self.name}: {operation}")
 
     def _on_fatal(self, error: BaseException) -> None:
+        by_disk = isinstance(error, (DiskFailed, PowerCut))
         if self.failed or not self.up:
+            if not by_disk:
+                self.world.violate("a node does not stop by itself", f"{self.name}, also: {error!r}", error)
             return
         self.failed = True
-        if isinstance(error, (DiskFailed, PowerCut)):
+        if by_disk:
             self.world.faults["node stopped by its disk"] += 1
+            if self.disk._failed is None and self.store._failed is None and isinstance(error, DiskFailed):
+                self.world.violate("a node stops only by a disk that failed", f"{self.name}: {error!r}", error)
         else:
             self.world.violate("a node does not stop by itself", f"{self.name}: {error!r}", error)
         # The process ends a moment later; what still runs meanwhile must not acknowledge anything.

@@ -7,10 +7,11 @@ into account, so that both replay a run exactly.
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -28,6 +29,9 @@ from .faults import Faults
 from .history import (
     EventualState,
     EventualWrite,
+    Kind,
+    Operation,
+    Outcome,
     Violation,
     check_acknowledged_applied,
     check_eventual_contract,
@@ -36,11 +40,12 @@ from .history import (
 from .linearizability import check_linearizability
 from .loop import SimulatedLoop, SimulationError, run
 from .network import KEEPALIVE_S
+from .outcomes import check_outcomes
 from .sdk_client import simulated_sdk
 from .sdk_workload import SdkWorkload
 from .trace import Trace
 from .transactions import TransactionWorkload
-from .workload import Eventual, Workload, kind_of
+from .workload import Eventual, WeakRead, Workload, kind_of
 from .world import World, log_to
 
 STEPS_MAX = 6_000_000
@@ -128,6 +133,9 @@ class Simulation:
         await self.sdk.stop(self.progress_bound)
         await self.transactions.stop()
         await self._converge()
+        if not world.violations:
+            await self._drain()
+            await check_outcomes(world, self.workload)
         if not world.violations:
             last = await self.transactions.last_states()
             self._check_end()
@@ -225,6 +233,15 @@ class Simulation:
             await self._demand_progress("once all agree", [])
             await world.sleep(world.config.storage.flush_interval_s + 3.0)
 
+    async def _drain(self) -> None:
+        """Nobody asks anything any more (but for copies that were long on their way): soon nothing waits."""
+        start = self.loop.now
+        while left := self.world.witness.bounds.undrained():
+            if self.loop.now - start > self.progress_bound:
+                self.world.violate("queues drain when nobody asks", left)
+                return
+            await self.world.sleep(0.1)
+
     def _unbounded_log(self) -> str:
         """A log that is longer than it need be; empty: none."""
         config = self.world.config
@@ -276,12 +293,15 @@ class Simulation:
             )
         found += self._check_sessions()
         found += self._check_fates()
+        found += self._check_following()
+        found += check_weak_reads(workload.weak_reads, workload.history.operations, world.witness.placed_values)
         found += world.witness.transaction_promises.check()
         found += check_revision_order(workload.history.operations)
         if not found:
             # (Keys of transactions are checked with all that happens to them.)
             mine = [o for o in workload.history.operations if not self.transactions.has(o.key)]
             report = check_linearizability(mine)
+            world.counts["operations in linearizations"] += sum(key.operations for key in report.keys)
             found += [Violation("linearizability", str(failure)) for failure in report.failures]
         self._report(found)
 
@@ -335,7 +355,44 @@ class Simulation:
                 self.world.counts["a session's later write lost against its earlier"] += 1
             else:
                 found.append(Violation("read your writes", f"{read}; the missed write is {outcome}"))
+        self.world.counts["session reads of own keys"] += len(self.workload.session_reads)
         return found
+
+    def _check_following(self) -> list[Violation]:
+        """Writes follow reads: a session's eventual write comes after the version that the session has seen of the key."""
+        applied = [write for places in self.world.witness.applied.values() for writes in places.values() for write in writes]
+        clocks = {write.operation_id: write.hlc for write in applied if write.operation_id}
+        lost = [node.name for node in self.world.nodes.values() if node.lost]
+        found = []
+        for write, seen_hlc, skew_ms in self.workload.following:
+            hlc = clocks.get(write.operation_id)
+            if hlc is None or not seen_hlc or write.operation_id.split(".")[1] in lost or skew_ms > CLOCK_SKEW_MS_MAX:
+                continue
+            self.world.counts["session writes that follow a read"] += 1
+            if hlc <= seen_hlc:
+                message = f"{write.client}: {write.operation_id} has the clock {hlc}, and the session had seen {seen_hlc}"
+                found.append(Violation("a session's writes follow its reads", message))
+        return found
+
+
+def check_weak_reads(
+    reads: Sequence[WeakRead], operations: Sequence[Operation], placed: Mapping[bytes, int]
+) -> list[Violation]:
+    """Whatever level a read has, it shows what somebody wrote to the key, where the log has it. `placed`: the places of
+    eventual writes, by value."""
+    writers = {operation.value: operation for operation in operations if operation.kind is Kind.PUT}
+    found = []
+    for read in reads:
+        writer = writers.get(read.value)
+        if writer is None or writer.key != read.key:
+            found.append(Violation("a value was written by somebody", str(read)))
+            continue
+        if writer.outcome is Outcome.FAILED and not writer.note.startswith(("superseded", "without a place")):
+            found.append(Violation("definite means definite", f"{read}: {writer.answer()}"))
+        place = placed.get(read.value, writer.revision if writer.outcome is Outcome.OK else None)
+        if not read.tentative and place is not None and place != read.revision:
+            found.append(Violation("a read tells the revision of what it shows", f"{read}, written at {place}"))
+    return found
 
 
 def _held(holder: object) -> list[tuple[str, int, int]]:
@@ -362,6 +419,7 @@ def simulate(
                 await simulation.run()
         finally:
             result.trace_hash, result.simulated_s, result.steps = trace.hash(), loop.now, loop.steps
+            gc.collect()  # What a task died of is told when the task is gone; some are held by what they died of.
             unhandled = [line for line in loop.unhandled if "PowerCut" not in line]
             for line in unhandled[:5]:
                 simulation.world.violate("no error goes unnoticed", line)

@@ -20,8 +20,11 @@ from kvnode.shard.superseded import operation_id
 from kvnode.shard.version import Version
 from kvnode.types import Entry, Index, NodeName, Origin, Shard, Term
 
+from .bounds_promises import BoundsPromises
 from .history import AppliedWrite
+from .lock_age import LockAge
 from .promises import Promises
+from .staleness import Staleness
 from .transaction_promises import TransactionPromises
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ class Witness:
         self.leaders: dict[tuple[Shard, Term], tuple[NodeName, int]] = {}
         self.leading: dict[Shard, tuple[NodeName, Term]] = {}
         self.promises, self.transaction_promises = Promises(world), TransactionPromises(world)
+        self.bounds, self.staleness, self.lock_age = BoundsPromises(world), Staleness(world), LockAge(world)
 
     def watch(self, sim: SimNode, node: Node) -> None:
         """Hangs the checks into a node that was just built."""
@@ -60,13 +64,14 @@ class Witness:
         node.log.write = write_and_note  # type: ignore[method-assign]
         self._world.places.watch_log(sim, node)
         self.promises.on_start(sim, node)
+        self.bounds.watch_node(sim, node)
         for replica in node.replicas.values():
             for missing in sim.durable.check_start(replica):
                 self._world.violate("a start finds everything durable", f"{sim.name}, shard {replica.shard}: {missing}")
             self._check_hash(sim, replica)
-            self._watch_replica(sim, replica)
+            self._watch_replica(sim, node, replica)
 
-    def _watch_replica(self, sim: SimNode, replica: Replica) -> None:
+    def _watch_replica(self, sim: SimNode, node: Node, replica: Replica) -> None:
         self._watch_writes(replica)
         machine, ready, installed = replica.machine, replica.ready, replica.on_snapshot_installed
         apply = machine.apply
@@ -93,6 +98,9 @@ class Witness:
         replica.on_snapshot_installed = on_snapshot_installed  # type: ignore[method-assign]
         self.promises.watch(sim, replica)
         self.transaction_promises.watch(sim, replica)
+        self.bounds.watch(sim, node, replica)
+        self.staleness.watch(replica)
+        self.lock_age.watch(sim, replica)
         self._world.places.watch_replica(sim, replica)
 
     def _check_committed(self, sim: SimNode, replica: Replica, entry: Entry) -> None:
@@ -192,8 +200,6 @@ class Witness:
     def check_answer(self, sim: SimNode, request: Any, response: Any) -> None:
         """An answer to a peer leaves: what it promises must be on the disk."""
         durable = sim.durable
-        if sim.failed:
-            return
         if isinstance(response, election_pb2.RequestVoteResponse):
             model = durable.shard(response.shard)
             self.promises.check_vote(sim, request, response)
@@ -204,12 +210,18 @@ class Witness:
                         "a vote leaves behind its record", f"{sim.name} -> {vote}: {response}, durable {model.term}"
                     )
         elif isinstance(response, replication_pb2.AppendResponse):
-            for result, append in zip(response.results, sorted(request.appends, key=lambda a: a.shard), strict=False):
-                del append
-                if result.success and result.index and not durable.holds(result.shard, result.index, None):
-                    self._world.violate("an append's answer leaves behind its entries", f"{sim.name}: {result}")
-                if durable.shard(result.shard).term < result.term and result.success:
+            appends = {append.shard: append for append in request.appends}
+            for result in response.results:
+                if not result.success:
+                    continue
+                self._world.counts["append answers held against the disk"] += 1
+                term = durable.shard(result.shard).term
+                if term < result.term:
                     self._world.violate("an append's answer leaves behind its term", f"{sim.name}: {result}")
+                # (Who has gone on to a later term may have other entries there by now.)
+                wanted = _last_term(appends.get(result.shard), result.index) if term == result.term else None
+                if result.index and not durable.holds(result.shard, result.index, wanted):
+                    self._world.violate("an append's answer leaves behind its entries", f"{sim.name}: {result}")
         elif isinstance(response, replication_pb2.ReplicateEventualResponse) and sim.node is not None:
             for held in response.held:
                 origin = Origin(held.node, held.incarnation)
@@ -219,3 +231,10 @@ class Witness:
                     self._world.violate(
                         "held means durable", f"{sim.name}: {held}, durable {list(known)[-3:]}, placed {placed}"
                     )
+
+
+def _last_term(append: replication_pb2.ShardAppend | None, index: Index) -> Term | None:
+    """The term of the entry that an append has at the index; None: it does not say."""
+    if append is None or not append.entries or append.previous_index + len(append.entries) != index:
+        return None
+    return append.entries[-1].term

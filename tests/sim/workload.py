@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvapi.v1 import kv_pb2
 from kvclient.hashing import shard_of
@@ -56,6 +56,24 @@ class SessionRead:
     """How far the nodes' clocks were apart at most until then, as far as sessions noticed."""
 
 
+class WeakRead(NamedTuple):
+    """What an eventual, session or bounded read showed of a key that many write."""
+
+    key: bytes
+    value: bytes
+    revision: int
+    tentative: bool
+    client: str
+
+
+class Following(NamedTuple):
+    """A session's eventual write to a key of which it had seen a version before."""
+
+    write: Eventual
+    seen_hlc: int
+    skew_ms: int
+
+
 @dataclass
 class Session:
     """One session's memory."""
@@ -64,6 +82,8 @@ class Session:
     writes: dict[bytes, list[Eventual]] = field(default_factory=dict)
     acknowledged: dict[bytes, int] = field(default_factory=dict)
     revisions: dict[bytes, int] = field(default_factory=dict)
+    clocks: dict[bytes, int] = field(default_factory=dict)
+    """Of each key that others write too, the latest clock of a version that the session has seen."""
 
     def on_token(self, sent: bytes, received: bytes) -> None:
         """An answer's token covers the one that its request carried; what came in between is joined to it."""
@@ -80,6 +100,8 @@ class Workload:
         self.session_reads: list[SessionRead] = []
         self.fates: list[tuple[Eventual, kv_pb2.OperationResponse]] = []
         """What was told of eventual writes' fates while they were under way."""
+        self.weak_reads: list[WeakRead] = []
+        self.following: list[Following] = []
         self.running = True
         self.finished = 0
         self.clients = clients
@@ -91,6 +113,8 @@ class Workload:
         self.mixed_keys = [b"m%d" % i for i in range(rng.choice((2, 4, 8)))]
         self.value_sizes = rng.choice(((8, 16), (16, 400), (300, 2000)))
         self.eventual_share = rng.choice((0.0, 0.3, 0.3, 0.6, 0.9))
+        self._shares_keys = world.loop.random("shared sessions").random() < 0.4
+        """Sessions also read and write keys that others write."""
 
     def start(self) -> None:
         """Begins to ask."""
@@ -217,12 +241,17 @@ class Workload:
             request = kv_pb2.GetRequest(key=key, consistency=level)
             if level == BOUNDED:
                 request.max_staleness_ms = rng.choice((1, 50, 1000))
+            asked_at = self.world.loop.now
             try:
                 response = await client.ask(request, timeout)
             except KvnodeError:
                 return
-            if level == BOUNDED and response.tentative:
-                self.world.violate("a bounded read shows nothing tentative", str(response))
+            if level == BOUNDED:
+                self.world.witness.staleness.check(request, response, asked_at)
+                if response.tentative:
+                    self.world.violate("a bounded read shows nothing tentative", str(response))
+            if response.found:
+                self.weak_reads.append(WeakRead(key, response.value, response.revision, response.tentative, client.name))
             return
         await self.put_eventually(client, key, None if rng.random() < 0.15 else self.value(rng), timeout, b"")
 
@@ -273,6 +302,9 @@ class Workload:
         """A session's write or read of one of its own keys, of which only one at a time may be under way."""
         rng = client.rng
         self._skew_ms = max(self._skew_ms, self.world.skew_ms())
+        if self._shares_keys and place is None and rng.random() < 0.5:
+            await self._in_shared_session(client, timeout, session)
+            return
         key = b"p%s.%d" % (client.name.encode(), rng.randrange(SESSION_KEYS) if place is None else place)
         own, sent = session.writes.setdefault(key, []), session.token
         if rng.random() < 0.5:
@@ -309,6 +341,33 @@ class Workload:
             if response.revision < before:
                 self.world.violate("session reads are monotonic", f"{read} after revision {before}")
             session.revisions[key] = response.revision
+
+    async def _in_shared_session(self, client: Client, timeout: float, session: Session) -> None:
+        """A session's read or write of a key that others write too: it never goes back, and its writes follow its reads."""
+        rng, sent = client.rng, session.token
+        key = rng.choice(self.mixed_keys)
+        if rng.random() < 0.4:
+            seen_hlc = session.clocks.get(key, 0)
+            write, served = await self.put_eventually(client, key, self.value(rng), timeout, sent)
+            self.following.append(Following(write, seen_hlc, self._skew_ms))
+            if served is not None:
+                session.on_token(sent, served)
+            return
+        try:
+            response = await client.ask(kv_pb2.GetRequest(key=key, consistency=SESSION, session=sent), timeout)
+        except KvnodeError:
+            return
+        session.on_token(sent, response.served.session)
+        self.world.counts["session reads of shared keys"] += 1
+        if not response.found:
+            return
+        self.weak_reads.append(WeakRead(key, response.value, response.revision, response.tentative, client.name))
+        session.clocks[key] = max(session.clocks.get(key, 0), response.hlc)
+        if not response.tentative:
+            before = session.revisions.get(key, 0)
+            if response.revision < before:
+                self.world.violate("session reads are monotonic", f"{client.name}: {key!r} after revision {before}: {response}")
+            session.revisions[key] = max(before, response.revision)
 
     def _note(self, operation: Operation) -> None:
         self.world.note("", f"{operation.client}: {operation.key!r} {kind_of(operation)} -> {operation.answer()[:120]}")

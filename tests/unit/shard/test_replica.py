@@ -296,6 +296,28 @@ def test_follower_is_as_stale_as_the_leaders_last_quorum() -> None:
     assert abs(later_staleness - 0.75) < 1e-9
 
 
+def test_leader_whose_disk_is_behind_is_as_stale_as_its_rows() -> None:
+    """Others may have applied, and shown, what a majority without this disk has committed."""
+    cluster = led()
+    replica = cluster.nodes["1"].replica
+    began = cluster.now("1")
+    cluster.propose("1", put(), "w")
+    for message in list(cluster.network):
+        cluster.deliver(message)
+    cluster.durable("2")
+    cluster.durable("3")
+    for message in list(cluster.network):
+        cluster.deliver(message)
+    cluster.time += 0.4
+    for progress in replica.raft.progress.values():
+        progress.acked_at = cluster.now("1")
+    staleness = replica.staleness(cluster.now("1"))
+    assert staleness is not None
+    assert staleness >= cluster.now("1") - began - 1e-9
+    cluster.durable("1")
+    assert replica.staleness(cluster.now("1")) == 0.0
+
+
 def test_leader_that_has_not_applied_its_predecessors_entries_bounds_nothing() -> None:
     """Committed in its term is not applied: what the old leader acknowledged may still be missing from its rows."""
     cluster = led()
