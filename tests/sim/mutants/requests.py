@@ -72,8 +72,8 @@ MUTANTS = (
     ),
     Mutant(
         "timeout-called-failure",
-        "A write whose time is nearly over, with its entry in the log, is given up so that the word arrives in time, and is called "
-        "refused.",
+        "A write whose time is nearly over, with its entry in the log, is given up so that the word arrives in time, and is "
+        "called refused.",
         ("partitions", "crashes", "mixed"),
         (
             Change(
