@@ -51,17 +51,15 @@ MUTANTS = (
     ),
     Mutant(
         "commit-forgotten-at-once",
-        "The anchor forgets a commit before all participants have applied it; who asks later is told of an abort (CockroachDB "
-        "issue 104309: a record that was collected is taken for an abort).",
-        ("places", "transactions"),
+        "The anchor does not remember that it has committed a transaction: who asks later has it aborted (CockroachDB issue "
+        "104309: a record that was collected is taken for an abort).",
+        ("transactions", "places"),
         (
             Change(
                 TRANSACTIONS,
-                "            end = End(True, command.succeeded, now, others)\n",
-                "            end = End(True, command.succeeded, now)\n",
+                "        return self._remember(txn, end), prepared\n",
+                "        return (end if end.committed else self._remember(txn, end)), prepared\n",
             ),
-            # (What is remembered of ended transactions is made little, so that it is soon forgotten.)
-            Change("kvnode.limits", "TRANSACTIONS_ENDED_PER_SHARD_MAX = 16_384\n", "TRANSACTIONS_ENDED_PER_SHARD_MAX = 2\n"),
         ),
     ),
     Mutant(
@@ -215,8 +213,8 @@ MUTANTS = (
                 "            self.horizon = max(self.horizon, forgotten.start)\n",
                 "",
             ),
-            # (As above.)
-            Change("kvnode.limits", "TRANSACTIONS_ENDED_PER_SHARD_MAX = 16_384\n", "TRANSACTIONS_ENDED_PER_SHARD_MAX = 2\n"),
+            # (What is remembered of ended transactions is made little, so that it is soon forgotten.)
+            Change("kvnode.limits", "TRANSACTIONS_ENDED_PER_SHARD_MAX = 16_384\n", "TRANSACTIONS_ENDED_PER_SHARD_MAX = 0\n"),
         ),
     ),
     Mutant(

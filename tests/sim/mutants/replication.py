@@ -81,19 +81,9 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "append-commits-beyond-match",
-        "A follower takes the leader's commit index also beyond the entries that were compared (ScyllaDB issue 9965, Copycat "
-        "issue 265).",
-        ("partitions", "crashes", "mixed"),
-        (
-            Change(FOLLOWER, "        on_commit(r, min(append.commit, last))\n", "        on_commit(r, append.commit)\n"),
-            # (It matters only where an append does not hold all that there is.)
-            Change(CORE, "    append_size_bytes_max: int = 1024 * 1024\n", "    append_size_bytes_max: int = 64\n"),
-        ),
-    ),
-    Mutant(
         "heartbeat-commits-beyond-match",
-        "A heartbeat's commit index is not bounded by what is known to match (etcd-io/raft pull request 139).",
+        "A heartbeat's commit index is not bounded by what is known to match (etcd-io/raft pull request 139, ScyllaDB "
+        "issue 9965, Copycat issue 265).",
         ("partitions", "crashes", "mixed"),
         (
             Change(

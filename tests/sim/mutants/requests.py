@@ -72,9 +72,16 @@ MUTANTS = (
     ),
     Mutant(
         "timeout-called-failure",
-        "A write whose deadline passed with its entry in the log is called refused.",
-        ("transactions", "partitions", "mixed"),
+        "A write whose time is nearly over, with its entry in the log, is given up so that the word arrives in time, and is "
+        "called refused.",
+        ("partitions", "crashes", "mixed"),
         (
+            Change(
+                LOCAL,
+                "        timer = self._loop.call_at(context.deadline, _expire, future, late)\n",
+                "        early = min(0.1, 0.1 * (context.deadline - self._loop.time()))\n"
+                "        timer = self._loop.call_at(context.deadline - early, _expire, future, late)\n",
+            ),
             Change(
                 LOCAL,
                 '        return OutcomeUnknown(\n            f"shard {shard}: the deadline passed with the write in the log of',
