@@ -31,6 +31,7 @@ SCENARIOS: dict[str, Sequence[str]] = {
     "clocks": (*CLOCK, "kill", "partition"),
     "mixed": (*PROCESS, *NETWORK, *DISK, *CLOCK),
     "transactions": (*PROCESS, *NETWORK),
+    "leases": ("pause", "SIGTERM", "isolate", "cut one way", "bad network", "slow link", "log hangs"),
     "places": ("die at a place",),
     "lost-disk": (*PROCESS, *NETWORK, *LOST),
     "damage": (*PROCESS, *DAMAGE),

@@ -90,7 +90,8 @@ class Simulation:
         rng = loop.random("shape")
         nodes, factor = rng.choice(((3, 3), (3, 3), (4, 3), (5, 3), (5, 5)))
         shards = rng.choice((2, 3, 4) if scenario == "transactions" else (1, 2, 4))
-        self.world = World(loop, trace, nodes=nodes, shards=shards, replication_factor=factor)
+        leases = True if scenario == "leases" else None
+        self.world = World(loop, trace, nodes=nodes, shards=shards, replication_factor=factor, leader_lease=leases)
         self.rng, self.loop = rng, loop
         self.faults = Faults(self.world, scenario, without=without, interval_s_mean=rng.choice((0.1, 0.3, 1.0, 3.0)))
         clients = rng.choice((2, 4, 8, 12))

@@ -34,7 +34,17 @@ KIB = 1024
 class World:
     """Nodes, network, clocks, and everything that is known about the run."""
 
-    def __init__(self, loop: SimulatedLoop, trace: Trace, *, nodes: int, shards: int, replication_factor: int) -> None:
+    def __init__(
+        self,
+        loop: SimulatedLoop,
+        trace: Trace,
+        *,
+        nodes: int,
+        shards: int,
+        replication_factor: int,
+        leader_lease: bool | None = None,
+    ) -> None:
+        """`leader_lease`: whether leaders have leases; None: as the seed says."""
         self.loop, self.trace = loop, trace
         self.rng = loop.random("world")
         self.faults: Counter[str] = Counter()
@@ -45,6 +55,9 @@ class World:
         self.places = Places(lambda sim, place, power: sim.die(place, power))
         self.network.on_place = lambda name, place: name in self.nodes and self.places.reach(self.nodes[name], place)
         self.config = self._random_config(nodes, shards, replication_factor)
+        if leader_lease is not None:
+            election = self.config.election.model_copy(update={"leader_lease": leader_lease})
+            self.config = self.config.model_copy(update={"election": election})
         self.nodes = {name: SimNode(self, name) for name in self.config.cluster.members}
         self.counts: Counter[str] = Counter()
         self.witness = Witness(self)

@@ -200,7 +200,7 @@ MUTANTS = (
     Mutant(
         "lease-outlives-the-transfer",
         "A leader keeps its lease while it hands over, though voters follow who campaigns on its word (TiKV issue 1593).",
-        ("mixed", "crashes", "partitions"),
+        ("leases",),
         (
             Change(
                 LEADER,
@@ -212,7 +212,7 @@ MUTANTS = (
     Mutant(
         "lease-counted-from-the-answer",
         "A lease begins when the follower's answer arrives, not when the heartbeat was sent: a slow network makes it too long.",
-        ("partitions", "mixed"),
+        ("leases",),
         (
             Change(
                 LEADER,
