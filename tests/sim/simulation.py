@@ -335,8 +335,7 @@ class Simulation:
         may be on its way yet only where clocks were farther apart than nodes tolerate.
         """
         found = []
-        applied = [write for places in self.world.witness.applied.values() for writes in places.values() for write in writes]
-        clocks = {write.operation_id: write.hlc for write in applied}
+        clocks = self.world.witness.stamps
         lost = [node.name for node in self.world.nodes.values() if node.lost]
         by_key: dict[bytes, list[Eventual]] = {}
         for write in self.workload.eventual:

@@ -18,7 +18,7 @@ from kvnode.protocol.raft.quorum import majority
 from kvnode.protocol.raft.role import Role
 from kvnode.shard.superseded import operation_id
 from kvnode.shard.version import Version
-from kvnode.types import Entry, Index, NodeName, Origin, Shard, Term
+from kvnode.types import Entry, Hlc, Index, NodeName, Origin, Shard, Term
 
 from .bounds_promises import BoundsPromises
 from .history import AppliedWrite
@@ -46,6 +46,8 @@ class Witness:
         """The place of every eventual put that took effect, by its (unique) value."""
         self.horizons: dict[Shard, dict[Index, None]] = {}
         self.superseded: dict[str, tuple[Index, int]] = {}
+        self.stamps: dict[str, Hlc] = {}
+        """With which clock each eventual write came that got its place, whether it took effect or not."""
         self.leaders: dict[tuple[Shard, Term], tuple[NodeName, int]] = {}
         self.leading: dict[Shard, tuple[NodeName, Term]] = {}
         self.promises, self.transaction_promises = Promises(world), TransactionPromises(world)
@@ -154,6 +156,7 @@ class Witness:
             place_eventual(index, now, eventual)
             placed.clear()
             origin = Origin(eventual.node, eventual.incarnation)
+            self.stamps[operation_id(shard, origin, eventual.sequence)] = eventual.hlc
             lost = machine.superseded.get((origin, eventual.sequence))
             if lost is not None and lost.revision == index and is_first():
                 self.superseded[operation_id(shard, origin, eventual.sequence)] = (index, lost.outcome.by)
