@@ -350,7 +350,7 @@ class Simulation:
                 continue
             included = outcome.state is EventualState.APPLIED and not read.tentative and read.revision >= outcome.revision
             seen = by_key[read.key][read.seen - 1].operation_id if read.seen > 0 else ""
-            later = read.skew_ms > CLOCK_SKEW_MS_MAX and clocks.get(seen, 0) > clocks.get(missed.operation_id, 0)
+            later = read.skew_ms > CLOCK_SKEW_MS_MAX and clocks.get(seen, 0) >= clocks.get(missed.operation_id, 0)
             if included or later or outcome.state is EventualState.SUPERSEDED:
                 self.world.counts["a session's later write lost against its earlier"] += 1
             else:
