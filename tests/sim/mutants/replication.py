@@ -155,18 +155,6 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "snapshot-called-newer-than-it-is",
-        "A snapshot of what was flushed last names the index that is applied now.",
-        ("crashes", "mixed", "partitions"),
-        (
-            Change(
-                SNAPSHOTS,
-                "                    header = StateMachine.position(self._store.get(shard, META))\n",
-                "                    header = Position(replica.applied, replica.machine.applied_term)\n",
-            ),
-        ),
-    ),
-    Mutant(
         "snapshot-without-client-results",
         "A snapshot leaves out what clients' requests had come to: a retry is executed again.",
         ("mixed", "crashes", "transactions"),
