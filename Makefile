@@ -85,7 +85,7 @@ sim-soak: setup ## Run as many fresh seeds as MINUTES (2) permit; failures do no
 nemesis: setup ## Break real nodes for MINUTES (2) under load, and judge what clients saw; SEED=... repeats a run's choices.
 	$(BIN)/python -m tests.nemesis.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-mutants: setup ## Put a hundred known bugs into the product, or ONLY one, one at a time: the simulator must find 95 % of them.
+mutants: setup ## Put about a hundred known bugs into the product, or ONLY one, one at a time: the simulator must find 95 % of them.
 	$(BIN)/python -m tests.sim.mutants $(if $(ONLY),--only $(ONLY))
 
 integration: setup ## Run the tests with real processes and real disks.
