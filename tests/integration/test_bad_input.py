@@ -31,6 +31,12 @@ MIB = 1024 * 1024
 SENTINELS = {f"sentinel/{number}".encode(): os.urandom(64) for number in range(8)}
 
 
+async def _stored(stubs: harness.NodeStubs, key: bytes) -> bytes:
+    """What is stored. On a busy machine a shard may be without a leader for a moment: that says to try again."""
+    request = kv_pb2.GetRequest(key=key)
+    return (await harness.until_async(lambda: stubs.kv.Get(request, timeout=10), what=f"a read of {key!r}")).value
+
+
 @pytest.fixture
 async def node(cluster: Playground) -> AsyncIterator[harness.NodeStubs]:
     """Stubs of the first node; afterwards all processes are the same as before, and what was stored is there still."""
@@ -40,7 +46,7 @@ async def node(cluster: Playground) -> AsyncIterator[harness.NodeStubs]:
             await stubs.kv.Put(kv_pb2.PutRequest(key=key, value=value), timeout=10)
         yield stubs
         for key, value in SENTINELS.items():
-            assert (await stubs.kv.Get(kv_pb2.GetRequest(key=key), timeout=10)).value == value
+            assert await _stored(stubs, key) == value
     assert {one.name: one.pid for one in cluster.nodes} == before
     for name in cluster.names:
         loud = [line for line in harness.log_lines(cluster, name) if line["level"] in ("critical", "fatal")]
