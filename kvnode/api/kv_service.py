@@ -14,13 +14,15 @@ from kvnode.api import check_txn, convert
 from kvnode.api.status import abort, to_operation_error
 from kvnode.errors import InvalidRequest, KvnodeError, Overloaded
 from kvnode.invariant import InvariantViolated
-from kvnode.routing.context import RequestContext
+from kvnode.routing.context import HOPS_MAX, RequestContext
 from kvnode.routing.router import Router
 from kvnode.routing.transactions import TransactionRouter
 from kvnode.types import Seconds
 
 HOPS_KEY = "kvnode-hops"
 """Metadata of a forwarded request."""
+_HOPS = {str(count): count for count in range(1, HOPS_MAX + 1)}
+"""What nodes send; anything else is no node's word."""
 DEADLINE_S_MAX: Seconds = 3600.0
 _DOES_NOT_FIT = kv_pb2.BatchResult(
     error=to_operation_error(
@@ -93,7 +95,7 @@ class KvService(kv_pb2_grpc.KVServicer):
         if remaining is None or remaining > DEADLINE_S_MAX:
             remaining = limits.REQUEST_TIMEOUT_S_DEFAULT
         hops = next((value for key, value in context.invocation_metadata() or () if key == HOPS_KEY), "0")
-        return RequestContext(self._loop.time() + remaining, int(hops) if str(hops) in ("1", "2", "3") else 0)
+        return RequestContext(self._loop.time() + remaining, _HOPS.get(str(hops), 0))
 
     # ---- the operations, as the simulator calls them too ------------------------------------------------------------
 

@@ -28,13 +28,20 @@ from kvctl.playground import Playground
 from tests.integration import harness
 
 MIB = 1024 * 1024
+LEADER_WAIT_S = 5.0
 SENTINELS = {f"sentinel/{number}".encode(): os.urandom(64) for number in range(8)}
 
 
 async def _stored(stubs: harness.NodeStubs, key: bytes) -> bytes:
-    """What is stored. On a busy machine a shard may be without a leader for a moment: that says to try again."""
-    request = kv_pb2.GetRequest(key=key)
-    return (await harness.until_async(lambda: stubs.kv.Get(request, timeout=10), what=f"a read of {key!r}")).value
+    """What is stored. On a busy machine a shard may be without a leader for a moment; no other error is forgiven."""
+    deadline = time.monotonic() + LEADER_WAIT_S
+    while True:
+        try:
+            return (await stubs.kv.Get(kv_pb2.GetRequest(key=key), timeout=10)).value
+        except grpc.aio.AioRpcError as error:
+            if harness.error_info(error)[1].reason != "NO_LEADER" or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(harness.POLL_INTERVAL_S)
 
 
 @pytest.fixture

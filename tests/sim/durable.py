@@ -33,6 +33,11 @@ class DurableShard:
     last: Index = 0
     eventual: dict[Origin, dict[int, None]] = field(default_factory=dict)
 
+    @property
+    def end(self) -> tuple[Term, Index]:
+        """The last entry's term, 0 if it is not known (a snapshot's), and its index."""
+        return self.entries.get(self.last, 0), self.last
+
     def truncate(self, first_removed: Index) -> None:
         """Removes entries from `first_removed` on."""
         while self.last >= first_removed and self.last in self.entries:

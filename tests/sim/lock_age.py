@@ -20,6 +20,7 @@ from kvnode.protocol.raft.role import Role
 from kvnode.routing import recovery, shard_leaders
 from kvnode.types import NodeName, Seconds, Shard, Term, Txn
 
+from .loop import MONOTONIC_DRIFT_MAX
 from .network import LinkQuality
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ SETTLED_AFTER: Seconds = shard_leaders.ATTEMPT_MAX + recovery.PAUSE_MAX + 0.5
 """An attempt that began while a shard was unwell may be in vain for so long, and then there is a pause."""
 ROUNDS_MAX: Seconds = 1.5
 """From the push to the end: the step that finds the vote, the anchor's decision, the word to the shard, their entries."""
-SLOWEST = 0.95
-"""Of the machines' monotonic clocks, by which nodes wait."""
 GOOD = LinkQuality()
 
 
@@ -74,7 +73,7 @@ class LockAge:
     @property
     def age_max(self) -> Seconds:
         """How long a vote may stand where all is well."""
-        return (self._world.config.transactions.push_after_ms / 1000 + ROUNDS_MAX) / SLOWEST
+        return (self._world.config.transactions.push_after_ms / 1000 + ROUNDS_MAX) / (1 - MONOTONIC_DRIFT_MAX)
 
     def look(self) -> None:
         """At all shards and their locks."""

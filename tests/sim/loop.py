@@ -41,6 +41,8 @@ SWEEP_TASKS = 1_024
 """Finished tasks are let go after so many new ones: that is when errors that nobody looked at come to light."""
 COLLECT_STEPS = 500_000
 """Cyclic garbage is collected every so many callbacks."""
+MONOTONIC_DRIFT_MAX = 0.05
+"""How much faster or slower than true time a machine's monotonic clock runs at most."""
 SHUTDOWN_STEPS_MAX = 200_000
 """Callbacks that the tasks left at the end have for their cancellation."""
 

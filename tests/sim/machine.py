@@ -163,8 +163,9 @@ class SimNode:
 
     async def _handle(self, request: Any) -> Any:
         assert self.node is not None
+        at_arrival = self.world.witness.log_at_arrival(self, request)
         response = await self.node.endpoint.handle(request)
-        self.world.witness.check_answer(self, request, response)
+        self.world.witness.check_answer(self, request, response, at_arrival)
         return response
 
     async def _forward(self, request: Any, timeout: float, hops: int) -> Any:

@@ -1,4 +1,4 @@
-"""What `KV.Operation` says of eventual writes, held against what the log did with them.
+"""What `KV.Operation` says of eventual writes, on their way and at the end, held against what the log did with them.
 
 Owns: which writes are asked for, where, and what the answers must be. Never: decides what became of a write; `witness` saw
 that.
@@ -49,6 +49,19 @@ async def check_outcomes(world: World, workload: Workload) -> None:
             if wrong := contradiction(answer, workload.outcome_of(write)):
                 world.violate(wrong.rule, f"{node}: {wrong.message}")
             break
+
+
+def check_fates(world: World, workload: Workload) -> list[Violation]:
+    """The same of what was told while the writes were under way: it may have been nothing yet, but not another end."""
+    found = []
+    lost = [node.name for node in world.nodes.values() if node.lost]
+    for write, told in workload.fates:
+        if STATES.get(told.state) in (None, EventualState.PENDING) or write.operation_id.split(".")[1] in lost:
+            continue
+        world.counts["fates told"] += 1
+        if wrong := contradiction(told, workload.outcome_of(write)):
+            found.append(wrong)
+    return found
 
 
 def contradiction(answer: kv_pb2.OperationResponse, known: EventualWrite) -> Violation | None:

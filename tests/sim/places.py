@@ -88,7 +88,12 @@ PLACES: tuple[str, ...] = (
     *_both(STEPS),
     *ROLES,
 )
-"""All names. What is reached and not listed is listed by `Places.unlisted`: a test demands that it is empty."""
+"""All names. What is reached and not listed, `unlisted` tells: a test demands that it is nothing."""
+
+
+def unlisted(reached: Iterable[str]) -> list[str]:
+    """Names of places that were reached and that `PLACES` lacks."""
+    return sorted(set(reached) - set(PLACES))
 
 
 class PowerCut(BaseException):
@@ -109,10 +114,6 @@ class Places:
     def plan(self, names: Sequence[str], power: bool) -> None:
         """Whoever comes first to one of these places dies there; it replaces the plan before."""
         self._planned = dict.fromkeys(names, power)
-
-    def unlisted(self) -> list[str]:
-        """Names reached that `PLACES` lacks."""
-        return sorted(set(self.reached) - set(PLACES))
 
     def reach(self, sim: SimNode | None, name: str) -> bool:
         """A node comes to a place; True: it is dead now."""

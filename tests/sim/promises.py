@@ -127,12 +127,17 @@ class Promises:
             )
 
     def check_vote(
-        self, sim: SimNode, request: election_pb2.RequestVoteRequest, response: election_pb2.RequestVoteResponse
+        self,
+        sim: SimNode,
+        request: election_pb2.RequestVoteRequest,
+        response: election_pb2.RequestVoteResponse,
+        at_arrival: tuple[Term, Index],
     ) -> None:
-        """A vote leaves: the candidate's log is at least as complete as what this disk has of earlier terms (Raft, 5.4.1)."""
-        model = sim.durable.shard(response.shard)
-        mine, theirs = (model.entries.get(model.last), model.last), (request.last_log_term, request.last_log_index)
-        if response.granted and mine[0] is not None and mine[0] < request.term and mine > theirs:
+        """A vote leaves: the candidate's log is at least as complete as what this disk has of earlier terms (Raft, 5.4.1); a
+        pre-vote binds nobody and may have waited for the disk, so it is held against what was there when the request came."""
+        mine = at_arrival if response.pre_vote else sim.durable.shard(response.shard).end
+        theirs = request.last_log_term, request.last_log_index
+        if response.granted and 0 < mine[0] < request.term and mine > theirs:
             message = f"{sim.name}, shard {response.shard}, to {request.message.from_node}: it has {mine}, they have {theirs}"
             self._world.violate("nobody votes for a log that lacks what it has", message)
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from .faults import SCENARIOS
 from .history import Violation
 from .minimise import minimise
-from .places import PLACES, table
+from .places import PLACES, table, unlisted
 from .simulation import Result, simulate
 from .trace import window
 
@@ -82,7 +82,7 @@ class Total:
         """In some lines."""
         never = [name for name in PLACES if not self.places[name]]
         some = f", and {len(never) - NEVER_SHOWN_MAX} more (--places shows all)" if len(never) > NEVER_SHOWN_MAX else ""
-        unlisted = sorted(set(self.places) - set(PLACES))
+        nameless = unlisted(self.places)
         lines = [
             self.progress(),
             f"run twice: {self.rechecked}",
@@ -91,7 +91,7 @@ class Total:
             f"events: {_show(self.counts)}",
             f"places never reached: {', '.join(never[:NEVER_SHOWN_MAX]) or 'none'}{some}",
         ]
-        return "\n".join([*lines, f"places without a name in the list: {', '.join(unlisted)}"] if unlisted else lines)
+        return "\n".join([*lines, f"places without a name in the list: {', '.join(nameless)}"] if nameless else lines)
 
 
 def _show(counter: Counter[str]) -> str:

@@ -20,7 +20,6 @@ import structlog
 from kvapi.v1 import kv_pb2
 from kvclient.hashing import shard_of
 from kvnode.errors import KvnodeError
-from kvnode.limits import CLOCK_SKEW_MS_MAX
 from kvnode.protocol.raft import leader
 from kvnode.runtime.transport import PeerUnreachable
 
@@ -40,19 +39,16 @@ from .history import (
 from .linearizability import check_linearizability
 from .loop import SimulatedLoop, SimulationError, run
 from .network import KEEPALIVE_S
-from .outcomes import check_outcomes
+from .outcomes import check_fates, check_outcomes
 from .sdk_client import simulated_sdk
 from .sdk_workload import SdkWorkload
+from .session_guarantees import check_read_your_writes, check_writes_follow_reads
 from .trace import Trace
 from .transactions import TransactionWorkload
-from .workload import Eventual, WeakRead, Workload, kind_of
+from .workload import WeakRead, Workload, kind_of
 from .world import World, log_to
 
 STEPS_MAX = 6_000_000
-TOLD = {
-    kv_pb2.OPERATION_STATE_APPLIED: EventualState.APPLIED,
-    kv_pb2.OPERATION_STATE_SUPERSEDED: EventualState.SUPERSEDED,
-}
 
 
 @dataclass
@@ -292,9 +288,9 @@ class Simulation:
             found += check_acknowledged_applied(
                 (o for o in workload.history.operations if o.shard == shard and o.outcome == "ok"), applied
             )
-        found += self._check_sessions()
-        found += self._check_fates()
-        found += self._check_following()
+        found += check_read_your_writes(world, workload)
+        found += check_writes_follow_reads(world, workload)
+        found += check_fates(world, workload)
         found += check_weak_reads(workload.weak_reads, workload.history.operations, world.witness.placed_values)
         found += world.witness.transaction_promises.check()
         found += check_revision_order(workload.history.operations)
@@ -309,70 +305,6 @@ class Simulation:
     def _report(self, found: list[Violation]) -> None:
         for violation in found:
             self.world.violate(violation.rule, violation.message)
-
-    def _check_fates(self) -> list[Violation]:
-        """What was told of an eventual write's fate is what became of it, at the same place in the log."""
-        found = []
-        lost = [node.name for node in self.world.nodes.values() if node.lost]
-        for write, told in self.workload.fates:
-            self.world.counts["fates told"] += 1
-            truth = self.workload.outcome_of(write)
-            expected = TOLD.get(told.state)
-            if write.operation_id.split(".")[1] in lost or told.state == kv_pb2.OPERATION_STATE_PENDING:
-                continue
-            if expected is None:
-                wrong = told.state == kv_pb2.OPERATION_STATE_SETTLED and truth.state is EventualState.UNKNOWN
-            else:
-                wrong = (truth.state, truth.revision) != (expected, told.revision)
-            if wrong:
-                found.append(Violation("a fate that was told is the one", f"{truth}, told {told}"))
-        return found
-
-    def _check_sessions(self) -> list[Violation]:
-        """Read your writes: what a session's read of its own key was served from includes its last acknowledged write.
-
-        It may show an earlier write of the session all the same, if that one has the later clock: last writer wins. That one
-        may be on its way yet only where clocks were farther apart than nodes tolerate.
-        """
-        found = []
-        clocks = self.world.witness.stamps
-        lost = [node.name for node in self.world.nodes.values() if node.lost]
-        by_key: dict[bytes, list[Eventual]] = {}
-        for write in self.workload.eventual:
-            if write.number:
-                by_key.setdefault(write.operation.key, []).append(write)
-        for read in self.workload.session_reads:
-            if read.seen >= read.expected:
-                continue
-            missed = by_key[read.key][read.expected - 1]
-            outcome = self.workload.outcome_of(missed)
-            if missed.operation_id.split(".")[1] in lost:
-                continue
-            included = outcome.state is EventualState.APPLIED and not read.tentative and read.revision >= outcome.revision
-            seen = by_key[read.key][read.seen - 1].operation_id if read.seen > 0 else ""
-            later = read.skew_ms > CLOCK_SKEW_MS_MAX and clocks.get(seen, 0) >= clocks.get(missed.operation_id, 0)
-            if included or later or outcome.state is EventualState.SUPERSEDED:
-                self.world.counts["a session's later write lost against its earlier"] += 1
-            else:
-                found.append(Violation("read your writes", f"{read}; the missed write is {outcome}"))
-        self.world.counts["session reads of own keys"] += len(self.workload.session_reads)
-        return found
-
-    def _check_following(self) -> list[Violation]:
-        """Writes follow reads: a session's eventual write comes after the version that the session has seen of the key."""
-        applied = [write for places in self.world.witness.applied.values() for writes in places.values() for write in writes]
-        clocks = {write.operation_id: write.hlc for write in applied if write.operation_id}
-        lost = [node.name for node in self.world.nodes.values() if node.lost]
-        found = []
-        for write, seen_hlc, skew_ms in self.workload.following:
-            hlc = clocks.get(write.operation_id)
-            if hlc is None or not seen_hlc or write.operation_id.split(".")[1] in lost or skew_ms > CLOCK_SKEW_MS_MAX:
-                continue
-            self.world.counts["session writes that follow a read"] += 1
-            if hlc <= seen_hlc:
-                message = f"{write.client}: {write.operation_id} has the clock {hlc}, and the session had seen {seen_hlc}"
-                found.append(Violation("a session's writes follow its reads", message))
-        return found
 
 
 def check_weak_reads(

@@ -3,7 +3,7 @@ was asked for, its answer has seen.
 
 Owns: when each index was first applied, and what it left of each key. Never: changes anything, or takes random numbers.
 
-The bound is measured on the clocks of the replica and of the leader, which may be slow by as much as `SLOWEST`. Commands count
+The bound is measured on the clocks of the replica and of the leader, which may be slow by `MONOTONIC_DRIFT_MAX`. Commands count
 from their first apply, which is never before their commit: what is demanded here is a little less than what is promised.
 """
 
@@ -16,13 +16,12 @@ from kvapi.v1 import kv_pb2
 from kvclient.hashing import shard_of
 from kvnode.types import Index, Seconds, Shard
 
+from .loop import MONOTONIC_DRIFT_MAX
+
 if TYPE_CHECKING:
     from kvnode.shard.replica import Replica
 
     from .world import World
-
-SLOWEST = 0.95
-"""A second of a machine's monotonic clock is never more than so much less of the true time: see `World.monotonic_clock`."""
 
 
 class _Left(NamedTuple):
@@ -72,7 +71,7 @@ class Staleness:
     def check(self, request: kv_pb2.GetRequest, response: kv_pb2.GetResponse, asked_at: Seconds) -> None:
         """An answer to a bounded read that a client asked for at `asked_at`."""
         shard = shard_of(request.key, self._world.config.cluster.shards)
-        since = asked_at - request.max_staleness_ms / 1000 / SLOWEST
+        since = asked_at - request.max_staleness_ms / 1000 / (1 - MONOTONIC_DRIFT_MAX)
         demanded = bisect_right(self._times.get(shard, []), since)
         self._world.counts["bounded reads"] += 1
         what = f"{request.key!r}, asked for at {asked_at:.6f} s, at most {request.max_staleness_ms} ms old"

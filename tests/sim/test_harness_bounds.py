@@ -22,10 +22,11 @@ from kvnode.types import Txn
 from .bounds_promises import CLOCK_ERROR, LATE_MAX, BoundsPromises, of_node, of_replica
 from .history import EventualState, EventualWrite, Kind, Operation, Outcome
 from .lock_age import BLIND_AFTER, SETTLED_AFTER, LockAge
+from .loop import MONOTONIC_DRIFT_MAX
 from .network import LinkQuality
 from .outcomes import contradiction
 from .simulation import check_weak_reads, simulate
-from .staleness import SLOWEST, Staleness
+from .staleness import Staleness
 from .workload import WeakRead
 
 STUCK_SEED, STALE_SEED, LATE_SEED = "40", "40", "41"
@@ -224,7 +225,7 @@ def test_node_that_keeps_no_deadline_is_found_in_runs(monkeypatch: pytest.Monkey
         (2, True, 2, 9.5, False),
         (3, True, 1, 9.5, False),
         (3, False, 0, 9.5, False),
-        (2, True, 1, 4.0 + 1 / SLOWEST - 0.01, True),
+        (2, True, 1, 4.0 + 1 / (1 - MONOTONIC_DRIFT_MAX) - 0.01, True),
         (4, False, 0, 9.5, True),
     ],
     ids=["fresh", "index too old", "version too old", "missing", "written within the bound", "deleted since"],

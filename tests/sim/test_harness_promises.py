@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kvapi.v1 import kv_pb2, two_phase_commit_pb2
+from kvapi.v1 import election_pb2, kv_pb2, message_pb2, two_phase_commit_pb2
 from kvnode.protocol.raft.role import Role
 from kvnode.storage.records import HardStateRecord
 
@@ -136,3 +136,30 @@ def test_transaction_that_ends_differently_or_not_everywhere_is_found(
     found = list(promises.check())
     assert world.rules == rules
     assert [type(one) for one in found] == [Violation] * missing
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "at_arrival", "pre_vote", "passes"),
+    [
+        ((5, 11), (5, 11), False, True),
+        ((6, 12), (5, 11), False, False),
+        ((6, 12), (5, 11), True, True),
+        ((6, 12), (6, 12), True, False),
+    ],
+    ids=["as complete", "vote for a shorter log", "pre-vote that waited for the disk", "pre-vote for a shorter log"],
+)
+def test_vote_for_a_log_that_lacks_what_is_on_the_disk_is_found(
+    on_disk: tuple[int, int], at_arrival: tuple[int, int], pre_vote: bool, passes: bool
+) -> None:
+    """A vote is held against what is on the disk as it leaves, a pre-vote against what was there when the request came."""
+    world = FakeWorld()
+    model = world.nodes["n1"].durable.model
+    model.last = on_disk[1]
+    model.entries[on_disk[1]] = on_disk[0]
+    request = election_pb2.RequestVoteRequest(
+        message=message_pb2.Message(from_node="n2"), shard=0, term=7, last_log_term=5, last_log_index=11
+    )
+    response = election_pb2.RequestVoteResponse(shard=0, term=7, granted=True, pre_vote=pre_vote)
+    promises: Any = Promises(world)  # type: ignore[arg-type]
+    promises.check_vote(world.nodes["n1"], request, response, at_arrival)
+    assert (not world.rules) is passes

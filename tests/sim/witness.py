@@ -11,9 +11,10 @@ durable (14). `promises` and `transaction_promises` have what needs a memory of 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvapi.v1 import election_pb2, replication_pb2
+from kvnode.limits import CLOCK_SKEW_MS_MAX
 from kvnode.protocol.raft.quorum import majority
 from kvnode.protocol.raft.role import Role
 from kvnode.shard.superseded import operation_id
@@ -35,6 +36,17 @@ if TYPE_CHECKING:
     from .world import World
 
 
+SKEW: Hlc = CLOCK_SKEW_MS_MAX << 16
+"""A clock that is farther ahead is cut down to this."""
+
+
+class Stamped(NamedTuple):
+    """An eventual write's clock: what it said, and what counts."""
+
+    said: Hlc
+    counted: Hlc
+
+
 class Witness:
     """Of one run."""
 
@@ -46,8 +58,9 @@ class Witness:
         """The place of every eventual put that took effect, by its (unique) value."""
         self.horizons: dict[Shard, dict[Index, None]] = {}
         self.superseded: dict[str, tuple[Index, int]] = {}
-        self.stamps: dict[str, Hlc] = {}
-        """With which clock each eventual write came that got its place, whether it took effect or not."""
+        self.stamps: dict[str, Stamped] = {}
+        """The clocks of each eventual write that got its place, whether it took effect or not."""
+        self._token_cut_down: dict[str, None] = {}
         self.leaders: dict[tuple[Shard, Term], tuple[NodeName, int]] = {}
         self.leading: dict[Shard, tuple[NodeName, Term]] = {}
         self.promises, self.transaction_promises = Promises(world), TransactionPromises(world)
@@ -75,6 +88,7 @@ class Witness:
 
     def _watch_replica(self, sim: SimNode, node: Node, replica: Replica) -> None:
         self._watch_writes(replica)
+        self._watch_tokens(node, replica)
         machine, ready, installed = replica.machine, replica.ready, replica.on_snapshot_installed
         apply = machine.apply
 
@@ -104,6 +118,25 @@ class Witness:
         self.staleness.watch(replica)
         self.lock_age.watch(sim, replica)
         self._world.places.watch_replica(sim, replica)
+
+    def _watch_tokens(self, node: Node, replica: Replica) -> None:
+        """Notes the eventual writes that came with a session's clock which was too far ahead to be followed."""
+        accept = replica.accept
+
+        def accept_and_note(key: bytes, value: bytes | None, above: Hlc, token: object, now: float) -> None:
+            cut_down = above == node.clock.last + SKEW
+            accept(key, value, above, token, now)
+            if cut_down:
+                write: Any = replica._accepted[-1].result
+                origin = Origin(write.node, write.incarnation)
+                self._token_cut_down[operation_id(replica.shard, origin, write.sequence)] = None
+
+        replica.accept = accept_and_note  # type: ignore[method-assign]
+
+    def was_cut_down(self, operation: str) -> bool:
+        """Whether a clock was too far ahead on an eventual write's way: its session's, or its own."""
+        stamped = self.stamps.get(operation)
+        return operation in self._token_cut_down or (stamped is not None and stamped.counted < stamped.said)
 
     def _check_committed(self, sim: SimNode, replica: Replica, entry: Entry) -> None:
         shard = replica.shard
@@ -156,7 +189,7 @@ class Witness:
             place_eventual(index, now, eventual)
             placed.clear()
             origin = Origin(eventual.node, eventual.incarnation)
-            self.stamps[operation_id(shard, origin, eventual.sequence)] = eventual.hlc
+            self.stamps[operation_id(shard, origin, eventual.sequence)] = Stamped(eventual.hlc, min(eventual.hlc, now + SKEW))
             lost = machine.superseded.get((origin, eventual.sequence))
             if lost is not None and lost.revision == index and is_first():
                 self.superseded[operation_id(shard, origin, eventual.sequence)] = (index, lost.outcome.by)
@@ -200,12 +233,16 @@ class Witness:
         for shard in [shard for shard, (leader, _) in self.leading.items() if leader == name]:
             del self.leading[shard]
 
-    def check_answer(self, sim: SimNode, request: Any, response: Any) -> None:
+    def log_at_arrival(self, sim: SimNode, request: Any) -> tuple[Term, Index]:
+        """A peer's request comes: the end of the log that this disk has of its shard, where it asks for a vote."""
+        return sim.durable.shard(request.shard).end if isinstance(request, election_pb2.RequestVoteRequest) else (0, 0)
+
+    def check_answer(self, sim: SimNode, request: Any, response: Any, at_arrival: tuple[Term, Index]) -> None:
         """An answer to a peer leaves: what it promises must be on the disk."""
         durable = sim.durable
         if isinstance(response, election_pb2.RequestVoteResponse):
             model = durable.shard(response.shard)
-            self.promises.check_vote(sim, request, response)
+            self.promises.check_vote(sim, request, response, at_arrival)
             if response.granted and not response.pre_vote:
                 vote = request.message.from_node
                 if (model.term, model.vote) != (response.term, vote) and model.term <= response.term:

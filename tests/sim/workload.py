@@ -52,8 +52,6 @@ class SessionRead:
     tentative: bool
     node: str
     revision: int
-    skew_ms: int
-    """How far the nodes' clocks were apart at most until then, as far as sessions noticed."""
 
 
 class WeakRead(NamedTuple):
@@ -71,7 +69,6 @@ class Following(NamedTuple):
 
     write: Eventual
     seen_hlc: int
-    skew_ms: int
 
 
 @dataclass
@@ -107,7 +104,6 @@ class Workload:
         self.clients = clients
         self._pause_s_mean = pause_s_mean
         self._number = 0
-        self._skew_ms = 0
         rng = world.loop.random("keys")
         self.strong_keys = [b"s%d" % i for i in range(rng.choice((2, 4, 8)))]
         self.mixed_keys = [b"m%d" % i for i in range(rng.choice((2, 4, 8)))]
@@ -301,7 +297,6 @@ class Workload:
     async def in_session(self, client: Client, timeout: float, session: Session, place: int | None = None) -> None:
         """A session's write or read of one of its own keys, of which only one at a time may be under way."""
         rng = client.rng
-        self._skew_ms = max(self._skew_ms, self.world.skew_ms())
         if self._shares_keys and place is None and rng.random() < 0.5:
             await self._in_shared_session(client, timeout, session)
             return
@@ -330,7 +325,6 @@ class Workload:
             response.tentative,
             response.served.node,
             response.revision,
-            self._skew_ms,
         )
         self.session_reads.append(read)
         self.world.note("", f"{client.name} -> {client.home}: session {read}")
@@ -349,7 +343,7 @@ class Workload:
         if rng.random() < 0.4:
             seen_hlc = session.clocks.get(key, 0)
             write, served = await self.put_eventually(client, key, self.value(rng), timeout, sent)
-            self.following.append(Following(write, seen_hlc, self._skew_ms))
+            self.following.append(Following(write, seen_hlc))
             if served is not None:
                 session.on_token(sent, served)
             return

@@ -21,7 +21,7 @@ from kvnode.storage.disk import DiskFailed
 from kvnode.types import NodeName
 
 from .history import Violation
-from .loop import SimulatedLoop, current_group
+from .loop import MONOTONIC_DRIFT_MAX, SimulatedLoop, current_group
 from .machine import SimNode
 from .network import Network
 from .places import Places, PowerCut
@@ -91,7 +91,7 @@ class World:
     def monotonic_clock(self, name: NodeName) -> tuple[float, float]:
         """A machine's own: how fast it runs (with leases within what they tolerate), and what it shows at time 0."""
         rng, election = self.loop.random(f"monotonic clock {name}"), self.config.election
-        drift = election.clock_drift_max if election.leader_lease else rng.choice((0.0, 1e-4, 0.05))
+        drift = election.clock_drift_max if election.leader_lease else rng.choice((0.0, 1e-4, MONOTONIC_DRIFT_MAX))
         return 1.0 + rng.uniform(-drift, drift) * 0.999, rng.uniform(0.0, 1e5)
 
     # ---- the world's own time ---------------------------------------------------------------------------------------
@@ -128,13 +128,6 @@ class World:
             self._asleep.set_result(None)
         if error is not None and error.__traceback__ is not None:
             self.note("", "".join(traceback.format_exception(error)[-12:]))
-
-    def skew_ms(self) -> int:
-        """How far the clocks are apart now: the wall's, and the nodes' hybrid ones, which every restart moves ahead to their
-        durable bound."""
-        walls = [node.wall_ms() for node in self.nodes.values()]
-        hybrid = [sim.node.clock.last >> 16 for sim in self.nodes.values() if sim.node is not None]
-        return max(walls + hybrid) - min(walls)
 
     def live(self) -> list[SimNode]:
         """Nodes that run and have their own disk."""
