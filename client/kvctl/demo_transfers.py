@@ -83,6 +83,7 @@ class Transfers:
         self.pairs: list[Pair] = []
         self._client = client
         self._stop, self._may_begin, self._idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._idle.set()
         self._may_begin.set()
         self._under_way = 0
 
