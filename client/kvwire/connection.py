@@ -50,6 +50,10 @@ def _nothing() -> None:
     return None
 
 
+def _ignore(_: bytes) -> None:
+    return None
+
+
 class Connection(Generic[AnyStream]):
     """One connection, of either role."""
 
@@ -87,7 +91,7 @@ class Connection(Generic[AnyStream]):
         self._large, self._waiting_for_room = 0, dict[AnyStream, None]()
         self._blocked: dict[AnyStream, None] = {}
         self.frequency = Frequency()
-        self.on_pong: Callable[[bytes], None] = lambda _: None
+        self.on_pong: Callable[[bytes], None] = _ignore
         self.received_at = 0.0
         """When bytes came last."""
         self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
@@ -443,7 +447,7 @@ class Connection(Generic[AnyStream]):
             return
         self.closed = why
         for stream in list(self.streams.values()):
-            stream.on_reset(frames.NO_ERROR, why)
+            stream.on_reset(None, why)
         self._tail, self._block = b"", None
         self.wants_output()
 

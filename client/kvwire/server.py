@@ -42,7 +42,7 @@ class CallDetails(NamedTuple):
     invocation_metadata: tuple[Metadatum, ...]
 
 
-grpc.HandlerCallDetails.register(CallDetails)  # type: ignore[attr-defined]
+grpc.HandlerCallDetails.register(CallDetails)
 
 
 def _details(head: RequestHead) -> Any:

@@ -176,7 +176,7 @@ class ServerCall(Stream):
         details = refused.details
         self._abandon(refused.code, f"SERVER: {details}" if refused.code == RESOURCE_EXHAUSTED else details)
 
-    def on_reset(self, code: int, why: str) -> None:
+    def on_reset(self, code: int | None, why: str) -> None:
         """The caller has gone."""
         self.is_over = self.is_cancelled = True
         self.close()

@@ -89,8 +89,8 @@ class Stream:
         """What the peer sends is not taken in; nothing more of it is delivered."""
         raise NotImplementedError
 
-    def on_reset(self, code: int, why: str) -> None:
-        """The stream is over: the peer reset it, or the connection is lost (`why` says it in words)."""
+    def on_reset(self, code: int | None, why: str) -> None:
+        """The stream is over: the peer reset it, or (None) the connection is lost."""
         raise NotImplementedError
 
     def on_writable(self) -> None:
