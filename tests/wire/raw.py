@@ -79,6 +79,7 @@ class Peer:
         self._decoder = hpack.Decoder(max_header_list_size=1 << 24)
         self._block, self._opener = b"", Frame(0, 0, 0, b"")
         self._held: list[bytes] | None = None
+        self._sent, self._settings_sent, self._settings_acked = b"", 0, 0
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -86,7 +87,9 @@ class Peer:
 
     async def send(self, *parts: bytes) -> None:
         """Write bytes, in one go, and wait until the socket took them."""
-        self.writer.write(b"".join(parts))
+        whole = b"".join(parts)
+        self._count_settings(whole)
+        self.writer.write(whole)
         await self.writer.drain()
 
     async def send_in_cuts(self, whole: bytes, size: int | Callable[[], int] = 1) -> None:
@@ -130,10 +133,24 @@ class Peer:
 
         Raises `Ended` when the connection ends first, TimeoutError when nothing comes.
         """
-        found = await self._until(
+        found = await self.until(
             lambda: next((frame for frame in self.inbox if self._fits(frame, match, stream)), None), within
         )
         self.inbox.remove(found)
+        return found
+
+    async def until(self, ready: Callable[[], Any], within: float = PATIENCE_S) -> Any:
+        """What `ready` returns as soon as it is not None; it is asked after each frame."""
+        try:
+            async with asyncio.timeout(within):
+                while (found := ready()) is None:
+                    if self.ended:
+                        raise Ended(f"the connection ended; read before: {', '.join(map(str, self.seen[-12:])) or 'nothing'}")
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            seen = ", ".join(map(str, self.seen[-12:])) or "nothing"
+            raise TimeoutError(f"nothing for {within} s; read before: {seen}") from None
         return found
 
     async def answer(self, stream: int, within: float = PATIENCE_S) -> Answer:
@@ -152,29 +169,17 @@ class Peer:
 
     async def end(self, within: float = PATIENCE_S) -> Frame | None:
         """Wait until the other side closes the connection; its last GOAWAY, if it sent one."""
-        await self._until(lambda: self.ended or None, within)
+        await self.until(lambda: self.ended or None, within)
         return next((frame for frame in reversed(self.seen) if frame.type == h2.GOAWAY), None)
 
     async def settled(self, within: float = PATIENCE_S) -> None:
-        """Wait until the other side has processed all that was sent so far: a PING comes back after it."""
-        payload = len(self.seen).to_bytes(8, "big")
-        await self.send(h2.ping(payload))
-        await self.take(
-            lambda frame: frame.type == h2.PING and bool(frame.flags & h2.ACK) and frame.payload == payload, within=within
-        )
+        """Wait until the other side has processed all that was sent so far: SETTINGS are acknowledged in their turn.
 
-    async def _until(self, ready: Callable[[], Any], within: float) -> Any:
-        try:
-            async with asyncio.timeout(within):
-                while (found := ready()) is None:
-                    if self.ended:
-                        raise Ended(f"the connection ended; read before: {', '.join(map(str, self.seen[-12:])) or 'nothing'}")
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError:
-            seen = ", ".join(map(str, self.seen[-12:])) or "nothing"
-            raise TimeoutError(f"nothing for {within} s; read before: {seen}") from None
-        return found
+        Not by a PING: servers count those.
+        """
+        before = self._settings_sent
+        await self.send(h2.settings())
+        await self.until(lambda: self._settings_acked >= max(before + 1, self._settings_sent) or None, within)
 
     @staticmethod
     def _fits(frame: Frame, match: Match | int, stream: int | None) -> bool:
@@ -216,11 +221,23 @@ class Peer:
     def _behave(self, frame: Frame) -> None:
         if frame.type == h2.SETTINGS and not frame.flags & h2.ACK and self.acks_settings:
             self._reply(h2.settings_ack())
+        elif frame.type == h2.SETTINGS and frame.flags & h2.ACK:
+            self._settings_acked += 1
         elif frame.type == h2.PING and not frame.flags & h2.ACK and self.answers_pings:
             self._reply(h2.ping(frame.payload, ack=True))
         elif frame.type == h2.DATA and frame.payload and self.refills:
             length = len(frame.payload)
             self._reply(h2.window_update(0, length) + h2.window_update(frame.stream, length))
+
+    def _count_settings(self, sent: bytes) -> None:
+        # What was sent may be cut anywhere; if it is no HTTP/2, the count is of no use to anybody.
+        self._sent = (self._sent + sent).removeprefix(h2.PREFACE)
+        while len(self._sent) >= 9 and not h2.PREFACE.startswith(self._sent[:9]):
+            length = 9 + int.from_bytes(self._sent[:3], "big")
+            if len(self._sent) < length:
+                break
+            self._settings_sent += self._sent[3] == h2.SETTINGS and not self._sent[4] & h2.ACK
+            self._sent = self._sent[length:]
 
     def _reply(self, whole: bytes) -> None:
         # Not in the middle of a frame that is sent in cuts.

@@ -59,9 +59,9 @@ SETTINGS = {
     "acknowledgement with a payload": Case(frame(h2.SETTINGS, h2.ACK, 0, b"abcdef") + CALL, "CLOSED", SIZE),
     "acknowledgement of nothing": Case(h2.settings_ack() * 3 + CALL, "CLOSED", {"OK", PROTOCOL}),
     "on a stream": Case(frame(h2.SETTINGS, 0, 1) + CALL, "CLOSED", PROTOCOL),
-    "window of more than 2^31-1": Case(settings({h2.INITIAL_WINDOW_SIZE: 1 << 31}) + CALL, "CLOSED", FLOW),
-    "frame size of less than 2^14": Case(settings({h2.MAX_FRAME_SIZE: 100}) + CALL, "CLOSED", PROTOCOL),
-    "push of two": Case(settings({h2.ENABLE_PUSH: 2}) + CALL, "CLOSED", PROTOCOL),
+    "window of more than 2^31-1": Case(settings({h2.INITIAL_WINDOW_SIZE: 1 << 31}) + CALL, {"CLOSED", FLOW}, FLOW),
+    "frame size of less than 2^14": Case(settings({h2.MAX_FRAME_SIZE: 100}) + CALL, {"CLOSED", PROTOCOL}, PROTOCOL),
+    "push of two": Case(settings({h2.ENABLE_PUSH: 2}) + CALL, {"CLOSED", PROTOCOL}, PROTOCOL),
 }
 
 WINDOWS = {
