@@ -67,6 +67,8 @@ HANDSHAKE_SECONDS_MAX = 10.0
 """From accept to the end of the client's preface and first SETTINGS, TLS included."""
 FRAME_SECONDS_MAX = 20.0
 """From the first byte of a frame to its last, and from a HEADERS frame to the last of its CONTINUATIONs."""
+LINGER_SECONDS_MAX = 1.0
+"""How long the stream of an answered call waits for the rest of its request, which is not kept."""
 CLOSE_SECONDS_MAX = 5.0
 """What a closing connection gets to take what was written to it."""
 TIMEOUT_SECONDS_MAX = 10.0**8

@@ -67,6 +67,7 @@ class ServerCall(Stream):
 
     __slots__ = (
         "_drained",
+        "_is_settled",
         "_timer",
         "callbacks",
         "context",
@@ -90,7 +91,7 @@ class ServerCall(Stream):
     def __init__(self, server: Server, link: Any, connection: ServerConnection, stream_id: int) -> None:
         super().__init__(connection, stream_id, server.options.receive_size_max)
         self.server, self.link = server, link
-        self.is_over = self.is_cancelled = self.headers_sent = False
+        self.is_over = self.is_cancelled = self.headers_sent = self._is_settled = False
         self.inbox: Inbox | None = None
         self.message: bytes | None = None
         self.task: asyncio.Task[None] | None = None
@@ -127,7 +128,7 @@ class ServerCall(Stream):
             else:
                 self._start()
         elif ended:
-            self.finish(INTERNAL, "Missing request message.")
+            self.finish(UNIMPLEMENTED, "Missing request message.")
 
     def _is_acceptable(self, head: RequestHead) -> bool:
         server = self.server
@@ -164,12 +165,15 @@ class ServerCall(Stream):
 
     def on_end(self) -> None:
         """The caller has sent everything."""
+        if self.discards:
+            self.close()
+            return
         if self.is_over:
             return
         if self.inbox is not None:
             self.inbox.end()
         elif self.task is None:
-            self.finish(INTERNAL, "Missing request message.")
+            self.finish(UNIMPLEMENTED, "Missing request message.")
 
     def on_refused(self, refused: MessageRefused) -> None:
         """What the caller sends is not taken in."""
@@ -188,19 +192,39 @@ class ServerCall(Stream):
             self._drained.set_result(None)
 
     def on_local_end(self) -> None:
-        """The trailers have left: nobody needs the rest of the request."""
-        if not self.remote_ended:
+        """The trailers have left: nobody needs the rest of the request, which may be on its way."""
+        if self.remote_ended:
+            self.close()
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Waits a while for the caller to end its side: grpcio's client takes a reset right behind the trailers for an error."""
+        self._settle()
+        self.discards = True
+        self._timer = self.server.loop.call_later(limits.LINGER_SECONDS_MAX, self._end_request)
+
+    def _end_request(self) -> None:
+        self._timer = None
+        if not self.is_closed:
             self.connection.put(frames.rst_stream(self.id, frames.NO_ERROR))
-        self.close()
+            self.close()
 
     def close(self) -> None:
         """Forgets the call."""
         if self.is_closed:
             return
         super().close()
+        self._settle()
+
+    def _settle(self) -> None:
+        """The call is over, if its stream is not."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._is_settled:
+            return
+        self._is_settled = True
         if self.inbox is not None:
             self.inbox.clear()
         if self._drained is not None:
@@ -274,7 +298,7 @@ class ServerCall(Stream):
         except Exception as error:
             if not self.is_over:
                 logger.exception("Unexpected exception in %s", self.path)
-                self.finish(UNKNOWN, f"Unexpected {type(error)}: {error}", context.trailing)
+                self.finish(context.status or UNKNOWN, f"Unexpected {type(error)}: {error}", context.trailing)
 
     async def _serve(self, method: Method, context: ServicerContext) -> None:
         request: Any
@@ -283,7 +307,7 @@ class ServerCall(Stream):
         else:
             request = await self.read(method)
             if request is grpc.aio.EOF:
-                raise Refused(INTERNAL, "Missing request message.")
+                raise Refused(UNIMPLEMENTED, "Missing request message.")
         context.method = method
         if method.style is Style.BLOCKING:
             await serve_blocking(self, method, request, context)
@@ -317,14 +341,12 @@ class ServerCall(Stream):
         return method.deserialize(message) if method.deserialize is not None else message
 
     def serialized(self, method: Method, response: Any) -> bytes:
-        """A response's bytes. Raises `Refused`."""
-        try:
-            data = method.serialize(response) if method.serialize is not None else response
-        except Exception as error:
-            logger.exception("a response of %s cannot be serialized", self.path)
-            raise Refused(INTERNAL, f"Failed to serialize response! {error}") from error
+        """A response's bytes, none for None. Raises `Refused`, TypeError, and what the serializer raises."""
+        data = method.serialize(response) if method.serialize is not None and response is not None else response
+        if data is None:
+            return b""
         if not isinstance(data, bytes):
-            raise Refused(INTERNAL, f"{self.path} answers {type(data).__name__}, not bytes") from None
+            raise TypeError(f"{self.path} answers {type(data).__name__}, not bytes")
         size_max = self.server.options.send_size_max
         if size_max is not None and len(data) > size_max:
             raise Refused(RESOURCE_EXHAUSTED, f"SERVER: Sent message larger than max ({len(data)} vs. {size_max})")

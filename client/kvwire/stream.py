@@ -48,6 +48,7 @@ class Stream:
         "_partial",
         "_unsent",
         "connection",
+        "discards",
         "granted",
         "id",
         "is_closed",
@@ -71,6 +72,8 @@ class Stream:
         self.granted = 0
         """Bytes let in beyond the window for the message under way."""
         self.remote_ended = self.local_ended = self.is_closed = False
+        self.discards = False
+        """Whether what still comes is of no use to anybody."""
         self._partial: bytearray | None = None
         self._unsent: deque[memoryview] | None = None
         self._ending: bytes | None = None
@@ -110,6 +113,10 @@ class Stream:
             raise frames.ProtocolError(frames.STREAM_CLOSED, f"stream {self.id}: data after its end")
         if ended:
             self.remote_ended = True
+        if self.discards:
+            if ended:
+                self.on_end()
+            return
         try:
             length = len(payload) - PREFIX_SIZE
             if (
