@@ -62,6 +62,8 @@ class Connection(Generic[AnyStream]):
         self.streams: dict[int, AnyStream] = {}
         self.closed: str | None = None
         """Why the connection carries nothing any more."""
+        self.broken: str | None = None
+        """What the peer did wrong, where that is why it is closed."""
         self.wants_output: Callable[[], None] = _nothing
         """Called when there is something to take, after nothing was."""
         self.must_write: Callable[[], None] = _nothing
@@ -434,6 +436,7 @@ class Connection(Generic[AnyStream]):
     def fail(self, code: int, message: str) -> None:
         """The peer is told why, and the connection is over."""
         if self.closed is None:
+            self.broken = message
             self.put(frames.goaway(self.last_stream, code, message.encode()[:256]))
             self.lose(message)
 

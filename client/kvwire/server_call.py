@@ -123,12 +123,17 @@ class ServerCall(Stream):
             self.inbox = Inbox(self)
             if ended:
                 self.inbox.end()
-            if method is None and not server.interceptors:
-                self.finish(UNIMPLEMENTED, "Method not found!")
-            else:
+            if method is not None or server.interceptors:
                 self._start()
+            elif ended:
+                self._refuse_method()
+            else:
+                self._set_timer(server.loop.call_later(limits.UNKNOWN_METHOD_SECONDS, self._refuse_method))
         elif ended:
             self.finish(UNIMPLEMENTED, "Missing request message.")
+
+    def _refuse_method(self) -> None:
+        self.finish(UNIMPLEMENTED, "Method not found!")
 
     def _is_acceptable(self, head: RequestHead) -> bool:
         server = self.server
@@ -172,6 +177,8 @@ class ServerCall(Stream):
             return
         if self.inbox is not None:
             self.inbox.end()
+            if self.task is None:
+                self._refuse_method()
         elif self.task is None:
             self.finish(UNIMPLEMENTED, "Missing request message.")
 
@@ -199,10 +206,10 @@ class ServerCall(Stream):
             self._linger()
 
     def _linger(self) -> None:
-        """Waits a while for the caller to end its side: grpcio's client takes a reset right behind the trailers for an error."""
+        """Waits for the caller to end its side, too: grpcio's client takes a reset right behind the trailers for an error."""
         self._settle()
         self.discards = True
-        self._timer = self.server.loop.call_later(limits.LINGER_SECONDS_MAX, self._end_request)
+        self._set_timer(self.server.loop.call_later(limits.LINGER_SECONDS_MAX, self._end_request))
 
     def _end_request(self) -> None:
         self._timer = None
@@ -217,11 +224,14 @@ class ServerCall(Stream):
         super().close()
         self._settle()
 
-    def _settle(self) -> None:
-        """The call is over, if its stream is not."""
+    def _set_timer(self, timer: asyncio.TimerHandle | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer = timer
+
+    def _settle(self) -> None:
+        """The call is over, if its stream is not."""
+        self._set_timer(None)
         if self._is_settled:
             return
         self._is_settled = True
@@ -229,8 +239,6 @@ class ServerCall(Stream):
             self.inbox.clear()
         if self._drained is not None:
             self.on_writable()
-        if self.callbacks is not None:
-            self._call_back()
         self.server.on_call_closed()
 
     def _call_back(self) -> None:
@@ -278,7 +286,7 @@ class ServerCall(Stream):
             if server.interceptors:
                 method = await server.intercept(self.head)
             if method is None:
-                self.finish(UNIMPLEMENTED, "Method not found!")
+                self._refuse_method()
             elif method.is_plain and self.message is not None:
                 request = method.deserialize(self.message) if method.deserialize is not None else self.message
                 self.message = None
@@ -299,6 +307,9 @@ class ServerCall(Stream):
             if not self.is_over:
                 logger.exception("Unexpected exception in %s", self.path)
                 self.finish(context.status or UNKNOWN, f"Unexpected {type(error)}: {error}", context.trailing)
+        finally:
+            if self.callbacks is not None:
+                self._call_back()
 
     async def _serve(self, method: Method, context: ServicerContext) -> None:
         request: Any
