@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
 from kvwire import compression, frames, limits
+from kvwire.answer import RESPONSE, trailers, whole_answer
 from kvwire.blocking import serve_blocking
-from kvwire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
+from kvwire.frames import END_STREAM
 from kvwire.header_block import HeadersTooLarge, encode
 from kvwire.heads import RequestHead
 from kvwire.inbox import Inbox
-from kvwire.metadata import encode_message, encode_metadata
 from kvwire.method import Method, Style
 from kvwire.servicer_context import ServicerContext
 from kvwire.stream import PREFIX_SIZE, MessageRefused, Stream, framed
@@ -37,21 +36,6 @@ logger = logging.getLogger(__name__)
 
 OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 1, 2, 4, 8
 UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
-
-RESPONSE = encode(b":status", b"200") + encode(b"content-type", b"application/grpc")
-OK_TRAILERS = encode(b"grpc-status", b"0")
-_answer_head = struct.Struct(f">IBI{len(RESPONSE)}sIBIBI").pack
-_answer_end = struct.Struct(f">IBI{len(OK_TRAILERS)}s").pack
-_RESPONSE_WORD, _TRAILERS_WORD = len(RESPONSE) << 8 | HEADERS, len(OK_TRAILERS) << 8 | HEADERS
-_LAST = END_HEADERS | END_STREAM
-
-
-def trailers(code: int, details: str, metadata: Any) -> bytes:
-    """The header block that ends a call. Raises ValueError for metadata that cannot be sent."""
-    block = OK_TRAILERS if code == OK else encode(b"grpc-status", b"%d" % code)
-    if details:
-        block += encode(b"grpc-message", encode_message(details))
-    return block + encode_metadata(metadata) if metadata else block
 
 
 class Refused(Exception):
@@ -381,14 +365,9 @@ class ServerCall(Stream):
             and connection.is_writable
         ):
             connection.send_window -= size
-            stream_id = self.id
             self.is_over = self.local_ended = True
-            connection.ping_strikes = 0
-            connection.put(
-                _answer_head(_RESPONSE_WORD, END_HEADERS, stream_id, RESPONSE, size << 8 | DATA, 0, stream_id, 0, len(data))
-                + data
-                + _answer_end(_TRAILERS_WORD, _LAST, stream_id, OK_TRAILERS)
-            )
+            connection.has_sent = True
+            connection.put(whole_answer(self.id, data))
             self.on_local_end()
             return
         self.send_headers()
@@ -419,7 +398,7 @@ class ServerCall(Stream):
         """Sends the initial metadata, once."""
         if not self.headers_sent:
             self.headers_sent = True
-            self.connection.ping_strikes = 0
+            self.connection.has_sent = True
             block = RESPONSE + self.initial_metadata
             if self.encoding != compression.IDENTITY:
                 block += encode(b"grpc-encoding", self.encoding)
@@ -442,7 +421,7 @@ class ServerCall(Stream):
             block = trailers(INTERNAL, f"trailing metadata cannot be sent: {error}", ())
         if not self.headers_sent:
             block = RESPONSE + self.initial_metadata + block
-        self.connection.ping_strikes = 0
+        self.connection.has_sent = True
         self.end(frames.headers(self.id, block, END_STREAM, self.connection.frame_size_max))
 
     def _answer_http(self, status: bytes) -> None:

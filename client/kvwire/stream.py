@@ -178,13 +178,13 @@ class Stream:
         """The message for which room was made is here, or will not come."""
         if self.granted:
             granted, self.granted = self.granted, 0
-            self.connection.on_room(granted)
+            self.connection.room.give_back(granted)
 
     def replenish(self) -> None:
         """Gives the peer back what was read, and lets the rest of a large message in."""
         if self.remote_ended or self.is_closed:
             return
-        if self.missing > self.receive_window and not self.granted and not self.connection.make_room(self):
+        if self.missing > self.receive_window and not self.granted and not self.connection.room.grant(self):
             return
         partial = 0 if self._partial is None else len(self._partial)
         credit = limits.STREAM_WINDOW_BYTES + self.granted - self.unread - partial - self.receive_window
@@ -211,6 +211,7 @@ class Stream:
         ):
             self.send_window -= size
             connection.send_window -= size
+            connection.has_sent = True
             connection.put(frames.head(DATA, END_STREAM if ends else 0, self.id, size) + data)
             if ends:
                 self.local_ended = True
@@ -249,6 +250,7 @@ class Stream:
             self.send_window -= size
             connection.send_window -= size
             turn -= size
+            connection.has_sent = True
             connection.hold(-size)
             if size == len(chunk):
                 unsent.popleft()
