@@ -436,6 +436,14 @@ class Connection(Generic[AnyStream]):
         self.wants_output()
 
 
+def check_goaway(stream_id: int, payload: bytes) -> None:
+    """Raises `ProtocolError` for a GOAWAY of a wrong form."""
+    if stream_id:
+        raise ProtocolError(frames.PROTOCOL_ERROR, "GOAWAY of a stream")
+    if len(payload) < 8:
+        raise ProtocolError(frames.FRAME_SIZE_ERROR, "GOAWAY of a wrong size")
+
+
 def _without_padding(payload: bytes) -> bytes:
     if not payload or payload[0] >= len(payload):
         raise ProtocolError(frames.PROTOCOL_ERROR, "padding that is longer than its frame")

@@ -74,5 +74,5 @@ LINGER_SECONDS_MAX = 1.0
 """How long the stream of an answered call waits for the rest of its request, which is not kept."""
 CLOSE_SECONDS_MAX = 5.0
 """What a closing connection gets to take what was written to it."""
-TIMEOUT_SECONDS_MAX = 10.0**8
-"""A longer `grpc-timeout` (there are 8 digits of hours) counts as this: three years."""
+TIMER_SECONDS_MAX = 10.0**8
+"""A call with a longer `grpc-timeout` (there may be 8 digits of hours) ends after this: three years."""

@@ -97,9 +97,8 @@ class ServerCall(Stream):
         if not self._is_acceptable(head):
             return
         if head.timeout is not None:
-            timeout = min(head.timeout, limits.TIMEOUT_SECONDS_MAX)
-            self.deadline = server.loop.time() + timeout
-            self._timer = server.loop.call_later(timeout, self._on_deadline)
+            self.deadline = server.loop.time() + head.timeout
+            self._timer = server.loop.call_later(min(head.timeout, limits.TIMER_SECONDS_MAX), self._on_deadline)
         if server.default_compression is not None:
             server.compress(self, server.default_compression)
         method = self.method = server.find(head)
@@ -129,6 +128,8 @@ class ServerCall(Stream):
             self.finish(RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
         elif head.timeout_is_bad:
             self.finish(INTERNAL, "Error parsing 'grpc-timeout' metadata: no time-out as '10S'")
+        elif head.timeout == 0:
+            self.finish(DEADLINE_EXCEEDED, "Deadline Exceeded")
         elif not compression.is_known(head.encoding):
             details = f"Compression algorithm {head.encoding.decode('latin-1')!r} is not supported"
             self.initial_metadata = encode(b"grpc-accept-encoding", compression.ACCEPTED)
@@ -427,7 +428,7 @@ class ServerCall(Stream):
     def _answer_http(self, status: bytes) -> None:
         """What is no gRPC is answered in HTTP."""
         self.is_over = True
-        block = encode(b":status", status) + trailers(INTERNAL if status == b"415" else UNKNOWN, "not a gRPC request", ())
+        block = encode(b":status", status)
         self.end(frames.headers(self.id, block, END_STREAM, self.connection.frame_size_max))
 
 

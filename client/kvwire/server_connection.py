@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kvwire import frames
-from kvwire.connection import Connection
+from kvwire.connection import Connection, check_goaway
 from kvwire.frames import PREFACE, ProtocolError
 from kvwire.header_block import Field, HeadersTooLarge
 from kvwire.heads import RequestHead
@@ -87,9 +87,9 @@ class ServerConnection(Connection["ServerCall"]):
         if stream_id <= self.last_stream:
             self.frequency.on_control()  # It was on its way when the stream was closed.
             return False
-        if self.goaway_sent is not None and stream_id > self.goaway_sent:
-            return False
         self.last_stream = stream_id
+        if self.goaway_sent is not None:
+            return False  # The client learns that it was not looked at.
         if len(self.streams) >= self._streams_max:
             self.frequency.on_control()
             self.put(frames.rst_stream(stream_id, frames.REFUSED_STREAM))
@@ -111,6 +111,7 @@ class ServerConnection(Connection["ServerCall"]):
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
         self.frequency.on_control()  # A client that goes away closes its connection itself.
+        check_goaway(stream_id, payload)
 
     def go_away(self) -> None:
         """Tells the client that the calls which we have looked at were the last ones; `on_drained` follows when they are over.
