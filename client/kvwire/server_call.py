@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
 from kvwire import compression, frames, limits
+from kvwire.answer import RESPONSE, Refused, of_server, trailers, whole_answer
 from kvwire.blocking import serve_blocking
-from kvwire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
+from kvwire.frames import END_STREAM
 from kvwire.header_block import HeadersTooLarge, encode
 from kvwire.heads import RequestHead
 from kvwire.inbox import Inbox
-from kvwire.metadata import encode_message, encode_metadata
 from kvwire.method import Method, Style
 from kvwire.servicer_context import ServicerContext
 from kvwire.stream import PREFIX_SIZE, MessageRefused, Stream, framed
@@ -38,35 +37,13 @@ logger = logging.getLogger(__name__)
 OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 1, 2, 4, 8
 UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
 
-RESPONSE = encode(b":status", b"200") + encode(b"content-type", b"application/grpc")
-OK_TRAILERS = encode(b"grpc-status", b"0")
-_answer_head = struct.Struct(f">IBI{len(RESPONSE)}sIBIBI").pack
-_answer_end = struct.Struct(f">IBI{len(OK_TRAILERS)}s").pack
-_RESPONSE_WORD, _TRAILERS_WORD = len(RESPONSE) << 8 | HEADERS, len(OK_TRAILERS) << 8 | HEADERS
-_LAST = END_HEADERS | END_STREAM
-
-
-def trailers(code: int, details: str, metadata: Any) -> bytes:
-    """The header block that ends a call. Raises ValueError for metadata that cannot be sent."""
-    block = OK_TRAILERS if code == OK else encode(b"grpc-status", b"%d" % code)
-    if details:
-        block += encode(b"grpc-message", encode_message(details))
-    return block + encode_metadata(metadata) if metadata else block
-
-
-class Refused(Exception):
-    """The call ends with a status that is not the handler's."""
-
-    def __init__(self, code: int, details: str) -> None:
-        super().__init__(details)
-        self.code, self.details = code, details
-
 
 class ServerCall(Stream):
     """The stream of a call, and the task that serves it."""
 
     __slots__ = (
         "_drained",
+        "_is_settled",
         "_timer",
         "callbacks",
         "context",
@@ -81,6 +58,7 @@ class ServerCall(Stream):
         "link",
         "message",
         "method",
+        "next_is_plain",
         "server",
         "task",
     )
@@ -90,9 +68,10 @@ class ServerCall(Stream):
     def __init__(self, server: Server, link: Any, connection: ServerConnection, stream_id: int) -> None:
         super().__init__(connection, stream_id, server.options.receive_size_max)
         self.server, self.link = server, link
-        self.is_over = self.is_cancelled = self.headers_sent = False
+        self.next_is_plain = False
+        self.is_over = self.is_cancelled = self.headers_sent = self._is_settled = False
         self.inbox: Inbox | None = None
-        self.message: bytes | None = None
+        self.message: tuple[int, bytes] | None = None
         self.task: asyncio.Task[None] | None = None
         self.context: ServicerContext | None = None
         self.callbacks: list[Callable[[Any], None]] | None = None
@@ -108,26 +87,36 @@ class ServerCall(Stream):
     def on_request(self, head: RequestHead, ended: bool) -> None:
         """The call begins."""
         self.head, self.remote_ended = head, ended
+        self.hold(limits.CALL_OVERHEAD_BYTES + 3 * head.size)
         server = self.server
         if not self._is_acceptable(head):
             return
         if head.timeout is not None:
-            timeout = min(head.timeout, limits.TIMEOUT_SECONDS_MAX)
-            self.deadline = server.loop.time() + timeout
-            self._timer = server.loop.call_later(timeout, self._on_deadline)
+            self.deadline = server.loop.time() + head.timeout
+            self._timer = server.loop.call_later(min(head.timeout, limits.TIMER_SECONDS_MAX), self._on_deadline)
         if server.default_compression is not None:
             server.compress(self, server.default_compression)
-        method = self.method = server.find(head)
+        try:
+            method = self.method = server.find(head)
+        except Exception as error:
+            logger.exception("a generic handler failed to look %s up", self.path)
+            self.finish(UNKNOWN, f"Unexpected {type(error)}: {error}")
+            return
         if method is None or method.request_streaming:
             self.inbox = Inbox(self)
             if ended:
                 self.inbox.end()
-            if method is None and not server.interceptors:
-                self.finish(UNIMPLEMENTED, "Method not found!")
-            else:
+            if method is not None or server.interceptors:
                 self._start()
+            elif ended:
+                self._refuse_method()
+            else:
+                self._set_timer(server.loop.call_later(limits.UNKNOWN_METHOD_SECONDS, self._refuse_method))
         elif ended:
-            self.finish(INTERNAL, "Missing request message.")
+            self.finish(UNIMPLEMENTED, "Missing request message.")
+
+    def _refuse_method(self) -> None:
+        self.finish(UNIMPLEMENTED, "Method not found!")
 
     def _is_acceptable(self, head: RequestHead) -> bool:
         server = self.server
@@ -139,6 +128,8 @@ class ServerCall(Stream):
             self.finish(RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
         elif head.timeout_is_bad:
             self.finish(INTERNAL, "Error parsing 'grpc-timeout' metadata: no time-out as '10S'")
+        elif head.timeout == 0:
+            self.finish(DEADLINE_EXCEEDED, "Deadline Exceeded")
         elif not compression.is_known(head.encoding):
             details = f"Compression algorithm {head.encoding.decode('latin-1')!r} is not supported"
             self.initial_metadata = encode(b"grpc-accept-encoding", compression.ACCEPTED)
@@ -154,30 +145,34 @@ class ServerCall(Stream):
         """A message of the request."""
         if self.is_over:
             return
-        if compressed:
-            message = compression.unpack(compressed, message, self.head.encoding, self.message_size_max)
         if self.inbox is not None:
-            self.inbox.put(message)
+            self.inbox.put(compressed, message)
         elif self.task is None:
-            self.message = message
+            self.message = (compressed, message)
+            self.hold(len(message))  # Until the call is over: the handler has it.
             self._start()
 
     def on_end(self) -> None:
         """The caller has sent everything."""
+        if self.discards:
+            self.close()
+            return
         if self.is_over:
             return
         if self.inbox is not None:
             self.inbox.end()
+            if self.task is None:
+                self._refuse_method()
         elif self.task is None:
-            self.finish(INTERNAL, "Missing request message.")
+            self.finish(UNIMPLEMENTED, "Missing request message.")
 
     def on_refused(self, refused: MessageRefused) -> None:
         """What the caller sends is not taken in."""
-        details = refused.details
-        self._abandon(refused.code, f"SERVER: {details}" if refused.code == RESOURCE_EXHAUSTED else details)
+        self._abandon(refused.code, of_server(refused))
 
     def on_reset(self, code: int | None, why: str) -> None:
         """The caller has gone."""
+        self.next_is_plain = False
         self.is_over = self.is_cancelled = True
         self.close()
         self._cancel()
@@ -188,25 +183,46 @@ class ServerCall(Stream):
             self._drained.set_result(None)
 
     def on_local_end(self) -> None:
-        """The trailers have left: nobody needs the rest of the request."""
-        if not self.remote_ended:
+        """The trailers have left: nobody needs the rest of the request, which may be on its way."""
+        if self.remote_ended:
+            self.close()
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Waits for the caller to end its side, too: grpcio's client takes a reset right behind the trailers for an error."""
+        self._settle()
+        self.discards = True
+        self._set_timer(self.server.loop.call_later(limits.LINGER_SECONDS_MAX, self._end_request))
+
+    def _end_request(self) -> None:
+        self._timer = None
+        if not self.is_closed:
             self.connection.put(frames.rst_stream(self.id, frames.NO_ERROR))
-        self.close()
+            self.close()
 
     def close(self) -> None:
         """Forgets the call."""
         if self.is_closed:
             return
         super().close()
+        self._settle()
+
+    def _set_timer(self, timer: asyncio.TimerHandle | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer = timer
+
+    def _settle(self) -> None:
+        """The call is over, if its stream is not."""
+        self._set_timer(None)
+        if self._is_settled:
+            return
+        self._is_settled = True
         if self.inbox is not None:
             self.inbox.clear()
         if self._drained is not None:
             self.on_writable()
-        if self.callbacks is not None:
-            self._call_back()
         self.server.on_call_closed()
 
     def _call_back(self) -> None:
@@ -253,10 +269,11 @@ class ServerCall(Stream):
         try:
             if server.interceptors:
                 method = await server.intercept(self.head)
+            context.method = method
             if method is None:
-                self.finish(UNIMPLEMENTED, "Method not found!")
+                self._refuse_method()
             elif method.is_plain and self.message is not None:
-                request = method.deserialize(self.message) if method.deserialize is not None else self.message
+                request = self._deserialized(method, *self.message)
                 self.message = None
                 response = await method.behaviour(request, context)
                 if not self.is_over:
@@ -274,7 +291,12 @@ class ServerCall(Stream):
         except Exception as error:
             if not self.is_over:
                 logger.exception("Unexpected exception in %s", self.path)
-                self.finish(UNKNOWN, f"Unexpected {type(error)}: {error}", context.trailing)
+                self.finish(context.status or UNKNOWN, f"Unexpected {type(error)}: {error}", context.trailing)
+        finally:
+            if not self.is_over:
+                self.finish(UNKNOWN, f"the handler of {self.path} ended without an answer")
+            if self.callbacks is not None:
+                self._call_back()
 
     async def _serve(self, method: Method, context: ServicerContext) -> None:
         request: Any
@@ -283,8 +305,7 @@ class ServerCall(Stream):
         else:
             request = await self.read(method)
             if request is grpc.aio.EOF:
-                raise Refused(INTERNAL, "Missing request message.")
-        context.method = method
+                raise Refused(UNIMPLEMENTED, "Missing request message.")
         if method.style is Style.BLOCKING:
             await serve_blocking(self, method, request, context)
         elif not method.response_streaming:
@@ -306,25 +327,32 @@ class ServerCall(Stream):
     async def read(self, method: Method) -> Any:
         """The next message of the request; `grpc.aio.EOF` at its end."""
         if self.message is not None:
-            message, self.message = self.message, None
-        elif self.inbox is not None:
-            received = await self.inbox.get()
-            if received is None:
-                return grpc.aio.EOF
-            message = received
-        else:
-            return grpc.aio.EOF
-        return method.deserialize(message) if method.deserialize is not None else message
+            first, self.message = self.message, None
+            return self._deserialized(method, *first)
+        received = None if self.inbox is None else await self.inbox.get()
+        return grpc.aio.EOF if received is None else self._deserialized(method, *received)
+
+    def _deserialized(self, method: Method, compressed: int, message: bytes) -> Any:
+        """A request as its handler gets it. Raises `Refused`."""
+        if compressed:
+            try:
+                message = compression.unpack(compressed, message, self.head.encoding, self.message_size_max)
+            except MessageRefused as refused:
+                raise Refused(refused.code, of_server(refused)) from None
+        if method.deserialize is None:
+            return message
+        try:
+            return method.deserialize(message)
+        except Exception as error:
+            raise Refused(UNKNOWN, f"Unexpected {type(error)}: {error}") from None
 
     def serialized(self, method: Method, response: Any) -> bytes:
-        """A response's bytes. Raises `Refused`."""
-        try:
-            data = method.serialize(response) if method.serialize is not None else response
-        except Exception as error:
-            logger.exception("a response of %s cannot be serialized", self.path)
-            raise Refused(INTERNAL, f"Failed to serialize response! {error}") from error
+        """A response's bytes, none for None. Raises `Refused`, TypeError, and what the serializer raises."""
+        data = method.serialize(response) if method.serialize is not None and response is not None else response
+        if data is None:
+            return b""
         if not isinstance(data, bytes):
-            raise Refused(INTERNAL, f"{self.path} answers {type(data).__name__}, not bytes") from None
+            raise TypeError(f"{self.path} answers {type(data).__name__}, not bytes")
         size_max = self.server.options.send_size_max
         if size_max is not None and len(data) > size_max:
             raise Refused(RESOURCE_EXHAUSTED, f"SERVER: Sent message larger than max ({len(data)} vs. {size_max})")
@@ -346,16 +374,12 @@ class ServerCall(Stream):
             and size <= connection.send_window
             and size <= connection.frame_size_max
             and connection.is_writable
+            and connection.is_plain
         ):
             connection.send_window -= size
-            stream_id = self.id
             self.is_over = self.local_ended = True
-            connection.ping_strikes = 0
-            connection.put(
-                _answer_head(_RESPONSE_WORD, END_HEADERS, stream_id, RESPONSE, size << 8 | DATA, 0, stream_id, 0, len(data))
-                + data
-                + _answer_end(_TRAILERS_WORD, _LAST, stream_id, OK_TRAILERS)
-            )
+            connection.has_sent = True
+            connection.put(whole_answer(self.id, data))
             self.on_local_end()
             return
         self.send_headers()
@@ -363,7 +387,8 @@ class ServerCall(Stream):
         self.finish_with(context)
 
     def _framed(self, data: bytes) -> bytes:
-        if self.encoding == compression.IDENTITY:
+        if self.encoding == compression.IDENTITY or self.next_is_plain:
+            self.next_is_plain = False
             return framed(data)
         return framed(compression.compress(data, self.encoding), 1)
 
@@ -386,11 +411,10 @@ class ServerCall(Stream):
         """Sends the initial metadata, once."""
         if not self.headers_sent:
             self.headers_sent = True
-            self.connection.ping_strikes = 0
             block = RESPONSE + self.initial_metadata
             if self.encoding != compression.IDENTITY:
                 block += encode(b"grpc-encoding", self.encoding)
-            self.connection.put(frames.headers(self.id, block, 0, self.connection.frame_size_max))
+            self.connection.put(self.connection.header_frames(self.id, block, 0))
 
     def finish_with(self, context: ServicerContext) -> None:
         """Ends the call with what its handler said."""
@@ -409,14 +433,12 @@ class ServerCall(Stream):
             block = trailers(INTERNAL, f"trailing metadata cannot be sent: {error}", ())
         if not self.headers_sent:
             block = RESPONSE + self.initial_metadata + block
-        self.connection.ping_strikes = 0
-        self.end(frames.headers(self.id, block, END_STREAM, self.connection.frame_size_max))
+        self.end(self.connection.header_frames(self.id, block, END_STREAM))
 
     def _answer_http(self, status: bytes) -> None:
         """What is no gRPC is answered in HTTP."""
         self.is_over = True
-        block = encode(b":status", status) + trailers(INTERNAL if status == b"415" else UNKNOWN, "not a gRPC request", ())
-        self.end(frames.headers(self.id, block, END_STREAM, self.connection.frame_size_max))
+        self.end(self.connection.header_frames(self.id, encode(b":status", status), END_STREAM))
 
 
 async def _requests(call: ServerCall, method: Method) -> AsyncIterator[Any]:
