@@ -37,6 +37,13 @@ RESPONSE = encode(b":status", b"200") + encode(b"content-type", b"application/gr
 TRAILERS = encode(b"grpc-status", b"0")
 
 
+def message_of(received: tuple[int, bytes]) -> bytes:
+    """A message that was not compressed."""
+    compressed, message = received
+    assert not compressed
+    return message
+
+
 def read_now(inbox: Inbox) -> bytes | None:
     """The next message of an inbox, None where there is none; never waits."""
     if inbox.is_empty:
@@ -45,8 +52,7 @@ def read_now(inbox: Inbox) -> bytes | None:
     try:
         reading.send(None)
     except StopIteration as result:
-        message: bytes = result.value
-        return message
+        return message_of(result.value)
     raise AssertionError("an inbox with messages made its reader wait")
 
 
@@ -73,7 +79,7 @@ class ServedStream(Stream):
     def on_message(self, compressed: int, message: bytes) -> None:
         """Kept until it is read."""
         if not self.local_ended:
-            self.inbox.put(message)
+            self.inbox.put(compressed, message)
 
     def on_end(self) -> None:
         """The caller has sent everything."""
@@ -99,13 +105,13 @@ class ServedStream(Stream):
 
     def answer_head(self) -> None:
         """Sends the initial metadata."""
-        self.connection.put(frames.headers(self.id, RESPONSE, 0, self.connection.frame_size_max))
+        self.connection.put(self.connection.header_frames(self.id, RESPONSE, 0))
 
     def answer_end(self, status: bytes = b"0") -> None:
         """Ends the call with a status."""
         if not self.is_closed and not self.local_ended:
             block = encode(b"grpc-status", status)
-            self.end(frames.headers(self.id, block, frames.END_STREAM, self.connection.frame_size_max))
+            self.end(self.connection.header_frames(self.id, block, frames.END_STREAM))
 
     def close(self) -> None:
         """Forgets what was not read."""
@@ -131,7 +137,7 @@ class Caller:
         """Opens the stream, and sends the headers."""
         stream = self.stream = ClientStream(connection, self, message_size_max)  # type: ignore[arg-type]
         self.inbox = Inbox(stream)
-        connection.put(frames.headers(stream.id, REQUEST, 0, connection.frame_size_max))
+        connection.put(connection.header_frames(stream.id, REQUEST, 0))
         return stream
 
     def on_initial(self, head: ResponseHead) -> None:
@@ -139,11 +145,11 @@ class Caller:
         assert self.initial is None
         self.initial = head
 
-    def on_message(self, message: bytes) -> None:
+    def on_message(self, compressed: int, message: bytes) -> None:
         """A response."""
         assert self.status is None, "a message after the end"
         assert self.inbox is not None
-        self.inbox.put(message)
+        self.inbox.put(compressed, message)
 
     def on_status(self, status: Status) -> None:
         """The end."""
@@ -177,6 +183,13 @@ def server_core(
 def client_core(on_change: Callable[[], None] = lambda: None) -> ClientConnection:
     """A client's connection."""
     return ClientConnection(METADATA_BYTES, on_change)
+
+
+def feed(core: Connection[Any], data: bytes, now: float) -> None:
+    """Bytes arrive, and the core goes on with them until all are looked at."""
+    core.receive(data, now)
+    while core.has_more:
+        core.resume(now)
 
 
 class FrameReader:
@@ -266,7 +279,7 @@ class Pair:
         self._flows[other].on_received(data)
         self.now += 0.25
         if data:
-            self._cores[receiver].receive(data, self.now)
+            feed(self._cores[receiver], data, self.now)
         self.collect()
 
     def underway(self, receiver: str) -> int:

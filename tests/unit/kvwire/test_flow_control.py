@@ -150,9 +150,9 @@ class Dialogue:
         for core in (self.pair.client, self.pair.server):
             assert core.closed is None, core.closed
             granted = [stream.granted for stream in core.streams.values()]
-            assert sum(granted) == core._large
-            assert core._large <= LARGE_BYTES or sum(map(bool, granted)) == 1
-            waiting = list(core._waiting_for_room)
+            assert sum(granted) == core.room._granted
+            assert sum(granted) <= LARGE_BYTES or sum(map(bool, granted)) == 1
+            waiting = list(core.room._waiting)
             assert all(not stream.is_closed and not stream.granted for stream in waiting)
             for stream in core.streams.values():
                 partial = 0 if stream._partial is None else len(stream._partial)
@@ -200,8 +200,8 @@ def test_messages_in_any_order_of_events_arrive_once_whole_and_in_order(steps: l
             assert len(dialogue.got.get((other, stream_id), [])) == len(messages), "messages are missing"
     for core in (dialogue.pair.client, dialogue.pair.server):
         assert core.held == 0
-        assert core._large == 0
-        assert not core._waiting_for_room
+        assert core.room._granted == 0
+        assert not core.room._waiting
         assert not core._blocked
     for caller in dialogue.callers:
         stream = caller.stream

@@ -76,7 +76,7 @@ def test_conversation_that_is_cut_anywhere_is_read_as_if_it_came_whole(
     position = 0
     while position < len(sent):
         size = rng.choice(cuts)
-        server.receive(sent[position : position + size], 0.0)
+        cores.feed(server, sent[position : position + size], 0.0)
         position += size
     assert server.closed is None
     stream = server.streams[1]
