@@ -23,6 +23,7 @@ from kvwire.stream import MessageRefused, Stream
 MEMORY_BYTES = 1 << 30
 METADATA_BYTES = 16 * 1024
 PING_INTERVAL_S = 300.0
+PING_STRIKES = 2
 
 REQUEST = b"".join(
     encode(name, value)
@@ -175,7 +176,7 @@ def server_core(
     holders: list[Connection[Any]] = []
     memory = Memory(memory_bytes, holders)
     made = accept or (lambda connection, stream_id: ServedStream(connection, stream_id, message_size_max))
-    connection = ServerConnection(memory, METADATA_BYTES, streams_max, PING_INTERVAL_S, made)
+    connection = ServerConnection(memory, METADATA_BYTES, streams_max, PING_INTERVAL_S, PING_STRIKES, made)
     holders.append(connection)
     return connection, memory
 
