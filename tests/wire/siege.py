@@ -1,9 +1,15 @@
 """A server under attack: what a well-behaved client notices, and what the server's process holds and spends.
 
-    report = await besiege(stand, attack)          # quiet and attacked windows in turn
-    report.assert_bystander_is_served()
+    siege = await besiege(stand, attack)          # quiet and attacked windows in turn
+    siege.assert_others_are_served()
+    siege.assert_nothing_is_left()
 
-Attackers are `Raider`s: connections that send what they are given and look at nothing but a GOAWAY.
+The server (`victim`), the well-behaved client (`gauge`) and the attackers (this process) are processes of their own. Attackers
+are `Raider`s: sockets that send what they are given and look at nothing but a GOAWAY.
+
+Three measures say whether others are served. The CPU time of the server's turns is the same on any machine: it bounds how long
+a call waits for the others. The median and the 99th percentile of the client's calls are what it feels; they also measure the
+machine, so that the best attacked window is compared with the quiet ones, and small differences do not count.
 """
 
 from __future__ import annotations
@@ -12,6 +18,8 @@ import asyncio
 import contextlib
 import json
 import os
+import select
+import socket
 import subprocess
 import sys
 import time
@@ -24,14 +32,18 @@ from tests.wire import frames as h2
 from tests.wire.pairs import HOST
 
 HEAVY = bool(os.environ.get("KVNODE_WIRE_HEAVY"))
-"""Longer windows, more of them, and attacks of the size that limits.py permits."""
+"""Longer windows, more of them, more attackers, and no limits lowered."""
 ROUNDS = 5 if HEAVY else 3
 WINDOW_S = 1.0 if HEAVY else 0.15
-P99_FACTOR = 2.0
-P99_FLOOR_MS = 5.0
-"""A bystander's p99 may double, or grow by this. Alone on an idle core a call takes 0.3 ms; twice that is less than what the
-operating system's scheduler takes when three busy processes share two cores, so that a factor alone would measure the machine.
-Five milliseconds are some turns of the server's loop with other peers' work in it."""
+FACTOR_MAX = 2.0
+FLOORS_MS = {"p50": 12.0, "p99": 12.0 if HEAVY else 50.0}
+"""A bystander's calls may take twice as long, or this much longer. A call alone takes 0.3 ms, and where the server, the attacker
+and others share two cores, each of them may have to wait for some time slices of the system's scheduler (3-4 ms): twelve
+milliseconds are three of them. In a short window the 99th percentile is the worst call but three, which says more about the
+machine than about the server: only stalls count there."""
+TURN_MS_MAX = 6.0
+"""CPU that the server may spend before whoever comes next is looked at, in 19 of 20 turns; a tick of 2 ms included."""
+PATIENCE_S = 20.0
 ROOT = Path(__file__).parents[2]
 
 
@@ -41,25 +53,40 @@ class Process:
     def __init__(self, *command: str) -> None:
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"}
         self._child = subprocess.Popen(
-            [sys.executable, "-m", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+            [sys.executable, "-m", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment,
+            bufsize=0,
         )
         self.pid = self._child.pid
         with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, self.pid, -10)
+            os.setpriority(os.PRIO_PROCESS, self.pid, -10)  # Less noise, where that is permitted.
 
-    def line(self) -> str:
+    def line(self, within: float = PATIENCE_S) -> str:
         """The next line of its output."""
         assert self._child.stdout is not None
-        line = self._child.stdout.readline()
-        assert line, f"the child has ended with {self._child.wait(5)}"
-        return line.strip()
+        line, until = b"", time.monotonic() + within
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([self._child.stdout], [], [], max(0.0, until - time.monotonic()))
+            part = self._child.stdout.read(65_536) if ready else b""
+            if not part:
+                self.close()
+                raise AssertionError(f"the child {'ended' if ready else f'said nothing for {within} s'}")
+            line += part
+        return line.decode().strip()
 
     def ask(self, command: str) -> Any:
         """Its answer to a line."""
         assert self._child.stdin is not None
-        self._child.stdin.write(command + "\n")
-        self._child.stdin.flush()
+        self._child.stdin.write(command.encode() + b"\n")
         return json.loads(self.line())
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._child.poll() is None
 
     def close(self) -> None:
         """Ends it."""
@@ -71,6 +98,7 @@ class Stand:
     """A victim and a bystander."""
 
     def __init__(self, *options: str) -> None:
+        self._options = options
         self.victim = Process("tests.wire.victim", *options)
         try:
             self.port = int(self.victim.line())
@@ -83,6 +111,12 @@ class Stand:
         except BaseException:
             self.victim.close()
             raise
+
+    def revive(self) -> None:
+        """A test that killed them must not fail the next one."""
+        if not (self.victim.is_alive and self.gauge.is_alive):
+            self.close()
+            self.__init__(*self._options)  # type: ignore[misc]
 
     def close(self) -> None:
         """Ends both."""
@@ -113,12 +147,12 @@ class Stand:
         result: dict[str, Any] = await asyncio.to_thread(self.gauge.ask, str(seconds))
         return result
 
-    async def idle(self, within: float = 10.0) -> dict[str, int]:
+    async def idle(self, within: float = 10.0) -> dict[str, Any]:
         """What the server holds once nobody but the bystander is connected and all handlers have ended."""
         until = time.monotonic() + within
         while True:
             stats = await asyncio.to_thread(self.stats)
-            if (stats["connections"] <= 1 and not stats["unwinding"]) or time.monotonic() > until:
+            if (stats["connections"] <= 1 and not stats["tasks"]) or time.monotonic() > until:
                 return stats
             await asyncio.sleep(0.02)
 
@@ -127,80 +161,74 @@ class Cut(Exception):
     """The server has closed an attacker's connection."""
 
 
-class Raider(asyncio.Protocol):
+class Raider:
     """One connection of an attacker."""
 
-    def __init__(self) -> None:
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock, self._loop = sock, asyncio.get_running_loop()
         self.received = 0
-        self.closed = asyncio.Event()
-        self._transport: asyncio.Transport | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
         self._tail = b""
+        self._reading: asyncio.Task[None] | None = asyncio.ensure_future(self._read())
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is open."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(256 * 1024)
+    async def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := await self._loop.sock_recv(self._sock, 262_144):
+                self.received += len(data)
+                self._tail = (self._tail + data)[-4096:]
 
-    def connection_lost(self, error: Exception | None) -> None:
-        """The server has hung up."""
-        self.closed.set()
-        self._writable.set()
-
-    def data_received(self, data: bytes) -> None:
-        """Only the end is kept: a GOAWAY is the last that comes."""
-        self.received += len(data)
-        self._tail = (self._tail + data)[-4096:]
-
-    def pause_writing(self) -> None:
-        """The server reads too slowly."""
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        """The server has read."""
-        self._writable.set()
-
-    def stop_reading(self) -> None:
+    async def stop_reading(self) -> None:
         """The server's bytes stay in the sockets."""
-        assert self._transport is not None
-        self._transport.pause_reading()
+        assert self._reading is not None
+        reading, self._reading = self._reading, None
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
     async def send(self, *parts: bytes) -> None:
         """Sends. Raises `Cut`."""
-        assert self._transport is not None
-        if self.closed.is_set():
-            raise Cut
-        self._transport.write(b"".join(parts))
-        await self._writable.wait()
+        try:
+            await self._loop.sock_sendall(self._sock, b"".join(parts))
+        except OSError:
+            raise Cut from None
         await asyncio.sleep(0)
-        if self.closed.is_set():
+        if self._reading is not None and self._reading.done():
             raise Cut
 
-    @property
-    def goaway(self) -> int | None:
-        """The code of the GOAWAY that ended the connection."""
+    async def end(self) -> int | None:
+        """Waits until the server has hung up; the code of its GOAWAY."""
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._read())
+        await self._reading
         place = self._tail.rfind(b"\x07\x00\x00\x00\x00\x00")
         is_last = place >= 3 and place + 6 + int.from_bytes(self._tail[place - 3 : place], "big") == len(self._tail)
         return int.from_bytes(self._tail[place + 10 : place + 14], "big") if is_last else None
 
-    def abort(self) -> None:
+    async def close(self) -> None:
         """Hangs up."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self._reading is not None:
+            await self.stop_reading()
+        self._sock.close()
+
+
+SETTLED = h2.PREFACE + h2.settings() + h2.settings_ack()
 
 
 @contextlib.asynccontextmanager
-async def raid(port: int, first: bytes = h2.PREFACE + h2.settings() + h2.settings_ack()) -> AsyncIterator[Raider]:
+async def raid(port: int, first: bytes = SETTLED) -> AsyncIterator[Raider]:
     """An attacker's connection, its preface sent."""
-    _, raider = await asyncio.get_running_loop().create_connection(Raider, HOST, port)
+    sock = socket.socket()
+    sock.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, (HOST, port))
+    except BaseException:
+        sock.close()
+        raise
+    raider = Raider(sock)
     try:
         if first:
             await raider.send(first)
         yield raider
     finally:
-        raider.abort()
+        await raider.close()
 
 
 Attack = Callable[["Siege"], Awaitable[None]]
@@ -219,51 +247,62 @@ class Siege:
     turns: list[dict[str, float]] = field(default_factory=list)
     cpu_s: float = 0.0
     grown_mib: float = 0.0
-    left: dict[str, int] = field(default_factory=dict)
+    held_mib: float = 0.0
+    left: dict[str, Any] = field(default_factory=dict)
 
     @property
     def port(self) -> int:
         """Where the victim listens."""
         return self.stand.port
 
-    def assert_bystander_is_served(self) -> None:
-        """No call failed, and p99 in the best attacked window is at most twice (or the floor above) the median quiet one."""
+    def assert_others_are_served(self, turn_ms_max: float = TURN_MS_MAX) -> None:
+        """No call failed; turns are short; the best attacked window's median and p99 are near the quiet ones'."""
         errors = [error for window in self.quiet + self.attacked for error in window["errors"]]
-        assert not errors, errors
-        quiet = sorted(window["p99"] for window in self.quiet)[len(self.quiet) // 2]
-        attacked = min(window["p99"] for window in self.attacked)
-        assert attacked <= max(P99_FACTOR * quiet, quiet + P99_FLOOR_MS), self
+        assert not errors, (errors, str(self))
+        assert min(turn["p95"] for turn in self.turns) <= turn_ms_max, str(self)
+        for measure in ("p50", "p99"):
+            quiet = sorted(window[measure] for window in self.quiet)[len(self.quiet) // 2]
+            attacked = min(window[measure] for window in self.attacked)
+            assert attacked <= max(FACTOR_MAX * quiet, quiet + FLOORS_MS[measure]), (measure, str(self))
 
     def assert_nothing_is_left(self) -> None:
         """Everything that attackers made the server hold is gone with them."""
-        assert (self.left["held"], self.left["in_flight"], self.left["unwinding"]) == (0, 0, 0), self
+        assert [self.left[what] for what in ("held", "in_flight", "tasks")] == [0, 0, 0], str(self)
+
+    def assert_memory_is_bounded(self, mib: float) -> None:
+        """The process has not grown by more than this, at its worst."""
+        assert self.grown_mib <= mib, str(self)
+
+    def assert_attackers_are_cut_off(self, code: int = h2.ENHANCE_YOUR_CALM) -> None:
+        """Each time they came, and they learned why."""
+        assert self.codes, str(self)
+        assert set(self.codes) <= {code, None}, str(self)
+        assert code in self.codes, str(self)
 
     def __str__(self) -> str:
-        def p99s(windows: list[dict[str, Any]]) -> str:
-            return "/".join(f"{window['p99']:.1f}" for window in windows)
+        def of(windows: list[Any], name: str) -> str:
+            return "/".join(f"{window[name]:.1f}" for window in windows)
 
         codes = {code: self.codes.count(code) for code in self.codes}
+        calls = ", ".join(f"{name} {of(self.quiet, name)} -> {of(self.attacked, name)}" for name in ("p50", "p99"))
         return (
-            f"p99 quiet {p99s(self.quiet)} ms, attacked {p99s(self.attacked)} ms; turns {p99s(self.turns)}; +{self.grown_mib:.0f} MiB;"
-            f" {self.cpu_s:.2f} s CPU for {self.sent / 1e6:.1f} MB; GOAWAY codes {codes}; left {self.left}"
+            f"{calls}, turns {of(self.turns, 'p95')} (max {of(self.turns, 'max')}) ms; +{self.grown_mib:.0f} MiB, held"
+            f" {self.held_mib:.1f} MiB; {self.cpu_s:.2f} s CPU for {self.sent / 1e6:.1f} MB; GOAWAYs {codes}; left {self.left}"
         )
 
 
 async def flood(siege: Siege, make: Callable[[], Iterator[bytes]], connections: int = 1, pause: float = 0.02) -> None:
-    """Connections that send what `make` yields, again and again; who is cut off comes again after a pause."""
+    """Connections that send what `make` yields, and stay; who is cut off comes again after a pause."""
 
     async def one() -> None:
         while True:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, Cut):
                 async with raid(siege.port) as raider:
-                    try:
+                    with contextlib.suppress(Cut):
                         for part in make():
                             siege.sent += len(part)
                             await raider.send(part)
-                        await raider.closed.wait()
-                    except Cut:
-                        pass
-                    siege.codes.append(raider.goaway)
+                    siege.codes.append(await raider.end())
             await asyncio.sleep(pause)
 
     async with asyncio.TaskGroup() as group:
@@ -273,6 +312,7 @@ async def flood(siege: Siege, make: Callable[[], Iterator[bytes]], connections: 
 
 async def besiege(stand: Stand, attack: Attack, rounds: int = ROUNDS, seconds: float = WINDOW_S) -> Siege:
     """Quiet and attacked windows in turn; the attack is called for each of the latter, and cancelled at its end."""
+    stand.revive()
     siege = Siege(stand)
     stand.forget_peak()
     before = stand.memory_mib()
@@ -280,15 +320,21 @@ async def besiege(stand: Stand, attack: Attack, rounds: int = ROUNDS, seconds: f
         siege.quiet.append(await stand.measure(seconds))
         cpu = stand.cpu_s()
         attacking = asyncio.ensure_future(attack(siege))
-        await asyncio.sleep(0.02)
-        await asyncio.to_thread(stand.stats)
-        siege.attacked.append(await stand.measure(seconds))
-        siege.turns.append((await asyncio.to_thread(stand.stats))["turns"])
-        siege.cpu_s += stand.cpu_s() - cpu
-        siege.grown_mib = max(siege.grown_mib, stand.memory_mib("VmHWM") - before)
-        if attacking.done():
-            await attacking
-        attacking.cancel()
-        await asyncio.gather(attacking, return_exceptions=True)
+        try:
+            await asyncio.sleep(0.02)
+            await asyncio.to_thread(stand.stats)  # (Turns are counted from here.)
+            siege.attacked.append(await stand.measure(seconds))
+            stats = await asyncio.to_thread(stand.stats)
+            siege.turns.append(stats["turns"])
+            siege.held_mib = max(siege.held_mib, stats["held"] / 2**20)
+            siege.cpu_s += stand.cpu_s() - cpu
+            siege.grown_mib = max(siege.grown_mib, stand.memory_mib("VmHWM") - before)
+            if attacking.done():
+                await attacking
+        finally:
+            attacking.cancel()
+            await asyncio.gather(attacking, return_exceptions=True)
         siege.left = await stand.idle()
+    if HEAVY:
+        print(siege)
     return siege
