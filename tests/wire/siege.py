@@ -37,7 +37,7 @@ ROUNDS = 5 if HEAVY else 3
 WINDOW_S = 1.0 if HEAVY else 0.15
 FACTOR_MAX = 2.0
 FLOORS_MS = {"p50": 12.0, "p99": 12.0 if HEAVY else 50.0}
-"""A bystander's calls may take twice as long, or this much longer. A call alone takes 0.3 ms, and where the server, the attacker
+"""A bystander's calls may take twice as long, or this much longer. A call alone takes 0.3 ms; where the server, the attacker
 and others share two cores, each of them may have to wait for some time slices of the system's scheduler (3-4 ms): twelve
 milliseconds are three of them. In a short window the 99th percentile is the worst call but three, which says more about the
 machine than about the server: only stalls count there."""
