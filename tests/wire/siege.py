@@ -310,8 +310,15 @@ async def flood(siege: Siege, make: Callable[[], Iterator[bytes]], connections: 
             group.create_task(one())
 
 
-async def besiege(stand: Stand, attack: Attack, rounds: int = ROUNDS, seconds: float = WINDOW_S) -> Siege:
-    """Quiet and attacked windows in turn; the attack is called for each of the latter, and cancelled at its end."""
+async def besiege(
+    stand: Stand,
+    attack: Attack,
+    rounds: int = ROUNDS,
+    seconds: float = WINDOW_S,
+    until: Callable[[Siege], bool] = lambda siege: True,
+) -> Siege:
+    """Quiet and attacked windows in turn; the attack is called for each of the latter, and cancelled at its end, which comes
+    when `until` says so, or after some seconds."""
     stand.revive()
     siege = Siege(stand)
     stand.forget_peak()
@@ -323,10 +330,14 @@ async def besiege(stand: Stand, attack: Attack, rounds: int = ROUNDS, seconds: f
         try:
             await asyncio.sleep(0.02)
             await asyncio.to_thread(stand.stats)  # (Turns are counted from here.)
-            siege.attacked.append(await stand.measure(seconds))
-            stats = await asyncio.to_thread(stand.stats)
-            siege.turns.append(stats["turns"])
-            siege.held_mib = max(siege.held_mib, stats["held"] / 2**20)
+            patience = time.monotonic() + PATIENCE_S / 2
+            while True:
+                siege.attacked.append(await stand.measure(seconds))
+                stats = await asyncio.to_thread(stand.stats)
+                siege.turns.append(stats["turns"])
+                siege.held_mib = max(siege.held_mib, stats["held"] / 2**20)
+                if until(siege) or time.monotonic() > patience:
+                    break
             siege.cpu_s += stand.cpu_s() - cpu
             siege.grown_mib = max(siege.grown_mib, stand.memory_mib("VmHWM") - before)
             if attacking.done():

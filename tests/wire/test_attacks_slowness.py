@@ -1,0 +1,132 @@
+"""Peers that begin and never finish: half-open connections, prefaces, frames and headers byte by byte; and the last stream id.
+
+Bounds: HANDSHAKE_SECONDS_MAX and FRAME_SECONDS_MAX, lowered to a second here; the server looks once a second. A half-open
+connection costs the server some 100 KiB at most: its objects (with the memo, which is empty), and the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.wire import frames as h2
+from tests.wire import raw
+from tests.wire.pairs import HOST, path
+from tests.wire.siege import Cut, Raider, Siege, Stand, besiege, raid
+
+SECONDS = 1
+GONE_AFTER_S = SECONDS + 1.0 + 2.0
+"""The limit, the server's next look, and the machine's leisure."""
+HALF_OPEN = 2_000
+HALF_OPEN_KIB = 100
+REQUEST = h2.request(1, path("Deaf"))
+
+
+@pytest.fixture(scope="module")
+def stand() -> Iterator[Stand]:
+    """A server with little patience."""
+    made = Stand("--limit", f"HANDSHAKE_SECONDS_MAX={SECONDS}", "--limit", f"FRAME_SECONDS_MAX={SECONDS}")
+    yield made
+    made.close()
+
+
+@contextlib.asynccontextmanager
+async def raids(stand: Stand, count: int, first: bytes) -> AsyncIterator[list[Raider]]:
+    """So many connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            yield [await stack.enter_async_context(raid(stand.port, first)) for _ in range(min(count, hard - 200))]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+DRIPS = {
+    "preface": (b"", h2.PREFACE),
+    "no preface but a method of HTTP/1": (b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r"),
+    "first SETTINGS": (h2.PREFACE, h2.settings({number: 1 for number in range(10, 60)})),  # noqa: C420
+    "DATA": (h2.PREFACE + h2.settings() + REQUEST, h2.data(1, bytes(1_000))),
+    "head of a frame": (h2.PREFACE + h2.settings() + REQUEST, b"\x00\x00\x00\x00\x00\x00\x00\x00"),
+    "HEADERS": (h2.PREFACE + h2.settings(), REQUEST),
+    "CONTINUATION": (
+        h2.PREFACE + h2.settings() + h2.headers(1, b"", flags=0),
+        b"".join(h2.frame(h2.CONTINUATION, 0, 1, b"\x00\x01x\x01y") for _ in range(500)),
+    ),
+    "unknown frame": (h2.PREFACE + h2.settings(), h2.frame(0x77, 0, 0, bytes(16_000))),
+}
+"""What is sent at once, and what byte by byte."""
+
+
+@pytest.mark.parametrize("name", DRIPS)
+async def test_peer_that_sends_byte_by_byte_is_given_up(stand: Stand, name: str) -> None:
+    """However regularly the bytes come, what they begin must end in time."""
+    stand.revive()
+    first, drip = DRIPS[name]
+    began = time.monotonic()
+    async with raid(stand.port, first) as raider:
+        with contextlib.suppress(Cut):
+            for number in range(len(drip) - 1):
+                await raider.send(drip[number : number + 1])
+                await asyncio.sleep(0.15 if len(drip) < 100 else 0.02)
+        async with asyncio.timeout(GONE_AFTER_S):
+            await raider.end()
+    assert time.monotonic() - began < GONE_AFTER_S
+    left = await stand.idle()
+    assert (left["held"], left["in_flight"]) == (0, 0)
+
+
+async def test_half_open_connections_by_thousands_are_closed_and_hinder_nobody(stand: Stand) -> None:
+    """Two thousand connections that say nothing are gone within the limit; meanwhile others connect and are served."""
+    siege_memory = 0.0
+
+    async def attack(siege: Siege) -> None:
+        nonlocal siege_memory
+        before = stand.memory_mib()
+        async with raids(stand, HALF_OPEN, b"") as raiders:
+            async with asyncio.timeout(1.0), raw.connect(f"{HOST}:{stand.port}") as peer:
+                assert (await peer.call(1, path("Echo"), b"x")).messages == [b"x"]
+            siege_memory = max(siege_memory, stand.memory_mib() - before)
+            await asyncio.gather(*(raider.end() for raider in raiders))
+        siege.codes.append(None)
+
+    siege = await besiege(stand, attack, rounds=1, seconds=0.3, until=lambda siege: bool(siege.codes))
+    assert siege.codes, "the half-open connections are still there"
+    siege.assert_memory_is_bounded(HALF_OPEN * HALF_OPEN_KIB / 1024)
+    siege.assert_nothing_is_left()
+    siege.assert_others_are_served(turn_ms_max=40.0)  # (A hundred connections are accepted in one turn.)
+
+
+async def test_busy_upload_of_many_seconds_is_not_taken_for_a_slow_one(stand: Stand) -> None:
+    """Who ends frames is not slow, though each read ends within one."""
+    stand.revive()
+    frame = h2.data(1, h2.message(bytes(990)))
+    sent = frame * 4_000
+    async with raw.connect(f"{HOST}:{stand.port}") as peer:
+        await peer.send(h2.request(1, path("Count")))
+        began, at = time.monotonic(), 0
+        while time.monotonic() - began < 2.5 * SECONDS + 1:
+            await peer.send(sent[at : at + 701])
+            at = (at + 701) % len(sent)
+            await asyncio.sleep(0.005)
+        assert not peer.ended
+        await peer.send(sent[at : at + (-at) % len(frame)], h2.data(1, end=True))
+        assert (await peer.answer(1)).status == 0
+
+
+async def test_stream_ids_that_are_used_up_end_nothing_but_the_connection(stand: Stand) -> None:
+    """The highest id is served; what would follow has an id that was passed by."""
+    stand.revive()
+    async with raw.connect(f"{HOST}:{stand.port}") as peer:
+        assert (await peer.call(2**31 - 1, path("Echo"), b"last")).messages == [b"last"]
+        await peer.send(h2.request(2**31 - 3, path("Echo"), end=True))
+        goaway = await peer.end()
+        assert goaway is not None
+        assert goaway.number in (h2.PROTOCOL_ERROR, h2.STREAM_CLOSED)
+    left = await stand.idle()
+    assert (left["held"], left["in_flight"]) == (0, 0)
