@@ -31,7 +31,7 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -41,6 +41,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = Callable[..., Any]
 T = TypeVar("T")
 
+GRPCIO = "grpcio"
 SERVICE = "wire.test.Service"
 HOST = "127.0.0.1"
 
@@ -68,16 +69,17 @@ class Pair:
         return f"{self.server.name}-{self.client.name}"
 
 
-def _wires(side: str, *names: str) -> list[Wire]:
-    found = [Wire("grpcio")]
-    if importlib.util.find_spec("kvwire") and importlib.util.find_spec(f"kvwire.{side}"):
+def _wires(*names: str) -> list[Wire]:
+    found = [Wire(GRPCIO)]
+    if importlib.util.find_spec("kvwire"):
         module = importlib.import_module("kvwire")
-        found.append(Wire("kvwire", **{name: getattr(module, name) for name in names}))
+        if all(hasattr(module, name) for name in names):
+            found.append(Wire("kvwire", **{name: getattr(module, name) for name in names}))
     return found
 
 
-SERVERS = _wires("server", "server", "ssl_server_credentials")
-CLIENTS = _wires("channel", "insecure_channel", "secure_channel", "ssl_channel_credentials")
+SERVERS = _wires("server", "ssl_server_credentials")
+CLIENTS = _wires("insecure_channel", "secure_channel", "ssl_channel_credentials")
 PAIRS = [Pair(server, client) for server in SERVERS for client in CLIENTS]
 
 
@@ -110,6 +112,11 @@ async def refusal(awaitable: Awaitable[Any]) -> grpc.aio.AioRpcError:
     except grpc.aio.AioRpcError as error:
         return error
     raise AssertionError(f"the call succeeded with {answer!r:.100}")
+
+
+async def collect(messages: AsyncIterable[T]) -> list[T]:
+    """All messages of a stream."""
+    return [message async for message in messages]
 
 
 @dataclasses.dataclass(frozen=True)
