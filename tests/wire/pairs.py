@@ -1,6 +1,7 @@
 """Servers and channels of every transport, paired: the conformance suite runs each test on each pairing.
 
-grpcio serving grpcio is the oracle: a test that fails there is wrong. kvwire takes part on the side where it exists.
+grpcio serving grpcio is the oracle: a test that fails there is wrong. Where kvwire is meant to
+differ, a test says so by the name of the side (`rig.pair.server.name == GRPCIO`), and demands something of both.
 
 How to use it, with the fixtures of conftest.py:
 
@@ -29,13 +30,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import importlib
-import importlib.util
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
+
+import kvwire
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = Callable[..., Any]
@@ -69,18 +70,18 @@ class Pair:
         return f"{self.server.name}-{self.client.name}"
 
 
-def _wires(*names: str) -> list[Wire]:
-    found = [Wire(GRPCIO)]
-    if importlib.util.find_spec("kvwire"):
-        module = importlib.import_module("kvwire")
-        if all(hasattr(module, name) for name in names):
-            found.append(Wire("kvwire", **{name: getattr(module, name) for name in names}))
-    return found
-
-
-SERVERS = _wires("server", "ssl_server_credentials")
-CLIENTS = _wires("insecure_channel", "secure_channel", "ssl_channel_credentials")
-PAIRS = [Pair(server, client) for server in SERVERS for client in CLIENTS]
+WIRES = [
+    Wire(GRPCIO),
+    Wire(
+        "kvwire",
+        kvwire.server,
+        kvwire.insecure_channel,
+        kvwire.secure_channel,
+        kvwire.ssl_server_credentials,
+        kvwire.ssl_channel_credentials,
+    ),
+]
+PAIRS = [Pair(server, client) for server in WIRES for client in WIRES]
 
 
 def path(method: str) -> str:

@@ -78,7 +78,7 @@ async def test_handler_that_waits_is_cut_off_in_time(rig: Rig) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            ended.put_nowait(context.time_remaining())
+            ended.put_nowait("in time" if context.time_remaining() < 0.05 else "early")
             raise
 
     call = (await rig.unary_unary(handler))(b"", timeout=SHORT)
@@ -88,8 +88,7 @@ async def test_handler_that_waits_is_cut_off_in_time(rig: Rig) -> None:
     assert call.done()
     assert not call.cancelled()
     assert await call.code() is StatusCode.DEADLINE_EXCEEDED
-    assert await soon(ended.get()) < 0.05
-    assert await soon(ended.get()) == "callback"
+    assert {await soon(ended.get()), await soon(ended.get())} == {"callback", "in time"}
 
 
 async def test_handler_that_ignores_its_end_delays_no_caller(rig: Rig) -> None:
