@@ -8,6 +8,7 @@ for each connection that goes away.
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from kvwire.heads import ResponseHead
 if TYPE_CHECKING:
     from kvwire.channel import Channel, Target
     from kvwire.client_connection import ClientConnection
+
+logger = logging.getLogger(__name__)
 
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 DEADLINE_EXCEEDED = 4
@@ -122,7 +125,10 @@ class Call(grpc.aio.Call):
         if self._callbacks is not None:
             callbacks, self._callbacks = self._callbacks, None
             for callback in callbacks:
-                self._loop.call_soon(callback, self)
+                try:
+                    callback(self)
+                except Exception:
+                    logger.exception("a done callback of a call of %s failed", self._target.path)
 
     def _on_end(self) -> None:
         """For subclasses."""

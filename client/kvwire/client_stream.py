@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kvwire.call import Call
     from kvwire.client_connection import ClientConnection
 
-OK, CANCELLED, UNKNOWN, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE = 0, 1, 2, 8, 13, 14
+OK, CANCELLED, UNKNOWN, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 0, 1, 2, 8, 12, 13, 14
 
 RESET_CODES = {
     frames.REFUSED_STREAM: UNAVAILABLE,
@@ -72,6 +72,8 @@ class ClientStream(Stream):
         elif head.status is None:
             code = HTTP_STATUS_CODES.get(head.http_status or 0, UNKNOWN)
             self._end(Status(code, head.message or "the server sent no grpc-status", head))
+        elif head.status == OK:
+            self._end(Status(OK, "", head))
         else:
             self._end(Status(head.status if head.status <= 16 else UNKNOWN, head.message, head))
 

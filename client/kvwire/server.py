@@ -221,6 +221,8 @@ class Server(grpc.aio.Server):
 
     def _on_lost(self, link: Any) -> None:
         self._links.pop(link, None)
+        if link.connection.broken is not None:
+            logger.warning("closed the connection of %s: %s", link.peer, link.connection.broken)
         if self._stopping is not None:
             self.on_call_closed(0)
 
