@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvwire import frames
 from kvwire.connection import Connection
@@ -36,6 +36,7 @@ class ServerConnection(Connection["ServerCall"]):
         self._streams_max, self._accept = streams_max, accept
         self._ping_interval, self._pinged_at = ping_interval_s_min, float("-inf")
         self._ping_strikes = 0
+        self.on_drained: Callable[[], None] = lambda: None
         super().__init__(memory, metadata_size_max, ((frames.MAX_CONCURRENT_STREAMS, streams_max),))
 
     def receive(self, data: bytes, now: float) -> None:
@@ -111,10 +112,17 @@ class ServerConnection(Connection["ServerCall"]):
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
         self.frequency.on_control()  # A client that goes away closes its connection itself.
 
-    def go_away(self, is_final: bool) -> None:
-        """Tells the client to open no more streams. First in general, so that calls that are under way to us are served; then,
-        a round trip later, with the last one that we looked at (RFC 9113 §6.8)."""
-        last = self.last_stream if is_final else frames.STREAM_ID_MAX
-        if self.closed is None and (self.goaway_sent is None or last < self.goaway_sent):
-            self.goaway_sent = last
-            self.put(frames.goaway(last, frames.NO_ERROR))
+    def go_away(self) -> None:
+        """Tells the client that the calls which we have looked at were the last ones; `on_drained` follows when they are over.
+        (The others it may safely make elsewhere, RFC 9113 §6.8.)"""
+        if self.closed is None and self.goaway_sent is None:
+            self.goaway_sent = self.last_stream
+            self.put(frames.goaway(self.last_stream, frames.NO_ERROR))
+            if not self.streams:
+                self.on_drained()
+
+    def forget(self, stream: Any) -> None:
+        """A stream is closed."""
+        super().forget(stream)
+        if self.goaway_sent is not None and not self.streams:
+            self.on_drained()
