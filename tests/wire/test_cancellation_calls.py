@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.wire.pairs import GRPCIO, Context, Rig, collect, soon
+from tests.wire.pairs import GRPCIO, Context, Rig, soon
 from tests.wire.stage import KINDS, Stage, StatusCode, assert_cancelled, result
 
 
@@ -67,12 +67,20 @@ async def test_time_out_of_asyncio_cancels_the_call(rig: Rig) -> None:
 
 
 async def test_cancel_of_iterating_task_cancels_the_stream(rig: Rig) -> None:
-    """A consumer of `async for` that is cancelled takes its stream along."""
+    """A consumer of `async for` that is cancelled where it waits for the next message takes its stream along."""
     stage = Stage()
     calls = await stage.open(rig)
     call = calls["unary_stream"]()
-    task = asyncio.create_task(collect(call))
+    got: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def consume() -> None:
+        async for message in call:
+            got.put_nowait(message)
+
+    task = asyncio.create_task(consume())
     await soon(stage.started.get())
+    assert await soon(got.get()) == b"first"
+    await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await soon(task)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from tests.wire.pairs import Context, Rig, path, refusal, soon, unary_unary
+from tests.wire.pairs import GRPCIO, Context, Rig, path, refusal, soon, unary_unary
 
 StatusCode = grpc.StatusCode
 KB = 1000
@@ -36,7 +36,10 @@ async def answered(request: bytes, context: Context) -> bytes:
 async def test_metadata_of_requests_has_the_limit_of_the_server(
     rig: Rig, options: list[tuple[str, int]], fits: list[int], refused: list[int]
 ) -> None:
-    """What fits arrives whole; what does not is RESOURCE_EXHAUSTED by the server, and the next call is served."""
+    """What fits arrives whole; what does not is RESOURCE_EXHAUSTED by the server, and the next call is served.
+
+    (grpcio's server takes a fifth of a second for each refusal: it is asked once.)
+    """
     channel = await rig.open(M=unary_unary(answered), server={"options": options})
     method = channel.unary_unary(path("M"))
     for size in fits:
@@ -45,6 +48,8 @@ async def test_metadata_of_requests_has_the_limit_of_the_server(
         await soon(method(b"", metadata=many))
     for size in refused:
         assert (await refusal(method(b"", metadata=(("large", "x" * size),)))).code() is StatusCode.RESOURCE_EXHAUSTED
+        if rig.pair.server.name == GRPCIO:
+            break
         many = tuple((f"key-{number}", "y" * 200) for number in range(size // 200))
         assert (await refusal(method(b"", metadata=many))).code() is StatusCode.RESOURCE_EXHAUSTED
         assert await soon(method(b"", metadata=(("small", "x" * 300),))) == b"300"
