@@ -259,3 +259,61 @@ async def test_handler_that_swallows_its_cancellation_harms_nobody(rig: Rig, cap
     await assert_cancelled(call)
     await soon(ended.wait())
     assert await soon(channel.unary_unary(path("E"))(b"on")) == b"on"
+
+
+@pytest.mark.parametrize("timeout", [None, 0.2], ids=["cancel", "deadline"])
+async def test_context_of_a_cancelled_call_says_so(rig: Rig, timeout: float | None) -> None:
+    """`done()` and `cancelled()` while the handler is unwound, in its callbacks, and for who kept the context.
+
+    (grpcio says neither of a call that ended without its handler's doing.)
+    """
+    started, ended = asyncio.Event(), asyncio.Event()
+    told: list[tuple[str, bool, bool]] = []
+    kept: list[Context] = []
+
+    async def handler(request: bytes, context: Context) -> bytes:
+        def tell(when: str) -> None:
+            told.append((when, context.done(), context.cancelled()))
+
+        def on_done(_: Context) -> None:
+            tell("callback")
+            ended.set()
+
+        kept.append(context)
+        context.add_done_callback(on_done)
+        tell("running")
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            tell("unwound")
+            raise
+        return b""
+
+    call = (await rig.unary_unary(handler))(b"", timeout=timeout)
+    await soon(started.wait())
+    if timeout is None:
+        call.cancel()
+    await soon(ended.wait())
+    is_over = rig.pair.server.name != GRPCIO
+    assert told == [("running", False, False), ("unwound", is_over, is_over), ("callback", is_over, is_over)]
+    assert (kept[0].done(), kept[0].cancelled()) == (is_over, is_over)
+
+
+async def test_context_of_an_ended_call_is_done_not_cancelled(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """An answer, a refusal and an exception are no cancellations."""
+    caplog.set_level(logging.CRITICAL)
+    told: asyncio.Queue[tuple[bool, bool]] = asyncio.Queue()
+
+    async def handler(request: bytes, context: Context) -> bytes:
+        context.add_done_callback(lambda _: told.put_nowait((context.done(), context.cancelled())))
+        if request == b"abort":
+            await context.abort(StatusCode.ABORTED, "enough")
+        if request == b"raise":
+            raise ValueError("boom")
+        return b""
+
+    method = await rig.unary_unary(handler)
+    for request in (b"return", b"abort", b"raise"):
+        await soon(method(request).code())
+        assert await soon(told.get()) == (True, False), request

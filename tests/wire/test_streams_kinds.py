@@ -227,9 +227,9 @@ async def test_responses_after_the_end_of_requests_still_come(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("style", ["iterator", "methods"])
-async def test_ten_thousand_messages_arrive_in_order(rig: Rig, style: str) -> None:
+async def test_thousands_of_messages_arrive_in_order(rig: Rig, style: str) -> None:
     """Both directions at once, none lost, none changed places."""
-    count = 2_000 if style == "methods" else 10_000
+    count = 1_000 if style == "methods" else 5_000
     sent = [number.to_bytes(4, "big") for number in range(count)]
     method = await rig.stream_stream(copy_by_generator if style == "iterator" else copy_by_methods)
     if style == "iterator":
