@@ -19,6 +19,16 @@ class Tap:
         self.to_server = self.to_client = 0
         self.connections = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
+
+    def hold(self) -> None:
+        """Nothing more passes to the client, whose server's socket fills."""
+        self._flows.clear()
+
+    def release(self) -> None:
+        """All passes again."""
+        self._flows.set()
 
     async def relay(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until either side closes it."""
@@ -47,6 +57,7 @@ class Tap:
     async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(CHUNK):
             self.to_client += len(data)
+            await self._flows.wait()
             writer.write(data)
             await writer.drain()
 

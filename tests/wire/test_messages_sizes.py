@@ -1,4 +1,4 @@
-"""Messages of every size pass unchanged, in all four kinds of call, and those above a limit are refused with their connection alive.
+"""Messages of every size pass unchanged, in all four kinds of call; those above a limit are refused, their connection lives.
 
 The limits: `grpc.max_receive_message_length` (4 MiB by default) and `grpc.max_send_message_length` (none), of either side.
 """
