@@ -37,10 +37,7 @@ def metadata_of(head: ResponseHead | None) -> grpc.aio.Metadata:
     """What a header list says to the application."""
     if head is None:
         return grpc.aio.Metadata()
-    try:
-        return grpc.aio.Metadata(*((pair.key, pair.value) for pair in head.metadata))
-    except ValueError:
-        return grpc.aio.Metadata()  # A binary value that is none.
+    return grpc.aio.Metadata(*((pair.key, pair.value) for pair in head.metadata))
 
 
 class Call(grpc.aio.Call):
@@ -79,7 +76,7 @@ class Call(grpc.aio.Call):
         self._initial = head
         self._wake()
 
-    def on_message(self, message: bytes) -> None:
+    def on_message(self, compressed: int, message: bytes) -> None:
         """A response."""
         raise NotImplementedError
 
