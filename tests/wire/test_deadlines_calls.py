@@ -22,7 +22,6 @@ from tests.wire.pairs import (
     unary_stream,
     unary_unary,
 )
-
 from tests.wire.stage import assert_unwound
 
 StatusCode = grpc.StatusCode
@@ -162,8 +161,8 @@ async def test_deadline_within_a_response_stream_ends_it(rig: Rig) -> None:
 async def test_deadline_within_a_request_stream_ends_it(rig: Rig) -> None:
     """The handler's reading stops, the caller's writing fails, the answer is DEADLINE_EXCEEDED.
 
-    A handler on grpcio may first see an end of the stream and is cancelled at its next step; on kvwire it is cancelled at once, so
-    that it cannot take a stream which was cut off for one which is complete.
+    A handler on grpcio may first see an end of the stream and is cancelled at its next step; on kvwire it is cancelled at once,
+    so that it cannot take a stream which was cut off for one which is complete.
     """
     ended: asyncio.Queue[str] = asyncio.Queue()
 
