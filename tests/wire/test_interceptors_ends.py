@@ -10,7 +10,7 @@ import pytest
 
 from tests.wire.interceptors import KINDS, Continuation, Service, answer, begin, of_all_kinds
 from tests.wire.pairs import Context, Rig, path, refusal, soon, stream_stream, stream_unary, unary_stream, unary_unary
-from tests.wire.stage import Stage
+from tests.wire.stage import Stage, result
 
 StatusCode = grpc.StatusCode
 Details = grpc.aio.ClientCallDetails
@@ -160,14 +160,22 @@ async def test_cancel_while_an_interceptor_waits_cancels_it(rig: Rig, kind: str)
 @pytest.mark.parametrize("waits", [False, True], ids=["passing", "awaiting"])
 async def test_cancel_of_intercepted_call_reaches_the_handler(rig: Rig, kind: str, waits: bool) -> None:
     """Whether the interceptor has handed the call out or awaits it itself."""
+    waiting = asyncio.Event()
 
     async def intercept(continuation: Continuation, details: Details, request: Any) -> Any:
         call = await continuation(details, request)
-        return await answer(call) if waits else call
+        if not waits:
+            waiting.set()
+            return call
+        if hasattr(call, "read"):
+            assert await call.read() == b"first"
+        waiting.set()
+        return await result(call)
 
     stage, channel = await open_stage(rig, *of_all_kinds(intercept))
     call = begin(channel, kind, STAGED[kind])
     assert await soon(stage.started.get()) == STAGED[kind]
+    await soon(waiting.wait())
     await asyncio.sleep(0)
     assert call.cancel()
     await assert_cancelled(call)
