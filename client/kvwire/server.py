@@ -213,6 +213,7 @@ class Server(grpc.aio.Server):
             self.options.metadata_size_max,
             self.options.streams_max,
             self.options.ping_interval_min,
+            self.options.ping_strikes_max,
             lambda connection, stream_id: ServerCall(self, link, connection, stream_id),
         )
         link = ServerLink(self.loop, connection, self._on_made, self._on_lost)
