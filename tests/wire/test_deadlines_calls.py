@@ -25,7 +25,7 @@ from tests.wire.pairs import (
 from tests.wire.stage import assert_unwound
 
 StatusCode = grpc.StatusCode
-SHORT = 0.2
+SHORT = 0.15
 LATE = 2.0
 """How long after its deadline a call may end on a busy machine."""
 

@@ -220,15 +220,13 @@ async def test_compressed_messages_above_a_limit_are_refused(rig: Rig, how: grpc
         return b"\0" * int(request)
 
     channel = await rig.open(Bomb=unary_unary(bomb), **METHODS)
-    at_server = channel.unary_unary(path("Accept"))
-    for size in (4 * MIB + 1, 16 * MIB):
+    at_server, at_client = channel.unary_unary(path("Accept")), channel.unary_unary(path("Bomb"))
+    for size in (4 * MIB + 1, 16 * MIB) if how is GZIP else (4 * MIB + 1,):
         error = await refusal(at_server(b"\0" * size, compression=how))
         assert error.code() is StatusCode.RESOURCE_EXHAUSTED
-    assert await soon(at_server(b"\0" * 4 * MIB, compression=how)) == b"%d" % (4 * MIB)
-    at_client = channel.unary_unary(path("Bomb"))
-    for size in (4 * MIB + 1, 16 * MIB):
         error = await refusal(at_client(b"%d" % size))
         assert error.code() is StatusCode.RESOURCE_EXHAUSTED
+    assert await soon(at_server(b"\0" * 4 * MIB, compression=how)) == b"%d" % (4 * MIB)
     assert await soon(at_client(b"%d" % (4 * MIB))) == b"\0" * 4 * MIB
 
 

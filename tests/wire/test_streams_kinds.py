@@ -240,13 +240,13 @@ async def test_thousands_of_messages_arrive_in_order(rig: Rig, style: str) -> No
     assert got == sent
 
 
-async def test_stream_that_flows_for_a_second_is_not_cut_off(rig: Rig) -> None:
+async def test_stream_that_flows_for_a_while_is_not_cut_off(rig: Rig) -> None:
     """A client that measures its bandwidth by pings while data flows (as grpcio does) is no attacker."""
     channel = await rig.open(G=stream_stream(copy_by_generator), M=stream_stream(copy_by_methods))
 
     async def flow(method: str) -> None:
         call = channel.stream_stream(path(method))()
-        end = asyncio.get_running_loop().time() + 1
+        end = asyncio.get_running_loop().time() + 0.8
         while asyncio.get_running_loop().time() < end:
             await call.write(b"x" * 1000)
             assert await soon(call.read()) == b"x" * 1000
