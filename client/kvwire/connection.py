@@ -306,8 +306,6 @@ class Connection(Output, Generic[AnyStream]):
         if flags & ACK:
             if payload:
                 raise ProtocolError(frames.FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with a payload")
-            if not self.is_settled:
-                raise ProtocolError(frames.PROTOCOL_ERROR, "the first frame is no SETTINGS but an acknowledgement")
             self._decoder.forget_table()
             return
         if len(payload) % 6:

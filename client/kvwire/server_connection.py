@@ -25,8 +25,8 @@ class ServerConnection(Connection["ServerCall"]):
         metadata_size_max: int,
         streams_max: int,
         ping_interval_s_min: float,
-        ping_strikes_max: int,
         accept: Callable[[ServerConnection, int], ServerCall],
+        ping_strikes_max: int = 2,
     ) -> None:
         """`accept(connection, stream id)` makes the stream of a call. A ping may come every `ping_interval_s_min` seconds while
         nothing else is answered; more than `ping_strikes_max` (0: any number) that come earlier end the connection."""
