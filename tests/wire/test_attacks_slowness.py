@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import resource
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -106,17 +107,13 @@ async def test_busy_upload_of_many_seconds_is_not_taken_for_a_slow_one(stand: St
     """Who ends frames is not slow, though each read ends within one."""
     stand.revive()
     frame = h2.data(1, h2.message(bytes(990)))
-    sent = frame * 4_000
-    async with raw.connect(f"{HOST}:{stand.port}") as peer:
-        await peer.send(h2.request(1, path("Count")))
-        began, at = time.monotonic(), 0
+    sent = itertools.cycle(frame * 701)
+    async with raid(stand.port) as raider:
+        await raider.send(h2.request(1, path("Count")))
+        began = time.monotonic()
         while time.monotonic() - began < 2.5 * SECONDS + 1:
-            await peer.send(sent[at : at + 701])
-            at = (at + 701) % len(sent)
+            await raider.send(bytes(itertools.islice(sent, 701)))  # Raises `Cut`.
             await asyncio.sleep(0.005)
-        assert not peer.ended
-        await peer.send(sent[at : at + (-at) % len(frame)], h2.data(1, end=True))
-        assert (await peer.answer(1)).status == 0
 
 
 async def test_stream_ids_that_are_used_up_end_nothing_but_the_connection(stand: Stand) -> None:
@@ -125,8 +122,9 @@ async def test_stream_ids_that_are_used_up_end_nothing_but_the_connection(stand:
     async with raw.connect(f"{HOST}:{stand.port}") as peer:
         assert (await peer.call(2**31 - 1, path("Echo"), b"last")).messages == [b"last"]
         await peer.send(h2.request(2**31 - 3, path("Echo"), end=True))
-        goaway = await peer.end()
-        assert goaway is not None
-        assert goaway.number in (h2.PROTOCOL_ERROR, h2.STREAM_CLOSED)
+        # It may be ignored, as what was on its way when its stream ended, or end the connection.
+        with contextlib.suppress(raw.Ended, OSError):
+            await peer.settled()
+        assert not any(frame.stream == 2**31 - 3 for frame in peer.seen)
     left = await stand.idle()
     assert (left["held"], left["in_flight"]) == (0, 0)
