@@ -182,6 +182,35 @@ async def test_connection_that_is_closed_for_its_memory_leaves_no_handler_behind
     assert begun == ended
 
 
+async def test_connection_that_others_push_out_is_closed_although_it_never_reads(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who holds most goes when the memory is full, also in the middle of another connection's turn."""
+    monkeypatch.setattr(limits, "CLOSE_SECONDS_MAX", 0.2)
+
+    async def big(request: bytes, context: Context) -> bytes:
+        return bytes(5 * MIB)
+
+    served = await rig.serve(service(Big=unary_unary(big), Count=stream_unary(count)))
+    server: Any = served.server
+    server._memory.limit = 6 * MIB
+    async with raw.connect(served.target) as deaf, raw.connect(served.target) as other:
+        await deaf.settled()
+        await deaf.stop_reading()
+        wide = h2.settings({h2.INITIAL_WINDOW_SIZE: 2**31 - 1}) + h2.window_update(0, 2**30)
+        await deaf.send(wide, h2.request(1, path("Big")), h2.data(1, h2.message(b"x"), end=True))
+        async with asyncio.timeout(5):
+            while server._memory.held < 4 * MIB:
+                await asyncio.sleep(0.01)
+        for stream in range(1, 20, 2):
+            half = h2.data(stream, h2.message(bytes(16_000), length=3 * MIB)) + h2.data(stream, bytes(16_000)) * 15
+            await other.send(h2.request(stream, path("Count")), half)
+        async with asyncio.timeout(5):
+            while len(server._links) > 1:
+                await asyncio.sleep(0.01)
+        assert not other.ended
+
+
 async def test_long_stream_of_compressed_messages_holds_one_at_a_time(rig: Rig) -> None:
     """What was unpacked for a handler that has gone on to the next message is not held any more."""
     served = await rig.serve(service(Count=stream_unary(count)))
