@@ -281,3 +281,25 @@ async def test_client_that_ends_its_deadlines_by_the_thousand_is_no_attacker(rig
     codes = {error.code() for error in outcomes if isinstance(error, grpc.aio.AioRpcError)}
     assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
     assert await soon(channel.unary_unary(path("Echo"))(b"x")) == b"x"
+
+
+@pytest.mark.parametrize("kind", ["unary_stream", "stream_stream"])
+async def test_stream_that_is_made_again_elsewhere_reaches_its_waiting_reader(rig: Rig, kind: str) -> None:
+    """A server goes away without a look at a call whose responses are awaited already: the next one's are read."""
+
+    async def serve() -> None:
+        peer = await listener.accept()
+        await listener.request(peer)
+        await peer.send(h2.goaway(0))
+        peer = await listener.accept()
+        request = await listener.request(peer)
+        await peer.send(h2.response(request.stream), h2.data(request.stream, h2.message(b"here")))
+        await peer.send(h2.trailers(request.stream))
+
+    async with raw.listen() as listener:
+        serving = asyncio.ensure_future(serve())
+        channel = rig.connect(listener.address)
+        call = channel.unary_stream(path("Many"))(b"") if kind == "unary_stream" else channel.stream_stream(path("Many"))()
+        assert await soon(call.read(), 5) == b"here"
+        assert await soon(call.read(), 5) is grpc.aio.EOF
+        await serving
