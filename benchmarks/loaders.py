@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 BINARY = HERE.parent / "build" / "grpcload"
@@ -72,20 +72,27 @@ def grpcload(target: str, path: str, connections: int, in_flight: int, seconds: 
     return found
 
 
-def h2load(url: str, connections: int, in_flight: int, *, seconds: float | None = None, calls: int = 0) -> float:
-    """Requests a second, for a time or a number of calls. A failed request is an error."""
+class Answered(NamedTuple):
+    """Requests that were answered, and how many there were a second."""
+
+    total: int
+    per_second: float
+
+
+def h2load(url: str, connections: int, in_flight: int, *, seconds: float | None = None, calls: int = 0) -> Answered:
+    """Requests for a time or a number of calls. A failed one is an error."""
     with tempfile.NamedTemporaryFile(suffix=".body") as body:
         body.write(b"\0\0\0\0\x14" + b"k" * 20)  # one message of 20 bytes, not compressed
         body.flush()
         command: Sequence[Any] = [find_h2load(), "-c", connections, "-m", in_flight, "-d", body.name]
-        amount = ["-D", f"{round(seconds * 1000)}ms", "--warm-up-time", "300ms"] if seconds else ["-n", calls]
+        amount = ["-D", f"{round(seconds * 1000)}ms"] if seconds else ["-n", calls]
         headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
         said = _run([*command, *amount, *headers, url], seconds or 30)
     rate = re.search(r"finished in .*?, ([\d.]+) req/s", said)
     counted = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", said)
     if rate is None or counted is None or counted[1] == "0" or any(int(counted[i]) for i in (2, 3, 4)):
         raise SystemExit(f"h2load {url}:\n{said}")
-    return float(rate[1])
+    return Answered(int(counted[1]), float(rate[1]))
 
 
 def _run(command: Sequence[Any], seconds: float) -> str:

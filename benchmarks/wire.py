@@ -147,10 +147,12 @@ class Bench:
     def tls(self) -> None:
         """Unary calls over TLS, with a call by a client of gRPC first, since h2load does not look at a call's status."""
         for side in self.order:
-            target = self.servers[side].tls_target
-            list(client_says("grpcio", target, [{"method": "Get", "calls": 1}], self.ca))
-            rate = h2load(f"https://{target}/{SERVICE}/Get", connections=4, in_flight=32, seconds=self.seconds)
-            self.add("server, TLS, 128 in flight/calls a second", side, rate)
+            server = self.servers[side]
+            list(client_says("grpcio", server.tls_target, [{"method": "Get", "calls": 1}], self.ca))
+            before = server.cpu_s()
+            answered = h2load(f"https://{server.tls_target}/{SERVICE}/Get", connections=4, in_flight=32, seconds=self.seconds)
+            self.add("server, TLS, 128 in flight/calls a second", side, answered.per_second)
+            self.add("server, TLS, 128 in flight/CPU µs", side, (server.cpu_s() - before) * 1e6 / answered.total)
 
     def watch(self) -> None:
         """A server's CPU for a message on one of many streams."""

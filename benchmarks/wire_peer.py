@@ -126,24 +126,23 @@ class Wire:
                     tick.set_result(None)
             await asyncio.sleep(TICK_S)
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """For `add_generic_rpc_handlers`."""
-        return grpc.method_handlers_generic_handler(
-            SERVICE,
-            {
-                "Get": grpc.unary_unary_rpc_method_handler(self.get),
-                "Echo": grpc.unary_unary_rpc_method_handler(self.echo),
-                "Commit": grpc.unary_unary_rpc_method_handler(self.commit),
-                "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
-            },
-        )
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Registers the methods, as generated code does."""
+        handlers = {
+            "Get": grpc.unary_unary_rpc_method_handler(self.get),
+            "Echo": grpc.unary_unary_rpc_method_handler(self.echo),
+            "Commit": grpc.unary_unary_rpc_method_handler(self.commit),
+            "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        server.add_registered_method_handlers(SERVICE, handlers)
 
 
 async def serve(transport_name: str, pairs: list[tuple[bytes, ...]]) -> None:
     """Until standard input ends; with private keys and their certificates, on a port with TLS, too."""
     made = transport(transport_name)
     server = made.server(options=OPTIONS)
-    server.add_generic_rpc_handlers((Wire().handler(),))
+    Wire().add_to(server)
     ports = {"port": server.add_insecure_port("127.0.0.1:0")}
     if pairs:
         ports["tls_port"] = server.add_secure_port("127.0.0.1:0", made.ssl_server_credentials(pairs))
