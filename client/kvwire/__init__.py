@@ -4,7 +4,8 @@ A package of its own: it knows nothing of kvnode. Messages, metadata, deadlines,
 grpcio; see docs/protocols/wire.md for what is not there.
 """
 
+from kvwire.channel import insecure_channel, secure_channel
 from kvwire.credentials import ssl_channel_credentials, ssl_server_credentials
 from kvwire.server import server
 
-__all__ = ["server", "ssl_channel_credentials", "ssl_server_credentials"]
+__all__ = ["insecure_channel", "secure_channel", "server", "ssl_channel_credentials", "ssl_server_credentials"]

@@ -1,8 +1,8 @@
 """Header blocks (HPACK, RFC 7541), with a dynamic table of size zero in both directions.
 
 We announce SETTINGS_HEADER_TABLE_SIZE 0. Until the peer acknowledges that, its blocks may use the default table, and the
-`hpack` library decodes them. Afterwards each field stands alone: fields and whole blocks are remembered decoded, a plain literal
-costs two slices, and only what is Huffman-coded goes to the library. What we send never uses the table at all.
+`hpack` library decodes them. Afterwards each field stands alone: fields and whole blocks are remembered decoded, a plain
+literal costs two slices, and only what is Huffman-coded goes to the library. What we send never uses the table at all.
 
 Limits hold before anything is built: the size of the block, the number of fields, the size of the list they expand to.
 """

@@ -1,4 +1,4 @@
-"""What the header lists of requests and responses say (gRPC over HTTP/2; RFC 9113 §8). They never change, and may be remembered.
+"""What header lists of requests and responses say (gRPC over HTTP/2; RFC 9113 §8). They never change, and may be remembered.
 
 Judges a list as a whole: malformed ones are refused by their stream, whatever they ask for.
 """

@@ -42,7 +42,7 @@ class CallDetails(NamedTuple):
     invocation_metadata: tuple[Metadatum, ...]
 
 
-grpc.HandlerCallDetails.register(CallDetails)  # type: ignore[attr-defined]
+grpc.HandlerCallDetails.register(CallDetails)
 
 
 def _details(head: RequestHead) -> Any:
@@ -221,6 +221,8 @@ class Server(grpc.aio.Server):
 
     def _on_lost(self, link: Any) -> None:
         self._links.pop(link, None)
+        if link.connection.broken is not None:
+            logger.warning("closed the connection of %s: %s", link.peer, link.connection.broken)
         if self._stopping is not None:
             self.on_call_closed(0)
 

@@ -35,8 +35,7 @@ class ServerConnection(Connection["ServerCall"]):
         self._preface = PREFACE
         self._streams_max, self._accept = streams_max, accept
         self._ping_interval, self._pinged_at = ping_interval_s_min, float("-inf")
-        self.ping_strikes = 0
-        """Set to 0 whenever something is answered."""
+        self._ping_strikes = 0
         super().__init__(memory, metadata_size_max, ((frames.MAX_CONCURRENT_STREAMS, streams_max),))
 
     def receive(self, data: bytes, now: float) -> None:
@@ -101,9 +100,11 @@ class ServerConnection(Connection["ServerCall"]):
         return stream
 
     def _on_pinged(self) -> None:
-        if self.received_at - self._pinged_at < self._ping_interval:
-            self.ping_strikes += 1
-            if self.ping_strikes > PING_STRIKES_MAX:
+        if self.has_sent:  # Who gets data may measure the connection by pings.
+            self.has_sent, self._ping_strikes = False, 0
+        elif self.received_at - self._pinged_at < self._ping_interval:
+            self._ping_strikes += 1
+            if self._ping_strikes > PING_STRIKES_MAX:
                 raise ProtocolError(frames.ENHANCE_YOUR_CALM, "too_many_pings")
         self._pinged_at = self.received_at
 
