@@ -1,8 +1,7 @@
 """A call as a client holds it: what the four kinds (`calls`) have in common.
 
 A call begins when it is made: its frames leave at the end of the event loop's turn, without a task of its own. It ends once,
-with a `Status`; whatever comes later is ignored. A request that no server has looked at is sent again (transparent retry), once
-for each connection that goes away.
+with a `Status`; whatever comes later is ignored. A request that no server has looked at is sent once more (transparent retry).
 """
 
 from __future__ import annotations
@@ -30,18 +29,15 @@ CODES = {code.value[0]: code for code in grpc.StatusCode}
 DEADLINE_EXCEEDED = 4
 CANCELLED_LOCALLY = Status(CANCELLED, "Locally cancelled by application!")
 FORGOTTEN = Status(CANCELLED, "Cancelled upon garbage collection!")
-RETRIES_MAX = 5
-"""Servers in a row that may go away before a call is looked at."""
+RETRIES_MAX = 1
+"""A call that no server has looked at is sent once more: whoever meets two servers that go away is told."""
 
 
 def metadata_of(head: ResponseHead | None) -> grpc.aio.Metadata:
     """What a header list says to the application."""
     if head is None:
         return grpc.aio.Metadata()
-    try:
-        return grpc.aio.Metadata(*((pair.key, pair.value) for pair in head.metadata))
-    except ValueError:
-        return grpc.aio.Metadata()  # A binary value that is none.
+    return grpc.aio.Metadata(*((pair.key, pair.value) for pair in head.metadata))
 
 
 class Call(grpc.aio.Call):
@@ -80,7 +76,7 @@ class Call(grpc.aio.Call):
         self._initial = head
         self._wake()
 
-    def on_message(self, message: bytes) -> None:
+    def on_message(self, compressed: int, message: bytes) -> None:
         """A response."""
         raise NotImplementedError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvwire import frames
 from kvwire.connection import Connection
@@ -36,6 +36,7 @@ class ServerConnection(Connection["ServerCall"]):
         self._streams_max, self._accept = streams_max, accept
         self._ping_interval, self._pinged_at = ping_interval_s_min, float("-inf")
         self._ping_strikes = 0
+        self.on_drained: Callable[[], None] = lambda: None
         super().__init__(memory, metadata_size_max, ((frames.MAX_CONCURRENT_STREAMS, streams_max),))
 
     def receive(self, data: bytes, now: float) -> None:
@@ -61,21 +62,19 @@ class ServerConnection(Connection["ServerCall"]):
         stream = self.streams.get(stream_id)
         if stream is not None:
             if not ended or stream.remote_ended:
-                self.put(frames.rst_stream(stream_id, frames.PROTOCOL_ERROR))
-                stream.on_reset(frames.PROTOCOL_ERROR, "headers within a request")
+                self.refuse(stream_id, frames.PROTOCOL_ERROR, "headers within a request")
             else:
                 stream.receive(b"", 0, True)  # Trailers of a request say nothing in gRPC.
         elif self._opens(stream_id):
             if made.malformed:
-                self.put(frames.rst_stream(stream_id, frames.PROTOCOL_ERROR))
+                self.refuse(stream_id, frames.PROTOCOL_ERROR, made.malformed)
             else:
                 self._begin_stream(stream_id).on_request(made, ended)
 
     def _on_headers_too_large(self, stream_id: int, error: HeadersTooLarge, ended: bool) -> None:
         stream = self.streams.get(stream_id)
         if stream is not None:
-            self.put(frames.rst_stream(stream_id, frames.ENHANCE_YOUR_CALM))
-            stream.on_reset(frames.ENHANCE_YOUR_CALM, str(error))
+            self.refuse(stream_id, frames.ENHANCE_YOUR_CALM, str(error))
         elif self._opens(stream_id):
             self._begin_stream(stream_id).on_request_too_large(error, ended)
 
@@ -84,14 +83,14 @@ class ServerConnection(Connection["ServerCall"]):
         if not stream_id & 1:
             raise ProtocolError(frames.PROTOCOL_ERROR, f"a client's stream must not have the id {stream_id}")
         if stream_id <= self.last_stream:
-            self.frequency.on_control()  # It was on its way when the stream was closed.
-            return False
-        if self.goaway_sent is not None and stream_id > self.goaway_sent:
+            if not self.frequency.on_late():
+                raise ProtocolError(frames.STREAM_CLOSED, f"headers on stream {stream_id}, which is closed")
             return False
         self.last_stream = stream_id
+        if self.goaway_sent is not None:
+            return False  # The client learns that it was not looked at.
         if len(self.streams) >= self._streams_max:
-            self.frequency.on_control()
-            self.put(frames.rst_stream(stream_id, frames.REFUSED_STREAM))
+            self.refuse(stream_id, frames.REFUSED_STREAM, "too many streams")
             return False
         return True
 
@@ -110,11 +109,19 @@ class ServerConnection(Connection["ServerCall"]):
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
         self.frequency.on_control()  # A client that goes away closes its connection itself.
+        frames.check_goaway(stream_id, payload)
 
-    def go_away(self, is_final: bool) -> None:
-        """Tells the client to open no more streams. First in general, so that calls that are under way to us are served; then,
-        a round trip later, with the last one that we looked at (RFC 9113 §6.8)."""
-        last = self.last_stream if is_final else frames.STREAM_ID_MAX
-        if self.closed is None and (self.goaway_sent is None or last < self.goaway_sent):
-            self.goaway_sent = last
-            self.put(frames.goaway(last, frames.NO_ERROR))
+    def go_away(self) -> None:
+        """Tells the client that the calls which we have looked at were the last ones; `on_drained` follows when they are over.
+        (The others it may safely make elsewhere, RFC 9113 §6.8.)"""
+        if self.closed is None and self.goaway_sent is None:
+            self.goaway_sent = self.last_stream
+            self.put(frames.goaway(self.last_stream, frames.NO_ERROR))
+            if not self.streams:
+                self.on_drained()
+
+    def forget(self, stream: Any) -> None:
+        """A stream is closed."""
+        super().forget(stream)
+        if self.goaway_sent is not None and not self.streams:
+            self.on_drained()
