@@ -181,15 +181,21 @@ class Bench:
             {"method": "Echo", "size": size, "at_once": AT_ONCE[name], "seconds": self.seconds, "warm_up_s": 0.2}
             for name, size in SIZES.items()
         ]
-        rates = {}
+        found: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for server in self.order:
             for client in self.order:
-                said = client_says(self.transports[client], self.servers[server].target, phases)
-                rates[server, client] = [phase["mb_per_second"] for phase in said]
+                found[server, client] = []
+                before = self.servers[server].cpu_s()
+                for phase in client_says(self.transports[client], self.servers[server].target, phases):
+                    after = self.servers[server].cpu_s()
+                    cpu_us = phase["cpu_us"] + (after - before) * 1e6 / phase["total"]
+                    before = after
+                    found[server, client].append((phase["mb_per_second"], cpu_us))
         for name, pairing in PAIRINGS.items():
-            for size, theirs, ours in zip(SIZES, rates[REFERENCE, REFERENCE], rates[pairing], strict=True):
-                self.add(f"echo {size}, {name}/MB a second", REFERENCE, theirs)
-                self.add(f"echo {size}, {name}/MB a second", SUBJECT, ours)
+            for size, theirs, ours in zip(SIZES, found[REFERENCE, REFERENCE], found[pairing], strict=True):
+                for side, (rate, cpu_us) in ((REFERENCE, theirs), (SUBJECT, ours)):
+                    self.add(f"echo {size}, {name}/MB a second", side, rate)
+                    self.add(f"echo {size}, {name}/CPU µs of both", side, cpu_us)
 
     def million(self) -> None:
         """Resident memory of the subject's server and client before and after a million calls."""

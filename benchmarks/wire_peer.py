@@ -182,15 +182,16 @@ async def _phase(
     body = b"k" * size
     left = calls if calls is not None else sys.maxsize
     took: list[float] = []
-    done = 0
+    done = total = 0
 
     async def caller(until: float) -> None:
-        nonlocal left, done
+        nonlocal left, done, total
         while left > 0 and (sent := time.monotonic()) < until:
             left -= 1
             metadata = (("traceparent", f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"),) if fresh else None
             await stub(body, metadata=metadata)
             done += 1
+            total += 1
             if calls is None:
                 took.append(time.monotonic() - sent)
 
@@ -210,6 +211,7 @@ async def _phase(
     gc.collect()
     return {
         "calls": done,
+        "total": total + 1,
         "per_second": done / elapsed,
         "cpu_us": cpu * 1e6 / done,
         "p50_us": statistics.median(took) * 1e6 if took else 0.0,
