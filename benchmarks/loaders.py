@@ -14,6 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+
+class Failed(Exception):
+    """A measurement that cannot be had, and why."""
+
+
 HERE = Path(__file__).resolve().parent
 BINARY = HERE.parent / "build" / "grpcload"
 WARM_UP_S = 0.3
@@ -48,7 +53,7 @@ def find_h2load() -> str:
 
 
 def grpcload(target: str, path: str, connections: int, in_flight: int, seconds: float) -> dict[str, Any]:
-    """A closed loop of unary calls; what the loader says of it. A failed call is an error."""
+    """A closed loop of unary calls; what the loader says of it. Raises `Failed` when a call fails."""
     with tempfile.NamedTemporaryFile("w", suffix=".keys") as keys:
         keys.write("".join(f"0 bench/key-{number:08}\n" for number in range(1_000)))
         keys.flush()
@@ -68,7 +73,7 @@ def grpcload(target: str, path: str, connections: int, in_flight: int, seconds: 
         said = _run([*command, "-s", seconds, "-w", WARM_UP_S], seconds)
     found: dict[str, Any] = json.loads(said)
     if found["bad"] or found["transport_errors"] or not found["good"]:
-        raise SystemExit(f"{path} at {target}: {said}")
+        raise Failed(f"calls of {path} failed: {said}")
     return found
 
 
@@ -80,7 +85,7 @@ class Answered(NamedTuple):
 
 
 def h2load(url: str, connections: int, in_flight: int, *, seconds: float | None = None, calls: int = 0) -> Answered:
-    """Requests for a time or a number of calls. A failed one is an error."""
+    """Requests for a time or a number of calls. Raises `Failed` when one fails."""
     with tempfile.NamedTemporaryFile(suffix=".body") as body:
         body.write(b"\0\0\0\0\x14" + b"k" * 20)  # one message of 20 bytes, not compressed
         body.flush()
@@ -91,7 +96,7 @@ def h2load(url: str, connections: int, in_flight: int, *, seconds: float | None 
     rate = re.search(r"finished in .*?, ([\d.]+) req/s", said)
     counted = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", said)
     if rate is None or counted is None or counted[1] == "0" or any(int(counted[i]) for i in (2, 3, 4)):
-        raise SystemExit(f"h2load {url}:\n{said}")
+        raise Failed(f"h2load {url}:\n{said}")
     return Answered(int(counted[1]), float(rate[1]))
 
 
@@ -101,4 +106,6 @@ def _run(command: Sequence[Any], seconds: float) -> str:
     try:
         return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, timeout=seconds + 30).stdout
     except subprocess.TimeoutExpired:
-        raise SystemExit(f"{' '.join(words)} takes more than {seconds + 30:.0f} s") from None
+        raise Failed(f"{' '.join(words)} takes more than {seconds + 30:.0f} s") from None
+    except subprocess.CalledProcessError as error:
+        raise Failed(str(error)) from None

@@ -6,7 +6,7 @@ Every server and client is a process of its own, on uvloop. Rounds are interleav
 are medians, and what counts is their ratio, since all share one machine. Servers are loaded by programs in C (`loaders.py`);
 clients call both servers. CPU is a process's user and system time. Five minutes; `--quick` takes one, and its ratios are rough.
 `--million` adds a million calls with headers that differ, and how resident memory has grown after them. The exit code says
-whether all bounds that were measured hold.
+whether all bounds that were measured hold, and nothing failed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import trustme
-from loaders import build_grpcload, find_h2load, grpcload, h2load
+from loaders import Failed, build_grpcload, find_h2load, grpcload, h2load
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -44,31 +44,28 @@ SCENARIOS = ("server", "commit", "tls", "watch", "client", "echo")
 WARM_UP_CALLS, MANY_CALLS = 100_000, 1_000_000
 
 
-class Server:
-    """A server process."""
+class Peer:
+    """A process of wire_peer.py."""
 
-    def __init__(self, transport: str, directory: Path) -> None:
-        settings = json.dumps({"transport": transport, "tls": str(directory)})
-        self._log = tempfile.TemporaryFile("w+", dir=directory)  # noqa: SIM115
+    def __init__(self, role: str, **settings: Any) -> None:
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, PEER, "serve", settings],
+            [sys.executable, PEER, role, json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
         )
         self.pid = self._process.pid
-        ports = self.listen()
-        self.target, self.tls_target = f"127.0.0.1:{ports['port']}", f"127.0.0.1:{ports['tls_port']}"
 
     def listen(self) -> dict[str, Any]:
-        """The next thing that the process says."""
+        """The next thing that the process says. Raises `Failed` when it says nothing more."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             ended = self._process.wait()
             self._log.seek(0)
-            raise SystemExit(f"{self._log.read()}\nThe server has ended with {ended}.")
+            raise Failed(f"{self._log.read()}a process has ended with {ended}")
         said: dict[str, Any] = json.loads(line)
         return said
 
@@ -77,7 +74,7 @@ class Server:
         return time.clock_gettime(~self.pid << 3 | 2)
 
     def close(self) -> None:
-        """End it."""
+        """End it, by force if it does not end by itself."""
         try:
             self._process.communicate(timeout=5)
         except subprocess.TimeoutExpired:
@@ -86,21 +83,23 @@ class Server:
         self._log.close()
 
 
+class Server(Peer):
+    """A server process, with TLS on a port of its own."""
+
+    def __init__(self, transport: str, directory: Path) -> None:
+        super().__init__("serve", transport=transport, tls=str(directory))
+        ports = self.listen()
+        self.target, self.tls_target = f"127.0.0.1:{ports['port']}", f"127.0.0.1:{ports['tls_port']}"
+
+
 def client_says(transport: str, target: str, phases: list[dict[str, Any]], ca: Path | None = None) -> Iterator[dict[str, Any]]:
     """A client process: what it found in each phase, as soon as it says so."""
-    settings = {"transport": transport, "target": target, "phases": phases, "ca": str(ca) if ca else None}
-    process = subprocess.Popen([sys.executable, PEER, "call", json.dumps(settings)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+    client = Peer("call", transport=transport, target=target, phases=phases, ca=str(ca) if ca else None)
     try:
         for _ in phases:
-            line = process.stdout.readline()
-            if not line:
-                raise SystemExit(f"The client has ended with {process.wait()}.")
-            yield json.loads(line)
-        process.wait(timeout=10)
+            yield client.listen()
     finally:
-        process.kill()
-        process.wait()
+        client.close()
 
 
 class Bench:
@@ -249,7 +248,7 @@ def figures_table(made: Bench) -> Table:
             measure,
             *("" if value is None else f"{value:,.1f}" for value in medians),
             "" if by is None else f"x {by:.2f}",
-            f"{min(spread):,.1f} - {max(spread):,.1f}",
+            f"{min(spread):,.1f} - {max(spread):,.1f}" if spread else "",
         )
     return table
 
@@ -306,19 +305,27 @@ def main() -> int:
         TimeElapsedColumn(),
     )
     steps = [(name, number) for number in range(1, rounds + 1) for name in scenarios] + [("million", 1)] * options.million
+    failures: dict[str, str] = {}
     with bench(transports, seconds) as made, Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(steps))
         for name, number in steps:
             progress.update(task, description=f"round {number}: {name}")
-            made.run(name, number)
+            if name not in failures:  # What failed once is left out afterwards.
+                try:
+                    made.run(name, number)
+                except Failed as failure:
+                    failures[name] = str(failure)
             progress.advance(task)
     verdicts = judge(made.figures)
     console.print(figures_table(made), verdicts_table(verdicts), sep="\n")
+    for name, why in failures.items():
+        console.print(f"{name} failed: {why}", style="red", markup=False)
     if options.json:
         found = {"machine": about, "transports": transports, "rounds": rounds, "seconds": seconds, "figures": made.figures}
+        found["failures"] = failures
         found["bounds"] = [verdict._asdict() for verdict in verdicts]
         options.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    return 1 if any(verdict.holds is False for verdict in verdicts) else 0
+    return 1 if failures or any(verdict.holds is False for verdict in verdicts) else 0
 
 
 if __name__ == "__main__":
