@@ -406,9 +406,9 @@ class Connection(Output, Generic[AnyStream]):
     def forget(self, stream: Any) -> None:
         """A stream is closed."""
         self.streams.pop(stream.id, None)
+        if stream.remote_ended and stream.local_ended:
+            return  # Nothing of it is on its way.
         self.frequency.expect_late(0 if stream.remote_ended else stream.receive_window)
-        self.turns.forget(stream)
-        self.room.forget(stream)
 
     def refuse(self, stream_id: int, code: int, why: str) -> None:
         """Ends a stream for a fault of the peer's; too many of them end the connection. Raises `ProtocolError`."""

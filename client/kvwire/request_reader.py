@@ -1,4 +1,4 @@
-"""The requests of a call as its handler gets them: unpacked and deserialised one by one when they are read, not when they come."""
+"""The requests of a call as its handler gets them: unpacked and deserialised one by one, when they are read."""
 
 from __future__ import annotations
 
