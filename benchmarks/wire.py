@@ -18,6 +18,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -40,6 +41,8 @@ LEVELS = (("1", 1, 1), ("32", 4, 8), ("1,024", 8, 128))
 """In flight; connections; in flight on each."""
 AT_ONCE = {"64 KB": 8, "1 MB": 4}
 WIDTH = 128
+BUSY = 1.0
+"""Load average before anything was started."""
 SCENARIOS = ("server", "commit", "tls", "watch", "client", "echo")
 WARM_UP_CALLS, MANY_CALLS = 100_000, 1_000_000
 
@@ -58,10 +61,13 @@ class Peer:
         )
         self.pid = self._process.pid
 
-    def listen(self) -> dict[str, Any]:
-        """The next thing that the process says. Raises `Failed` when it says nothing more."""
+    def listen(self, limit_s: float = 60.0) -> dict[str, Any]:
+        """The next thing that the process says. Raises `Failed` when it says nothing more, or not in time, which is its end."""
         assert self._process.stdout is not None
+        timer = threading.Timer(limit_s, self._process.kill)
+        timer.start()
         line = self._process.stdout.readline()
+        timer.cancel()
         if not line:
             ended = self._process.wait()
             self._log.seek(0)
@@ -93,11 +99,11 @@ class Server(Peer):
 
 
 def client_says(transport: str, target: str, phases: list[dict[str, Any]], ca: Path | None = None) -> Iterator[dict[str, Any]]:
-    """A client process: what it found in each phase, as soon as it says so."""
+    """A client process: what it found in each phase, as soon as it says so. A call may take a millisecond."""
     client = Peer("call", transport=transport, target=target, phases=phases, ca=str(ca) if ca else None)
     try:
-        for _ in phases:
-            yield client.listen()
+        for phase in phases:
+            yield client.listen(60.0 + phase.get("calls", 0) / 1_000)
     finally:
         client.close()
 
@@ -297,6 +303,10 @@ def main() -> int:
     if not console.is_terminal:
         console = Console(width=WIDTH)  # a file has no width
     console.print(", ".join(f"{name} {value}" for name, value in about.items()), f"; {rounds} rounds of {seconds} s")
+    if about["load average"] > BUSY:
+        console.print(
+            "Others use this machine: trust CPU, not rates. (Who has more threads gets more of a busy machine.)", style="yellow"
+        )
     transports = {REFERENCE: "grpcio", SUBJECT: options.subject}
     columns = (
         TextColumn("{task.description:24}"),
@@ -313,7 +323,7 @@ def main() -> int:
             if name not in failures:  # What failed once is left out afterwards.
                 try:
                     made.run(name, number)
-                except Failed as failure:
+                except (Failed, OSError) as failure:
                     failures[name] = str(failure)
             progress.advance(task)
     verdicts = judge(made.figures)

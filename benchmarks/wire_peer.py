@@ -110,12 +110,14 @@ class Wire:
                 yield ANSWER
         finally:
             self._watchers -= 1
+            if not self._watchers and self._ticker is not None:
+                self._ticker.cancel()
 
     async def _tick(self) -> None:
         """Release all watchers again and again; say what the messages between the first and the last tick cost."""
         await asyncio.sleep(TICK_S)
         began, messages, ticks = time.process_time(), 0, 0
-        while self._watching:
+        while True:  # Who is late for a tick needs one more.
             ticks += 1
             if ticks == WATCH_MESSAGES:
                 say(watch_cpu_us=(time.process_time() - began) * 1e6 / messages)
