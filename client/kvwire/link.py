@@ -6,6 +6,7 @@ Owns the transport, and nothing of the protocol. All that is put in one turn lea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -145,7 +146,8 @@ class Link(asyncio.Protocol):
         self.flush()
         self._has_ended = True
         if not transport.is_closing():
-            transport.write_eof()
+            with contextlib.suppress(OSError):  # (The peer is gone, which we are about to be told.)
+                transport.write_eof()
 
     def abort(self, why: str) -> None:
         """Closes at once."""
