@@ -8,8 +8,10 @@ PYTEST := $(BIN)/python -m pytest
 MINUTES ?= 2
 SEEDS ?= 50
 SCENARIO ?= all
-# Quick ones first, so that a mistake shows early.
-TESTS := $(wildcard tests/tidy tests/unit tests/scripts tests/fuzz tests/sim tests/nemesis tests/integration)
+JOBS ?= 2
+# What only computes, in JOBS processes, quick ones first; then what real processes and real time decide, one after the other.
+COMPUTING := $(wildcard tests/tidy tests/unit tests/scripts tests/fuzz tests/sim)
+REAL := $(wildcard tests/nemesis tests/integration)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -36,7 +38,8 @@ demo: setup ## Start three nodes, break things, and show what the cluster does a
 	$(BIN)/kvctl demo
 
 test: setup lint type ## Lint, type-check and run all tests.
-	$(PYTEST) $(TESTS)
+	$(PYTEST) -n $(JOBS) --dist worksteal $(COMPUTING)
+	$(PYTEST) $(REAL)
 
 check: lint type proto-check tidy ## Everything that needs no running code: style, types, protos, house rules.
 
