@@ -34,8 +34,8 @@ $(STAMP): pyproject.toml client/pyproject.toml
 run: setup ## Run a one-node cluster in the foreground on 127.0.0.1:7401, for trying things out; data in build/local.
 	$(BIN)/kvnode run --preset local --node.data_dir build/local
 
-demo: setup ## Start three nodes, break things, and show what the cluster does about it.
-	$(BIN)/kvctl demo
+demo: setup ## Start three nodes, break things, and show what the cluster does about it; TRANSPORT=kvwire or grpcio.
+	$(BIN)/kvctl demo $(if $(TRANSPORT),--transport $(TRANSPORT))
 
 test: setup lint type ## Lint, type-check and run all tests.
 	$(PYTEST) -n $(JOBS) --dist worksteal $(COMPUTING)

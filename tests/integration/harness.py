@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -24,11 +25,16 @@ from google.rpc import error_details_pb2, status_pb2
 import kvclient
 from kvapi.v1 import cluster_pb2, cluster_pb2_grpc, kv_pb2_grpc
 from kvclient.hashing import shard_of
+from kvclient.transport import TRANSPORT_DEFAULT, insecure_channel
 from kvctl.playground import Playground, free_base_port
 from kvctl.probe import ClusterProbe
 
 Answer = TypeVar("Answer")
 
+TRANSPORT_OF_NODES = os.environ.get("KVNODE_TRANSPORT") or None
+"""What carries gRPC to nodes and between them in these tests: "kvwire" or "grpcio"; None: their own default."""
+TRANSPORT = TRANSPORT_OF_NODES or TRANSPORT_DEFAULT
+"""The same for the clients."""
 CONVERGENCE_TIMEOUT_S = 15.0
 POLL_INTERVAL_S = 0.05
 SMALL_STORAGE: Mapping[str, Any] = {
@@ -45,7 +51,7 @@ def playground(
 ) -> Iterator[Playground]:
     """A running cluster in a directory of its own, or in `directory`; processes and files are gone afterwards."""
     place = directory or Path(tempfile.mkdtemp(prefix="kvnode-test-"))
-    made = Playground.create(place / "cluster", nodes, free_base_port(nodes), shards=shards, settings=settings)
+    made = create(place / "cluster", nodes, shards, settings)
     try:
         made.up()
         yield made
@@ -56,6 +62,12 @@ def playground(
         made.down(timeout_s=5)
         if directory is None:
             shutil.rmtree(place)
+
+
+def create(directory: Path, nodes: int, shards: int, settings: Mapping[str, Any] | None) -> Playground:
+    """A cluster that is laid out, and not started."""
+    port = free_base_port(nodes)
+    return Playground.create(directory, nodes, port, shards=shards, transport=TRANSPORT_OF_NODES, settings=settings)
 
 
 def print_logs(cluster: Playground, lines_max: int = 25) -> None:
@@ -113,6 +125,11 @@ async def until_async(
     raise AssertionError(f"{what} is not there after {timeout_s:.0f} s: {last}")
 
 
+def connect(cluster: Playground, timeout_s: float = 5.0) -> kvclient.AsyncClient:
+    """The SDK's asynchronous client."""
+    return kvclient.connect(f"{cluster.uri}?timeout={timeout_s}&transport={TRANSPORT}")
+
+
 # One node at a time.
 
 
@@ -129,7 +146,7 @@ class NodeStubs:
 async def connect_node(address: str) -> AsyncIterator[NodeStubs]:
     """Stubs for one node, by "host:port"."""
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
-    async with grpc.aio.insecure_channel(address, options) as channel:
+    async with insecure_channel(TRANSPORT, address, options) as channel:
         yield NodeStubs(channel, kv_pb2_grpc.KVStub(channel), cluster_pb2_grpc.ClusterStub(channel))
 
 

@@ -21,7 +21,6 @@ def test_create_writes_one_configuration_a_node(tmp_path: Path) -> None:
         "name": "n2",
         "listen": "127.0.0.1:17402",
         "data_dir": str(playground.directory / "n2" / "data"),
-        "transport": "grpcio",
     }
     assert configs[0]["cluster"] == configs[2]["cluster"] == {
         "id": playground.cluster_id,
