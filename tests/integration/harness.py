@@ -47,12 +47,19 @@ SMALL_STORAGE: Mapping[str, Any] = {
 
 @contextmanager
 def playground(
-    nodes: int = 3, settings: Mapping[str, Any] | None = None, directory: Path | None = None, shards: int = 8
+    nodes: int = 3,
+    settings: Mapping[str, Any] | None = None,
+    directory: Path | None = None,
+    shards: int = 8,
+    transport: str | None = TRANSPORT_OF_NODES,
+    prepare: Callable[[Playground], None] = lambda made: None,
 ) -> Iterator[Playground]:
-    """A running cluster in a directory of its own, or in `directory`; processes and files are gone afterwards."""
+    """A running cluster in a directory of its own, or in `directory`, as `prepare` has left its configuration; processes and
+    files are gone afterwards."""
     place = directory or Path(tempfile.mkdtemp(prefix="kvnode-test-"))
-    made = create(place / "cluster", nodes, shards, settings)
+    made = create(place / "cluster", nodes, shards, settings, transport)
     try:
+        prepare(made)
         made.up()
         yield made
     except BaseException:
@@ -64,10 +71,16 @@ def playground(
             shutil.rmtree(place)
 
 
-def create(directory: Path, nodes: int, shards: int, settings: Mapping[str, Any] | None) -> Playground:
+def create(
+    directory: Path,
+    nodes: int,
+    shards: int,
+    settings: Mapping[str, Any] | None,
+    transport: str | None = TRANSPORT_OF_NODES,
+) -> Playground:
     """A cluster that is laid out, and not started."""
     port = free_base_port(nodes)
-    return Playground.create(directory, nodes, port, shards=shards, transport=TRANSPORT_OF_NODES, settings=settings)
+    return Playground.create(directory, nodes, port, shards=shards, transport=transport, settings=settings)
 
 
 def print_logs(cluster: Playground, lines_max: int = 25) -> None:
@@ -125,9 +138,9 @@ async def until_async(
     raise AssertionError(f"{what} is not there after {timeout_s:.0f} s: {last}")
 
 
-def connect(cluster: Playground, timeout_s: float = 5.0) -> kvclient.AsyncClient:
+def connect(cluster: Playground, timeout_s: float = 5.0, transport: str = TRANSPORT) -> kvclient.AsyncClient:
     """The SDK's asynchronous client."""
-    return kvclient.connect(f"{cluster.uri}?timeout={timeout_s}&transport={TRANSPORT}")
+    return kvclient.connect(f"{cluster.uri}?timeout={timeout_s}&transport={transport}")
 
 
 # One node at a time.
@@ -143,10 +156,10 @@ class NodeStubs:
 
 
 @asynccontextmanager
-async def connect_node(address: str) -> AsyncIterator[NodeStubs]:
+async def connect_node(address: str, transport: str = TRANSPORT) -> AsyncIterator[NodeStubs]:
     """Stubs for one node, by "host:port"."""
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
-    async with insecure_channel(TRANSPORT, address, options) as channel:
+    async with insecure_channel(transport, address, options) as channel:
         yield NodeStubs(channel, kv_pb2_grpc.KVStub(channel), cluster_pb2_grpc.ClusterStub(channel))
 
 

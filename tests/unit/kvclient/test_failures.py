@@ -11,6 +11,8 @@ import kvclient
 from kvclient import errors
 from tests.unit.kvclient.fake_cluster import NO_LEADER, OVERLOADED, FakeCluster, Fault, Refusal
 
+pytestmark = pytest.mark.usefixtures("carried_by")
+
 
 async def noticed(kv: kvclient.AsyncClient, node: str) -> None:
     """Wait until the client's end of the connection to a stopped node is down too: before that, a write may get lost in it."""

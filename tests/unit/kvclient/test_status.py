@@ -84,6 +84,12 @@ def test_error_from_each_error_of_the_server_agrees_with_it_on_definite(of_serve
     [
         (REFUSED, True),
         ("failed to connect to all addresses; last error: UNAVAILABLE: ipv6:%5B::1%5D:7401: connection timed out", True),
+        (f"failed to connect to all addresses; last error: UNAVAILABLE: {NODE}: Failed to connect to remote host", True),
+        ("failed to connect to all addresses; last error: UNAVAILABLE: ::1:7401: the server does not answer in time", True),
+        (
+            "failed to connect to all addresses; last error: UNAVAILABLE: 127.0.0.1:7402: Failed to connect to remote host",
+            False,
+        ),
         (f"DNS resolution failed for {NODE}: C-ares status is not ARES_SUCCESS", True),
         ("failed to connect to all addresses", False),
         (REFUSED.replace("7401", "7402"), False),
