@@ -35,6 +35,14 @@ def test_create_writes_one_configuration_a_node(tmp_path: Path) -> None:
     assert playground.uri == "kv://127.0.0.1:17401,127.0.0.1:17402,127.0.0.1:17403"
 
 
+def test_create_with_a_transport_says_so_to_every_node_until_there_is_another(tmp_path: Path) -> None:
+    """What carries gRPC is kvnode's own choice, unless the playground was told; then it is remembered, and can be changed."""
+    for transport, written in ((None, None), ("kvwire", "kvwire"), (None, "kvwire"), ("grpcio", "grpcio")):
+        playground = Playground.create(tmp_path / "pg", 2, 17401, transport=transport, command=["x"])
+        configs = [tomllib.loads(node.config_path.read_text()) for node in playground.nodes]
+        assert [config["node"].get("transport") for config in configs] == [written] * 2
+
+
 def test_create_on_an_existing_directory_keeps_the_cluster(tmp_path: Path) -> None:
     """The identity is minted once; what cannot change is refused by name, settings are added."""
     first = Playground.create(tmp_path, 3, 17401, command=["x"])
