@@ -10,7 +10,9 @@ is left; let the answers leave; close.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ import grpc
 import grpc.aio
 
 from kvwire import addresses, compression, limits
-from kvwire.credentials import ALPN, ServerCredentials
+from kvwire.credentials import ALPN, ServerCredentials, auth_context
 from kvwire.heads import RequestHead
 from kvwire.link import Link
 from kvwire.memory import Memory
@@ -80,6 +82,7 @@ class Server(grpc.aio.Server):
         self._prepared: dict[int, tuple[Any, Method]] = {}
         self._bound: list[tuple[Any, ServerCredentials | None]] = []
         self._listening: list[asyncio.Server] = []
+        self._paths: list[str] = []
         self._links: dict[ServerLink, None] = {}
         self._memory = Memory(limits.BUFFERED_BYTES_MAX, _Connections(self._links))
         self._unwinding: set[asyncio.Task[None]] = set()
@@ -88,7 +91,8 @@ class Server(grpc.aio.Server):
         self._stopping: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._keepalive: asyncio.TimerHandle | None = None
-        self.loop: asyncio.AbstractEventLoop = asyncio.get_event_loop_policy().get_event_loop()
+        self.loop: asyncio.AbstractEventLoop
+        """Set when the server starts."""
 
     # ---- methods -----------------------------------------------------------------------------------------------------
 
@@ -170,7 +174,11 @@ class Server(grpc.aio.Server):
             raise RuntimeError(f"Failed to bind to address {address}: {error}") from error
         self._bound.extend((sock, credentials) for sock in sockets)
         name = sockets[0].getsockname()
-        return int(name[1]) if isinstance(name, tuple) else 1
+        if isinstance(name, tuple):
+            return int(name[1])
+        if isinstance(name, str) and name:
+            self._paths.append(name)
+        return 1
 
     async def start(self) -> None:
         """Listens; harmless when it does. Raises UsageError once the server was stopped."""
@@ -180,14 +188,17 @@ class Server(grpc.aio.Server):
             return
         self.loop = asyncio.get_running_loop()
         for sock, credentials in self._bound:
-            sock.listen(addresses.BACKLOG)
             context = None if credentials is None else credentials.context
             timeout = None if context is None else limits.HANDSHAKE_SECONDS_MAX
             factory = self._connect
             if sock.family.name == "AF_UNIX":
-                server = await self.loop.create_unix_server(factory, sock=sock, ssl=context, ssl_handshake_timeout=timeout)
+                server = await self.loop.create_unix_server(
+                    factory, sock=sock, ssl=context, ssl_handshake_timeout=timeout, backlog=addresses.BACKLOG
+                )
             else:
-                server = await self.loop.create_server(factory, sock=sock, ssl=context, ssl_handshake_timeout=timeout)
+                server = await self.loop.create_server(
+                    factory, sock=sock, ssl=context, ssl_handshake_timeout=timeout, backlog=addresses.BACKLOG
+                )
             self._listening.append(server)
         self._watch = self.loop.call_later(1.0, self._check_links)
         if self.options.keeps_alive:
@@ -211,7 +222,7 @@ class Server(grpc.aio.Server):
     def _on_made(self, link: Any) -> None:
         transport = link.transport
         link.peer = addresses.peer_name(transport.get_extra_info("peername"))
-        link.auth_context = _auth_context(transport)
+        link.auth_context = auth_context(transport)
         self._links[link] = None
         tls = transport.get_extra_info("ssl_object")
         if len(self._links) > limits.CONNECTIONS_MAX:
@@ -274,7 +285,7 @@ class Server(grpc.aio.Server):
         """Stops; calls in flight get `grace` seconds. Whoever calls it again may shorten that, and waits as well."""
         if self._stopping is None:
             self._idle = asyncio.Event()
-            self._stopping = self.loop.create_task(self._stop(grace))
+            self._stopping = asyncio.get_running_loop().create_task(self._stop(grace))
         else:
             _, late = await asyncio.wait((self._stopping,), timeout=grace or 0.0)
             if late:
@@ -287,6 +298,9 @@ class Server(grpc.aio.Server):
             sock.close()
         for server in self._listening:
             server.close()
+        for path in self._paths:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         for link in list(self._links):
             link.connection.go_away()
         if grace and self.in_flight:
@@ -328,21 +342,6 @@ class _Connections:
 
     def __iter__(self) -> Any:
         return iter([link.connection for link in self._links])
-
-
-def _auth_context(transport: asyncio.BaseTransport) -> dict[str, list[bytes]]:
-    tls = transport.get_extra_info("ssl_object")
-    if tls is None:
-        return {"transport_security_type": [b"insecure"], "security_level": [b"TSI_SECURITY_NONE"]}
-    known = {"transport_security_type": [b"ssl"], "security_level": [b"TSI_PRIVACY_AND_INTEGRITY"]}
-    certificate = tls.getpeercert() or {}
-    names = [value.encode() for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
-    if names:
-        known["x509_common_name"] = names
-    alternatives = [value.encode() for _, value in certificate.get("subjectAltName", ())]
-    if alternatives:
-        known["x509_subject_alternative_name"] = alternatives
-    return known
 
 
 def server(
