@@ -25,14 +25,17 @@ from google.rpc import error_details_pb2, status_pb2
 import kvclient
 from kvapi.v1 import cluster_pb2, cluster_pb2_grpc, kv_pb2_grpc
 from kvclient.hashing import shard_of
-from kvclient.transport import TRANSPORT_DEFAULT, insecure_channel
+from kvclient.transport import TRANSPORT_DEFAULT, TRANSPORTS, insecure_channel
 from kvctl.playground import Playground, free_base_port
 from kvctl.probe import ClusterProbe
 
 Answer = TypeVar("Answer")
 
 TRANSPORT_OF_NODES = os.environ.get("KVNODE_TRANSPORT") or None
-"""What carries gRPC to nodes and between them in these tests: "kvwire" or "grpcio"; None: their own default."""
+"""What carries gRPC to nodes and between them in these tests: "kvwire", "grpcio", or "other", the one that is not the default;
+None: the nodes' own default."""
+if TRANSPORT_OF_NODES == "other":
+    TRANSPORT_OF_NODES = next(name for name in TRANSPORTS if name != TRANSPORT_DEFAULT)
 TRANSPORT = TRANSPORT_OF_NODES or TRANSPORT_DEFAULT
 """The same for the clients."""
 CONVERGENCE_TIMEOUT_S = 15.0
