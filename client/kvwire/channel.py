@@ -270,7 +270,9 @@ class Channel(grpc.aio.Channel):
         return IDLE if self._subchannel is None else self._subchannel.state
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        """Waits until the state is another one."""
+        """Waits until the state is another one. Raises UsageError on a closed channel, whose state is the last."""
+        if self._closed:
+            raise grpc.aio.UsageError(CLOSED)
         while self.get_state() is last_observed_state:
             await self._open().changed()
 

@@ -163,8 +163,6 @@ class Connection(Output, Generic[AnyStream]):
             self._frame_began = None
         elif self._frame_began is None or len(self._tail) < len(data):
             self._frame_began = now  # (Whoever ends frames makes progress.)
-        if self._block is None:
-            self._block_began = now
 
     def unfinished_for(self, now: float) -> float:
         """Seconds since the frame or the header block began that is not complete yet."""
@@ -201,7 +199,7 @@ class Connection(Output, Generic[AnyStream]):
                     payload = frames.without_padding(payload)
                 stream = streams.get(stream_id)
                 if stream is None:
-                    self._on_data_of_no_stream(stream_id)
+                    self._on_data_of_no_stream(stream_id, size)
                 else:
                     if not payload and not flags & END_STREAM:
                         self.frequency.on_control()
@@ -215,7 +213,8 @@ class Connection(Output, Generic[AnyStream]):
                     self._on_block(stream_id, payload, flags & END_STREAM != 0)
                 else:
                     self._block = (stream_id, bytearray(payload), flags & END_STREAM != 0)
-                    self.hold(size)
+                    self._block_began = self.received_at
+                    self.hold(len(payload))
             else:
                 handler = self._handlers.get(kind)
                 if handler is None:
@@ -228,10 +227,10 @@ class Connection(Output, Generic[AnyStream]):
                 return
         self._tail = data[position:]
 
-    def _on_data_of_no_stream(self, stream_id: int) -> None:
+    def _on_data_of_no_stream(self, stream_id: int, size: int) -> None:
         if self._is_idle(stream_id):
             raise ProtocolError(frames.PROTOCOL_ERROR, f"data on stream {stream_id}, which nobody opened")
-        self.frequency.on_late()
+        self.frequency.on_late(size)
 
     def _bare_block(self, payload: bytes, flags: int, stream_id: int) -> bytes:
         if flags & PADDED:

@@ -14,6 +14,7 @@ from kvwire.connection import Connection
 
 KEEPALIVE_PAYLOAD = b"kvwire/k"
 """Of the pings that ask whether the peer lives."""
+LAST_LOOK_SECONDS = 0.1
 
 
 class Link(asyncio.Protocol):
@@ -34,6 +35,7 @@ class Link(asyncio.Protocol):
         self._is_resting = False
         self._unread_by_peer = 0
         self._pinged_at: float | None = None
+        self._is_last_look = False
         connection.wants_output = self._schedule
         connection.must_write = self.flush
 
@@ -48,7 +50,7 @@ class Link(asyncio.Protocol):
         """Bytes came."""
         connection = self.connection
         self._receive(data, self._time())
-        if connection.has_more and not self._is_resting:
+        if (connection.has_more or len(data) > limits.READ_PER_TURN_BYTES_MAX) and not self._is_resting:
             self._rest()
         if connection.closed is not None:
             self.close()
@@ -146,10 +148,13 @@ class Link(asyncio.Protocol):
         connection = self.connection
         if self._pinged_at is not None:
             if connection.received_at >= self._pinged_at:
-                self._pinged_at = None
+                self._pinged_at, self._is_last_look = None, False
             elif now - self._pinged_at >= timeout:
-                self.abort("keepalive: the peer did not answer a ping in time")
-                return interval
+                if self._is_last_look:
+                    self.abort("keepalive watchdog timeout: the peer did not answer a ping in time")
+                    return interval
+                self._is_last_look = True  # It may be us who were busy: what has come meanwhile is read first.
+                return min(timeout, LAST_LOOK_SECONDS)
             else:
                 return self._pinged_at + timeout - now
         silent = now - max(connection.received_at, self.made_at)

@@ -214,6 +214,7 @@ class Server(grpc.aio.Server):
             self.options.streams_max,
             self.options.ping_interval_min,
             lambda connection, stream_id: ServerCall(self, link, connection, stream_id),
+            self.options.ping_strikes_max,
         )
         link = ServerLink(self.loop, connection, self._on_made, self._on_lost)
         connection.on_drained = link.close

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 1, 2, 4, 8
 UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
+SMALL = 4 * limits.KIB
+"""A request of so many bytes counts as a part of its call's overhead."""
 
 
 class ServerCall(Stream):
@@ -89,7 +91,7 @@ class ServerCall(Stream):
         self.head, self.remote_ended = head, ended
         self.hold(limits.CALL_OVERHEAD_BYTES + 3 * head.size)
         server = self.server
-        if not self._is_acceptable(head):
+        if self.is_over or not self._is_acceptable(head):
             return
         if head.timeout is not None:
             self.deadline = server.loop.time() + head.timeout
@@ -149,7 +151,8 @@ class ServerCall(Stream):
             self.inbox.put(compressed, message)
         elif self.task is None:
             self.message = (compressed, message)
-            self.hold(len(message))  # Until the call is over: the handler has it.
+            if len(message) > SMALL:
+                self.hold(len(message))  # Until the call is over: the handler has it.
             self._start()
 
     def on_end(self) -> None:
@@ -183,14 +186,11 @@ class ServerCall(Stream):
             self._drained.set_result(None)
 
     def on_local_end(self) -> None:
-        """The trailers have left: nobody needs the rest of the request, which may be on its way."""
+        """The trailers have left. The caller gets a while to end its side, too: grpcio's client takes a reset right behind the
+        trailers for an error."""
         if self.remote_ended:
             self.close()
-        else:
-            self._linger()
-
-    def _linger(self) -> None:
-        """Waits for the caller to end its side, too: grpcio's client takes a reset right behind the trailers for an error."""
+            return
         self._settle()
         self.discards = True
         self._set_timer(self.server.loop.call_later(limits.LINGER_SECONDS_MAX, self._end_request))
@@ -261,7 +261,8 @@ class ServerCall(Stream):
         return self.head.path.decode("latin-1")
 
     def _start(self) -> None:
-        self.task = self.server.loop.create_task(self._run())
+        if not self.is_over:
+            self.task = self.server.loop.create_task(self._run())
 
     async def _run(self) -> None:
         context = self.context = ServicerContext(self)
@@ -438,6 +439,7 @@ class ServerCall(Stream):
     def _answer_http(self, status: bytes) -> None:
         """What is no gRPC is answered in HTTP."""
         self.is_over = True
+        self.connection.frequency.on_control()
         self.end(self.connection.header_frames(self.id, encode(b":status", status), END_STREAM))
 
 
