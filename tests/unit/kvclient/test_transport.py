@@ -53,6 +53,6 @@ async def test_put_nobody_listening_certainly_did_not_happen(transport: str) -> 
             while connection._channel.get_state().name == "READY":
                 await asyncio.sleep(0)
         with pytest.raises(errors.Unavailable) as caught:
-            await kv.put("k", "2", consistency="eventual", timeout=0.2)
+            await kv.put("k", "2", consistency="eventual", timeout=0.5)
         assert caught.value.definite
         assert caught.value.reason == "CONNECT_FAILED"
