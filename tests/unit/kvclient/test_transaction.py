@@ -278,7 +278,7 @@ async def test_run_in_transaction_late_after_a_conflict_raises_the_conflict(
     event = asyncio.Event()
     cluster.leader_of("n").refusals.append((lambda kind, key: kind == "txn", CONFLICT))
     with pytest.raises(errors.Conflict):
-        await kv.run_in_transaction(body, timeout=0.2)
+        await kv.run_in_transaction(body, timeout=0.6)
     assert lost == 2
     started = time.monotonic()
     with pytest.raises(errors.DeadlineExceeded):
