@@ -126,7 +126,7 @@ async def test_client_restarted_node_is_used_again(cluster: FakeCluster, kv: kvc
     await leader.stop()
     await noticed(kv, leader.address)
     with pytest.raises(errors.NoLeader) as caught:
-        await kv.put("k", "2", timeout=0.1)
+        await kv.put("k", "2", timeout=0.5)
     assert caught.value.attempts > 1
     await leader.start()
     served = leader.calls["Put"]
