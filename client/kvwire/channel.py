@@ -209,9 +209,10 @@ class Channel(grpc.aio.Channel):
         if connection is not None and not self._waiting:
             call.begin(connection)
         elif self._closed:
-            call.end(Status(UNAVAILABLE, CLOSED))
+            self.loop.call_soon(call.end, Status(UNAVAILABLE, CLOSED))
         elif subchannel.state is TRANSIENT_FAILURE and not call.wait_for_ready:
-            call.end(Status(UNAVAILABLE, subchannel.why_failed))
+            # Not at once: who tries again and again must not keep the event loop from connecting.
+            self.loop.call_soon(call.end, Status(UNAVAILABLE, subchannel.why_failed))
         else:
             self._waiting[call] = None
             subchannel.connect()

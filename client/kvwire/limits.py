@@ -63,7 +63,9 @@ without a look at them."""
 WORK_PER_TURN_MAX = 64
 READ_PER_TURN_BYTES_MAX = 64 * KIB
 """Frames and messages, and bytes, of one connection that are looked at before the other connections get their turn: two or
-three milliseconds of work. As many messages are read from one stream before others get theirs."""
+three milliseconds of work. As many messages are read from or written to one stream before others get theirs."""
+WRITTEN_PER_TURN_BYTES_MAX = 512 * KIB
+"""Bytes that one connection sends, of what waited for a window or the socket, before others get their turn."""
 CONTROL_FRAMES_PER_SECOND_MAX = 2_000
 """PING, PRIORITY, CONTINUATION, empty DATA and unknown frames, of one connection."""
 SETTINGS_PER_SECOND_MAX = 100

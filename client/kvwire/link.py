@@ -38,6 +38,7 @@ class Link(asyncio.Protocol):
         self._is_last_look = False
         connection.wants_output = self._schedule
         connection.must_write = self.flush
+        connection.turns.wants_turn = self._want_turn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is open."""
@@ -98,6 +99,9 @@ class Link(asyncio.Protocol):
         """What the socket's buffer keeps, for a peer that does not read, is kept for the connection."""
         change, self._unread_by_peer = size - self._unread_by_peer, size
         self.connection.hold(change)
+
+    def _want_turn(self) -> None:
+        self._loop.call_soon(self.connection.turns.go_on)
 
     def _schedule(self) -> None:
         self._loop.call_soon(self.flush)
