@@ -10,7 +10,7 @@ SEEDS ?= 50
 SCENARIO ?= all
 JOBS ?= 2
 # What only computes, in JOBS processes, quick ones first; then what real processes and real time decide, one after the other.
-COMPUTING := $(wildcard tests/tidy tests/unit tests/scripts tests/fuzz tests/sim)
+COMPUTING := $(wildcard tests/tidy tests/unit tests/scripts tests/fuzz tests/wire tests/sim)
 REAL := $(wildcard tests/nemesis tests/integration)
 # Of these what goes through every part of a transport, once more on the one that is not the default.
 ON_BOTH := $(addprefix tests/integration/,test_serve.py test_bad_input.py test_transactions.py)

@@ -36,7 +36,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?):(?P<port>[0-9]{1,5})")
 _WILDCARDS = ("0.0.0.0", "[::]")
 
-TRANSPORT_DEFAULT: Literal["kvwire", "grpcio"] = "grpcio"
+TRANSPORT_DEFAULT: Literal["kvwire", "grpcio"] = "kvwire"
 
 PRESETS: Mapping[str, Tree] = {
     "local": {

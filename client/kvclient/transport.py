@@ -11,7 +11,7 @@ from typing import Any
 import grpc.aio
 
 TRANSPORTS = ("kvwire", "grpcio")
-TRANSPORT_DEFAULT = "grpcio"
+TRANSPORT_DEFAULT = "kvwire"
 
 
 def insecure_channel(transport: str, target: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:
