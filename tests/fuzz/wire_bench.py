@@ -42,7 +42,7 @@ class Peer(asyncio.Transport):
         super().__init__({"peername": ("127.0.0.1", 1)})
         self._loop, self.link = loop, link
         self.reads = True
-        self._is_paused = self._is_closing = self._is_lost = self._writing_is_paused = False
+        self._has_ended = self._is_paused = self._is_closing = self._is_lost = self._writing_is_paused = False
         self._high = 65_536
         self._buffered = 0
         self._waiting = b""
@@ -53,12 +53,19 @@ class Peer(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self._is_lost, "bytes are written to a socket that is closed"
+        assert not self._has_ended, "bytes are written behind their end"
         self.sent.check(bytes(data))
         if not self.reads:
             self._buffered += len(data)
             if self._buffered > self._high and not self._writing_is_paused:
                 self._writing_is_paused = True
                 self.link.pause_writing()
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self._has_ended = True
 
     def get_write_buffer_size(self) -> int:
         return self._buffered
@@ -144,7 +151,7 @@ class Sent:
     def check(self, data: bytes) -> None:
         """The side's bytes."""
         for kind, _, stream, payload in self._frames.feed(data):
-            assert self.goaway in (None, frames.NO_ERROR) or kind==3, "a frame behind the GOAWAY that ended the connection"
+            assert self.goaway in (None, frames.NO_ERROR), "a frame behind the GOAWAY that ended the connection"
             assert kind <= frames.CONTINUATION, f"a frame of kind {kind}"
             if kind == frames.GOAWAY:
                 self.goaway = int.from_bytes(payload[4:8], "big")
@@ -170,7 +177,7 @@ def check(connection: Connection[Any], streams_max: int = STREAMS_MAX) -> None:
     assert sum(granted) <= limits.LARGE_MESSAGES_SIZE_BYTES_MAX
     assert len(connection._tail) <= limits.FRAME_SIZE_BYTES_MAX + frames.HEADER_SIZE or connection.has_more
     for stream_id, stream in connection.streams.items():
-        partial = 0 if stream._partial is None else len(stream._partial)
+        partial = 0 if stream._partial is None else stream._partial.size
         assert stream.id == stream_id
         assert not stream.is_closed
         assert stream.receive_window >= 0

@@ -10,7 +10,6 @@ from kvwire.connection import Connection
 from kvwire.heads import RequestHead
 from kvwire.inbox import Inbox
 from kvwire.server_connection import ServerConnection
-from kvwire.stream import framed
 from tests.fuzz.wire_bench import MESSAGE_BYTES_MAX, STREAMS_MAX, check
 from tests.fuzz.wire_corpus import TO_SERVER
 from tests.unit.kvwire import cores
@@ -48,7 +47,7 @@ class EchoStream(cores.ServedStream):
         self._delivered.append((self.id, message))
         if self.id % 5 and not self.is_closed:
             _read(self.inbox)
-            self.send(framed(message))
+            self.send(message)
 
     def on_end(self) -> None:
         """Answers the end."""
@@ -95,7 +94,7 @@ def play(direction: bytes, data: bytes, sizes: Sequence[int]) -> Outcome:
         core = client = cores.client_core()
         for _ in range(CALLS):
             stream = ReadingCaller(delivered).begin(client, MESSAGE_BYTES_MAX)
-            stream.send(framed(b"request"), ends=stream.id % 4 == 1)
+            stream.send(b"request", ends=stream.id % 4 == 1)
     at = 0
     for size in itertools.cycle(sizes):
         cores.feed(core, data[at : at + size], 0.0)

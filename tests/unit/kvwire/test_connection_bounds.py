@@ -139,7 +139,7 @@ def test_message_that_is_sent_but_for_its_last_byte_is_held_whole() -> None:
     server = served()
     cores.feed(server, h2.window_update(0, 1 << 20) + h2.settings({frames.INITIAL_WINDOW_SIZE: 500_004}), 0.0)
     stream = server.streams[1]
-    stream.send(framed(bytes(500_000)))
+    stream.send(bytes(500_000))
     assert stream.is_blocked
     assert server.held >= 500_000
     cores.feed(server, h2.window_update(1, 1), 0.0)
@@ -149,14 +149,21 @@ def test_message_that_is_sent_but_for_its_last_byte_is_held_whole() -> None:
     assert server.held == 0
 
 
-def test_blocks_of_many_fields_are_not_remembered_by_hundreds() -> None:
+@pytest.mark.parametrize("is_last", [False, True], ids=["new field first", "new field last"])
+def test_blocks_of_many_fields_are_not_remembered_by_hundreds(is_last: bool) -> None:
     """A field is one byte on the wire where the static table has it, and a hundred in a list of fields."""
     server = served(0)
-    for number in range(1, 2 * 300, 2):
-        block = BLOCK + h2.literal(f"a{number}", "b") + h2.indexed(60) * 300
-        cores.feed(server, h2.headers(number, block) + h2.rst(number), 0.0)
-    remembered = [len(made.fields) for made in server._decoder.blocks.values()]
-    assert sum(remembered) <= limits.HEADER_MEMO_ENTRIES_MAX * 32
+    number, many = -1, h2.indexed(60) * 300
+    for count in range(200):
+        literal = h2.literal(f"a{count}", "b")
+        block = BLOCK + (many + literal if is_last else literal + many)
+        for _ in range(2):
+            number += 2
+            cores.feed(server, h2.headers(number, block) + h2.rst(number), count * 1.0)
+    assert server.closed is None
+    decoder = server._decoder
+    remembered = [len(made.fields) for made in [*decoder.blocks.values(), *decoder._beginnings.values()]]
+    assert sum(remembered) <= (limits.HEADER_MEMO_ENTRIES_MAX + limits.HEADER_MEMO_FIELDS_MAX) * limits.HEADER_MEMO_FIELDS_MAX
 
 
 def test_connection_that_fails_says_nothing_behind_its_goaway() -> None:

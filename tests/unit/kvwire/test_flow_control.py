@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kvwire import limits
 from kvwire.client_stream import ClientStream
-from kvwire.stream import PREFIX_SIZE, Stream, framed
+from kvwire.stream import PREFIX_SIZE, Stream
 from tests.fuzz.profile import fuzz
 from tests.unit.kvwire import cores
 
@@ -109,7 +109,7 @@ class Dialogue:
                 stream.answer_head()
             messages = self.sent.setdefault(known, [])
             messages.append(body(stream.id, len(messages), number))
-            stream.send(framed(messages[-1]))
+            stream.send(messages[-1])
         elif action == "end" and not stream.local_ended:
             if isinstance(stream, cores.ServedStream):
                 if stream.remote_ended and stream.ended and stream.inbox.is_empty:  # Else the rest may be dropped.
@@ -155,7 +155,7 @@ class Dialogue:
             waiting = list(core.room._waiting)
             assert all(not stream.is_closed and not stream.granted for stream in waiting)
             for stream in core.streams.values():
-                partial = 0 if stream._partial is None else len(stream._partial)
+                partial = 0 if stream._partial is None else stream._partial.size
                 assert stream.receive_window >= 0
                 # A large message keeps its bytes until it is read, although its grant has ended: one for each stream.
                 assert stream.unread + partial <= limits.STREAM_WINDOW_BYTES + MESSAGE_BYTES_MAX + PREFIX_SIZE

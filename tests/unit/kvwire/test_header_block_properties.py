@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kvwire import header_block, limits
 from kvwire.frames import COMPRESSION_ERROR, ProtocolError
 from kvwire.header_block import STATIC, Field, HeaderDecoder, HeadersTooLarge, encode, integer, list_size
+from kvwire.heads import RequestHead
 from tests.fuzz.profile import fuzz
 from tests.wire import frames as h2
 
@@ -26,9 +27,14 @@ lists = st.lists(fields, max_size=12)
 """Short enough for the limits; those have tests of their own."""
 
 
+def stateful() -> HeaderDecoder:
+    """A decoder that follows the peer's table."""
+    return HeaderDecoder(LIST_BYTES, RequestHead)
+
+
 def stateless() -> HeaderDecoder:
     """A decoder whose peer has given the table up."""
-    decoder = HeaderDecoder(LIST_BYTES)
+    decoder = stateful()
     decoder.forget_table()
     return decoder
 
@@ -60,14 +66,14 @@ def test_header_block_of_ours_is_read_by_the_library(written: list[Field]) -> No
     block = b"".join(encode(name, value) for name, value in written)
     assert by_the_library(block) == written
     assert decoded(stateless(), block) == written
-    assert decoded(HeaderDecoder(LIST_BYTES), block) == written
+    assert decoded(stateful(), block) == written
 
 
 @fuzz(60)
 @given(st.lists(st.tuples(lists, st.booleans()), max_size=4))
 def test_header_blocks_of_the_library_with_its_table_are_read_in_their_order(written: list[tuple[list[Field], bool]]) -> None:
     """Until the peer gives its table up, each block may refer to those before it."""
-    encoder, decoder = hpack.Encoder(), HeaderDecoder(LIST_BYTES)
+    encoder, decoder = hpack.Encoder(), stateful()
     for wanted, huffman in written:
         assert decoded(decoder, encoder.encode(wanted, huffman=huffman)) == wanted
 
@@ -79,9 +85,9 @@ def test_header_blocks_of_the_library_without_a_table_are_read_in_any_order(writ
     encoder = hpack.Encoder()
     encoder.header_table_size = 0
     blocks = [encoder.encode(wanted, huffman=huffman) for wanted, huffman in written]
-    stateful, without = HeaderDecoder(LIST_BYTES), stateless()
+    with_table, without = stateful(), stateless()
     for (wanted, _), block in zip(written, blocks, strict=True):
-        assert decoded(stateful, block) == wanted
+        assert decoded(with_table, block) == wanted
         assert decoded(without, block) == wanted
     for (wanted, _), block in reversed(list(zip(written, blocks, strict=True))):
         assert decoded(without, block) == wanted
@@ -154,13 +160,55 @@ def test_header_block_that_is_remembered_is_read_as_if_it_were_not(first: list[F
     assert len(decoder._fields) <= limits.HEADER_MEMO_ENTRIES_MAX
 
 
+request_fields = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                *[(b":method", b"POST"), (b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/a/b"), (b":path", b"/c")],
+                *[(b":authority", b"one"), (b":authority", b"two"), (b"te", b"trailers"), (b"te", b"gzip")],
+                *[(b"content-type", b"application/grpc"), (b"grpc-timeout", b"1S"), (b"grpc-timeout", b"2S")],
+                *[(b"grpc-timeout", b"soon"), (b"grpc-encoding", b"gzip"), (b"x", b"1"), (b"x", b"2"), (b"x-bin", b"!")],
+            ]
+        ),
+        st.tuples(st.just(b"y"), st.binary(max_size=2)),
+    ),
+    max_size=7,
+)
+whole_requests = st.builds(
+    lambda path, authority, rest: [
+        *[(b":method", b"POST"), (b":scheme", b"http"), (b":path", path), *authority],
+        *[(b"te", b"trailers"), (b"content-type", b"application/grpc"), *rest],
+    ],
+    st.sampled_from((b"/a/b", b"/c")),
+    st.sampled_from(([], [(b":authority", b"one")], [(b":authority", b"two")], [(b":authority", b"three")])),
+    request_fields,
+)
+
+
+@fuzz(150)
+@given(st.lists(st.one_of(request_fields, whole_requests), max_size=12))
+def test_heads_of_blocks_that_begin_alike_are_those_of_their_whole_lists(written: list[list[Field]]) -> None:
+    """Whatever came before on a connection, and is remembered: each head says what its own list says."""
+    decoder = stateless()
+    for wanted in written:
+        block = b"".join(encode(*field) for field in wanted)
+        known = decoder.blocks.get(block)
+        head = known if known is not None else decoder.read(block)[0]
+        expected = RequestHead(list(wanted))
+        assert bool(head.malformed) == bool(expected.malformed)
+        if not expected.malformed:
+            for name in ("fields", "size", "method", "path", "authority", "content_type", "encoding", "timeout", "metadata"):
+                assert getattr(head, name) == getattr(expected, name), name
+            assert head.timeout_is_bad == expected.timeout_is_bad
+
+
 @fuzz(60)
 @given(st.integers(0, 600), st.integers(0, 200), st.booleans())
 def test_header_list_above_the_limit_is_refused_and_below_it_is_not(count: int, size: int, is_stateless: bool) -> None:
     """Both decoders count as SETTINGS_MAX_HEADER_LIST_SIZE does; far above it they end the connection."""
     written = [(b"name", b"v" * size)] * count
     block = b"".join(encode(*field) for field in written)
-    outcome = decoded(stateless() if is_stateless else HeaderDecoder(LIST_BYTES), block)
+    outcome = decoded(stateless() if is_stateless else stateful(), block)
     if list_size(written) <= LIST_BYTES and count <= limits.HEADER_FIELDS_MAX:
         assert outcome == written
     elif list_size(written) <= 4 * LIST_BYTES:
