@@ -196,8 +196,8 @@ async def test_hang_up_on_an_idle_connection_costs_no_call(client_wire: Wire) ->
             await reply(peer, await calls.arrived(peer))
             assert await soon(code) is OK
             await peer.settled()
-            peer.writer.close()
-            await peer.end()
+            peer.writer.write_eof()
+            await peer.end()  # only now has the client seen it
 
 
 async def test_calls_above_the_servers_limit_wait_their_turn(client_wire: Wire) -> None:
