@@ -1,0 +1,332 @@
+"""The four kinds of call, with `grpc.aio`'s interfaces: what is sent and what comes back, once or as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Generator
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+
+from kvwire import compression, frames
+from kvwire.call import FORGOTTEN, Call
+from kvwire.client_stream import INTERNAL, OK, RESOURCE_EXHAUSTED, ClientStream, Status
+from kvwire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
+from kvwire.inbox import Inbox
+from kvwire.stream import framed
+
+if TYPE_CHECKING:
+    from kvwire.client_connection import ClientConnection
+
+logger = logging.getLogger(__name__)
+
+FINISHED = "RPC already finished."
+HALF_CLOSED = 'RPC is half closed after calling "done_writing".'
+MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RPC."
+
+
+def _too_large(size: int, size_max: int) -> Status:
+    return Status(RESOURCE_EXHAUSTED, f"CLIENT: Sent message larger than max ({size} vs. {size_max})")
+
+
+class _OneRequest(Call):
+    """A call with one request, which leaves with the headers."""
+
+    _data: bytes | None = None
+
+    def _set_request(self, request: Any) -> None:
+        """Raises what the serializer raises."""
+        data, size_max = self._target.serialized(request), self._channel.options.send_size_max
+        if size_max is not None and len(data) > size_max:
+            self.end(_too_large(len(data), size_max))
+        elif self._encoding == compression.IDENTITY:
+            self._data = framed(data)
+        else:
+            self._data = framed(compression.compress(data, self._encoding), 1)
+
+    def begin(self, connection: ClientConnection) -> None:
+        """Headers and request, nearly always in one buffer."""
+        block, data = self._block, self._data
+        assert data is not None
+        stream = self._open(connection)
+        size, frame_size_max = len(data), connection.frame_size_max
+        if (
+            size <= connection.send_window
+            and size <= stream.send_window
+            and size <= frame_size_max
+            and len(block) <= frame_size_max
+            and connection.is_writable
+        ):
+            stream.send_window -= size
+            connection.send_window -= size
+            stream.local_ended = True
+            connection.put(
+                frames.head(HEADERS, END_HEADERS, stream.id, len(block))
+                + block
+                + frames.head(DATA, END_STREAM, stream.id, size)
+                + data
+            )
+        else:
+            connection.put(frames.headers(stream.id, block, 0, frame_size_max))
+            stream.send(data, ends=True)
+        if self._waiters is not None:
+            self._wake()
+
+
+class _ManyRequests(Call):
+    """A call with a stream of requests, written one by one or taken from an iterator."""
+
+    _poller: asyncio.Task[None] | None = None
+    _has_written = _is_done_writing = False
+
+    def _set_requests(self, requests: Any) -> None:
+        self._by_hand = requests is None
+        if requests is not None:
+            self._poller = self._loop.create_task(self._consume(requests))
+
+    @property
+    def _is_repeatable(self) -> bool:
+        return not self._has_written
+
+    def begin(self, connection: ClientConnection) -> None:
+        """The headers; requests follow."""
+        stream = self._open(connection)
+        connection.put(frames.headers(stream.id, self._block, 0, connection.frame_size_max))
+        self._wake()
+
+    def _on_end(self) -> None:
+        super()._on_end()
+        if self._poller is not None and self._poller is not asyncio.current_task():
+            self._poller.cancel()
+
+    async def _consume(self, requests: Any) -> None:
+        try:
+            if isinstance(requests, AsyncIterable):
+                async for request in requests:
+                    await self._write(request)
+            else:
+                for request in requests:
+                    await self._write(request)
+            await self._finish_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return  # The call is over, which its reader sees.
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        except Exception:
+            logger.exception("the iterator of requests to %s failed, and its call is cancelled", self._target.path)
+            self.cancel()
+
+    async def _opened(self) -> ClientStream:
+        """The stream, once it is there. Raises AioRpcError when the call ended before."""
+        while self._stream is None:
+            if self._status is not None:
+                self._raise_for_status(self._status)
+                raise asyncio.InvalidStateError(FINISHED)
+            await self._event()
+        return self._stream
+
+    async def _write(self, request: Any) -> None:
+        if self._status is not None:
+            raise asyncio.InvalidStateError(FINISHED)
+        if self._is_done_writing:
+            raise asyncio.InvalidStateError(HALF_CLOSED)
+        data, size_max = self._target.serialized(request), self._channel.options.send_size_max
+        try:
+            stream = await self._opened()
+            if size_max is not None and len(data) > size_max:
+                self.end(_too_large(len(data), size_max))
+                await self._opened()
+            self._has_written = True
+            is_plain = self._encoding == compression.IDENTITY
+            leaves = stream.send(framed(data) if is_plain else framed(compression.compress(data, self._encoding), 1))
+            while not leaves and stream.is_blocked and self._status is None:
+                await self._event()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    async def _finish_writing(self) -> None:
+        if self._status is not None or self._is_done_writing:
+            return
+        self._is_done_writing = True
+        try:
+            stream = await self._opened()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        self._has_written = True
+        stream.end(b"")
+
+    async def write(self, request: Any) -> None:
+        """Sends a request, and waits until it has left. Raises InvalidStateError, AioRpcError, UsageError."""
+        if not self._by_hand:
+            raise grpc.aio.UsageError(MIXED_STYLES)
+        await self._write(request)
+
+    async def done_writing(self) -> None:
+        """Says that no more requests follow; harmless when said before."""
+        if not self._by_hand:
+            raise grpc.aio.UsageError(MIXED_STYLES)
+        await self._finish_writing()
+
+
+class _OneResponse(Call):
+    """A call that is awaited for its one response."""
+
+    _message: bytes | None = None
+    _future: asyncio.Future[None]
+
+    def on_message(self, message: bytes) -> None:
+        """The response; one is enough."""
+        if self._message is not None:
+            self.end(Status(INTERNAL, "the server sent more than one response"))
+        self._message = message
+
+    def on_status(self, status: Status) -> None:
+        """The end: with a response, or without."""
+        if status.code == OK and self._message is None:
+            status = Status(INTERNAL, "the server sent no response", status.trailers)
+        self.end(status)
+
+    def _on_end(self) -> None:
+        super()._on_end()
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """The response. Raises AioRpcError; CancelledError when the call was cancelled here."""
+        status = self._status
+        if status is None:
+            try:
+                yield from self._future
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+            status = self._status
+            assert status is not None
+        if status.code == OK:
+            assert self._message is not None
+            return self._target.deserialized(self._message)
+        self._raise_for_status(status)
+
+
+class _ManyResponses(Call):
+    """A call whose responses are read one by one, or iterated over."""
+
+    is_cancelled_when_forgotten = True
+    _inbox: Inbox | None = None
+    _late: Status | None = None
+    """How the call ended at the server, while responses were still unread."""
+    _iterator: AsyncIterator[Any] | None = None
+    _is_read_by_hand = False
+
+    def __del__(self) -> None:
+        if getattr(self, "_status", self) is None:
+            self.end(FORGOTTEN)
+
+    def _open(self, connection: ClientConnection) -> ClientStream:
+        stream = super()._open(connection)
+        self._inbox = Inbox(stream)
+        return stream
+
+    def on_message(self, message: bytes) -> None:
+        """A response."""
+        assert self._inbox is not None
+        self._inbox.put(message)
+
+    def on_status(self, status: Status) -> None:
+        """The end, once everything before it has been read."""
+        if self._inbox is not None and not self._inbox.is_empty:
+            self._late = status
+            self._inbox.end()
+        else:
+            self.end(status)
+
+    def on_unprocessed(self, stream: ClientStream, status: Status) -> None:
+        """No server has looked at the call."""
+        self._inbox = None
+        super().on_unprocessed(stream, status)
+
+    def _on_end(self) -> None:
+        super()._on_end()
+        if self._inbox is not None:
+            self._inbox.clear()
+
+    async def _read(self) -> Any:
+        try:
+            while self._status is None:
+                if self._inbox is None:
+                    await self._event()
+                    continue
+                message = await self._inbox.get()
+                if self._late is not None and self._inbox.is_empty:
+                    self.end(self._late)
+                if message is not None:
+                    return self._target.deserialized(message)
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        return grpc.aio.EOF
+
+    async def read(self) -> Any:
+        """The next response; `grpc.aio.EOF` at the end. Raises AioRpcError."""
+        if self._status is not None:
+            self._raise_for_status(self._status)
+            return grpc.aio.EOF
+        if self._iterator is not None:
+            raise grpc.aio.UsageError(MIXED_STYLES)
+        self._is_read_by_hand = True
+        response = await self._read()
+        if response is grpc.aio.EOF and self._status is not None:
+            self._raise_for_status(self._status)
+        return response
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """The responses. Raises AioRpcError at their end."""
+        if self._is_read_by_hand:
+            raise grpc.aio.UsageError(MIXED_STYLES)
+        if self._iterator is None:
+            self._iterator = self._responses()
+        return self._iterator
+
+    async def _responses(self) -> AsyncIterator[Any]:
+        while (response := await self._read()) is not grpc.aio.EOF:
+            yield response
+        if self._status is not None:
+            self._raise_for_status(self._status)
+
+
+class UnaryUnaryCall(_OneRequest, _OneResponse, grpc.aio.UnaryUnaryCall[Any, Any]):
+    """One request, one response."""
+
+    def __init__(self, request: Any, *shared: Any) -> None:
+        super().__init__(*shared)
+        self._future = self._loop.create_future()
+        self._set_request(request)
+
+
+class UnaryStreamCall(_OneRequest, _ManyResponses, grpc.aio.UnaryStreamCall[Any, Any]):
+    """One request, a stream of responses."""
+
+    def __init__(self, request: Any, *shared: Any) -> None:
+        super().__init__(*shared)
+        self._set_request(request)
+
+
+class StreamUnaryCall(_ManyRequests, _OneResponse, grpc.aio.StreamUnaryCall[Any, Any]):
+    """A stream of requests, one response."""
+
+    def __init__(self, requests: Any, *shared: Any) -> None:
+        super().__init__(*shared)
+        self._future = self._loop.create_future()
+        self._set_requests(requests)
+
+
+class StreamStreamCall(_ManyRequests, _ManyResponses, grpc.aio.StreamStreamCall[Any, Any]):
+    """A stream of requests, a stream of responses."""
+
+    def __init__(self, requests: Any, *shared: Any) -> None:
+        super().__init__(*shared)
+        self._set_requests(requests)

@@ -1,0 +1,85 @@
+"""The client's role: streams that we open, and a server that goes away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kvwire import frames
+from kvwire.connection import Connection
+from kvwire.frames import PREFACE, ProtocolError
+from kvwire.header_block import Field, HeadersTooLarge
+from kvwire.heads import ResponseHead
+from kvwire.memory import Memory
+
+if TYPE_CHECKING:
+    from kvwire.client_stream import ClientStream
+
+
+class ClientConnection(Connection["ClientStream"]):
+    """One connection of a client."""
+
+    def __init__(self, metadata_size_max: int, on_change: Callable[[], None]) -> None:
+        """`on_change` is called when a stream may be opened that could not be before, and when none may any more."""
+        self._next_id = 1
+        self._on_change = on_change
+        self.is_going_away = False
+        """Whether the server takes no more streams on this connection."""
+        super().__init__(Memory(1 << 62, ()), metadata_size_max, ((frames.ENABLE_PUSH, 0),))
+
+    def _begin(self, announced: tuple[tuple[int, int], ...]) -> None:
+        self.put(PREFACE)
+        super()._begin(announced)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more stream may be opened now."""
+        return self.is_settled and len(self.streams) < self.peer_streams_max
+
+    def next_id(self) -> int:
+        """The id of a stream that is opened now."""
+        stream_id, self._next_id = self._next_id, self._next_id + 2
+        if self._next_id > frames.STREAM_ID_MAX:
+            self.is_going_away = True
+        return stream_id
+
+    def _read_fields(self, fields: list[Field]) -> ResponseHead:
+        return ResponseHead(fields)
+
+    def _is_idle(self, stream_id: int) -> bool:
+        return stream_id >= self._next_id or not stream_id & 1
+
+    def _on_headers(self, stream_id: int, made: ResponseHead, ended: bool) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._on_data_of_no_stream(stream_id)
+        elif made.malformed:
+            self.put(frames.rst_stream(stream_id, frames.PROTOCOL_ERROR))
+            stream.on_reset(frames.PROTOCOL_ERROR, made.malformed)
+        else:
+            stream.on_headers(made, ended)
+
+    def _on_headers_too_large(self, stream_id: int, error: HeadersTooLarge, ended: bool) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            stream.on_headers_too_large(error)
+
+    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        super()._on_settings(flags, stream_id, payload)
+        self._on_change()
+
+    def forget(self, stream: ClientStream) -> None:
+        """A stream is closed: another one may take its place."""
+        was_full = len(self.streams) >= self.peer_streams_max
+        super().forget(stream)
+        if was_full or (self.is_going_away and not self.streams):
+            self._on_change()
+
+    def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id or len(payload) < 8:
+            raise ProtocolError(frames.FRAME_SIZE_ERROR, "GOAWAY of a stream, or of a wrong size")
+        last, code = frames.read_word(payload[:4]) & frames.STREAM_ID_MAX, frames.read_word(payload[4:8])
+        self.is_going_away = True
+        for stream in [stream for stream in self.streams.values() if stream.id > last]:
+            stream.on_unprocessed(f"the server goes away ({payload[8:264].decode('utf-8', 'replace') or code})")
+        self._on_change()

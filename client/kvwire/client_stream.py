@@ -1,0 +1,162 @@
+"""One attempt of a call, on one connection: what comes back becomes messages, metadata and one status."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, NamedTuple
+
+from kvwire import compression, frames
+from kvwire.header_block import HeadersTooLarge
+from kvwire.heads import HTTP_STATUS_CODES, ResponseHead
+from kvwire.stream import MessageRefused, Stream
+
+if TYPE_CHECKING:
+    from kvwire.call import Call
+    from kvwire.client_connection import ClientConnection
+
+OK, CANCELLED, UNKNOWN, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE = 0, 1, 2, 8, 13, 14
+
+RESET_CODES = {
+    frames.REFUSED_STREAM: UNAVAILABLE,
+    frames.CANCEL: CANCELLED,
+    frames.ENHANCE_YOUR_CALM: RESOURCE_EXHAUSTED,
+    frames.INADEQUATE_SECURITY: 7,
+}
+"""Status of a call whose stream was reset (gRPC over HTTP/2, "Errors"); others: INTERNAL."""
+
+
+class Status(NamedTuple):
+    """How a call ended."""
+
+    code: int
+    details: str
+    trailers: ResponseHead | None = None
+
+
+class ClientStream(Stream):
+    """The stream of a call; its hooks are the call's events."""
+
+    __slots__ = ("_call", "initial")
+
+    connection: ClientConnection
+
+    def __init__(self, connection: ClientConnection, call: Call, message_size_max: int) -> None:
+        super().__init__(connection, connection.next_id(), message_size_max)
+        connection.streams[self.id] = self
+        self._call: Call | weakref.ref[Call] = weakref.ref(call) if call.is_cancelled_when_forgotten else call
+        self.initial: ResponseHead | None = None
+
+    @property
+    def call(self) -> Call:
+        """Whose attempt this is."""
+        call = self._call
+        if isinstance(call, weakref.ref):
+            found = call()
+            assert found is not None, "a call that is forgotten closes its stream"
+            return found
+        return call
+
+    def on_headers(self, head: ResponseHead, ended: bool) -> None:
+        """Initial metadata, or trailers, or both in one."""
+        if not ended:
+            self._on_initial(head)
+            return
+        self.remote_ended = True
+        if self.initial is None:
+            refusal = _refusal(head)
+            if refusal is not None:
+                self._end(refusal)
+                return
+        if self._partial is not None:
+            self._end(Status(INTERNAL, "the stream ended within a message", head))
+        elif head.status is None:
+            code = HTTP_STATUS_CODES.get(head.http_status or 0, UNKNOWN)
+            self._end(Status(code, head.message or "the server sent no grpc-status", head))
+        else:
+            self._end(Status(head.status if head.status <= 16 else UNKNOWN, head.message, head))
+
+    def _on_initial(self, head: ResponseHead) -> None:
+        if head.http_status is not None and 100 <= head.http_status < 200:
+            return  # Informational: another one follows.
+        if self.initial is not None:
+            self.give_up(frames.PROTOCOL_ERROR)
+            self._end(Status(INTERNAL, "headers within a response"))
+            return
+        refusal = _refusal(head)
+        if refusal is not None:
+            self.give_up(frames.CANCEL)
+            self._end(refusal)
+        elif not compression.is_known(head.encoding):
+            self.give_up(frames.CANCEL)
+            encoding = head.encoding.decode("latin-1")
+            self._end(Status(INTERNAL, f"the server compresses by {encoding!r}, which was not offered"))
+        else:
+            self.initial = head
+            self.call.on_initial(head)
+
+    def on_headers_too_large(self, error: HeadersTooLarge) -> None:
+        """The server's metadata is above the limit."""
+        self.give_up(frames.CANCEL)
+        self._end(Status(RESOURCE_EXHAUSTED, str(error)))
+
+    def on_message(self, compressed: int, message: bytes) -> None:
+        """A response."""
+        if self.initial is None:
+            raise MessageRefused(INTERNAL, "a message before the headers")
+        if compressed:
+            message = compression.unpack(compressed, message, self.initial.encoding, self.message_size_max)
+        self.call.on_message(message)
+
+    def on_end(self) -> None:
+        """The server ended its side without trailers."""
+        self._end(Status(INTERNAL if self.initial is not None else UNKNOWN, "the server sent no trailers"))
+
+    def on_refused(self, refused: MessageRefused) -> None:
+        """A response is not taken in."""
+        self.give_up(frames.CANCEL)
+        details = refused.details
+        self._end(Status(refused.code, f"CLIENT: {details}" if refused.code == RESOURCE_EXHAUSTED else details))
+
+    def on_reset(self, code: int | None, why: str) -> None:
+        """The server reset the stream, or the connection is lost."""
+        if code == frames.REFUSED_STREAM:
+            self.on_unprocessed("the server refused the stream")
+        elif code is None:
+            self._end(Status(UNAVAILABLE, why))
+        else:
+            self._end(Status(RESET_CODES.get(code, INTERNAL), f"Received RST_STREAM with error code {code}: {why}"))
+
+    def on_unprocessed(self, why: str) -> None:
+        """The server did not look at this call: it may be tried again."""
+        call = self.call
+        self.close()
+        call.on_unprocessed(self, Status(UNAVAILABLE, why))
+
+    def on_writable(self) -> None:
+        """What waited has left."""
+        self.call.on_writable()
+
+    def give_up(self, code: int) -> None:
+        """Resets the stream, which nobody needs any more."""
+        if not self.is_closed:
+            self.connection.put(frames.rst_stream(self.id, code))
+            self.close()
+
+    def _end(self, status: Status) -> None:
+        call = self.call
+        if not self.is_closed:
+            if not self.local_ended:
+                self.give_up(frames.NO_ERROR if self.remote_ended else frames.CANCEL)
+            else:
+                self.close()
+        call.on_status(status)
+
+
+def _refusal(head: ResponseHead) -> Status | None:
+    """Why a first header list is no gRPC response."""
+    if head.http_status != 200 and head.status is None:
+        code = HTTP_STATUS_CODES.get(head.http_status or 0, UNKNOWN)
+        return Status(code, f"Received http2 header with status: {head.http_status}", head)
+    if head.content_type and not head.content_type.startswith(b"application/grpc") and head.status is None:
+        return Status(UNKNOWN, f"the response is {head.content_type.decode('latin-1')!r}, not application/grpc", head)
+    return None

@@ -1,0 +1,38 @@
+"""How often a peer may make us work for nothing: floods of control frames, window updates, resets."""
+
+from __future__ import annotations
+
+from kvwire import limits
+from kvwire.frames import ENHANCE_YOUR_CALM, ProtocolError
+
+
+class Frequency:
+    """Counts by the second what one peer sends. Each method raises `ProtocolError` when that was one too many."""
+
+    __slots__ = ("_controls", "_resets", "_second", "_updates")
+
+    def __init__(self) -> None:
+        self._second, self._controls, self._updates, self._resets = 0.0, 0, 0, 0
+
+    def tick(self, now: float) -> None:
+        """It is `now`, in monotonic seconds."""
+        if now - self._second >= 1.0:
+            self._second, self._controls, self._updates, self._resets = now, 0, 0, 0
+
+    def on_control(self) -> None:
+        """A frame that carries no call on."""
+        self._controls += 1
+        if self._controls > limits.CONTROL_FRAMES_PER_SECOND_MAX:
+            raise ProtocolError(ENHANCE_YOUR_CALM, "too many control frames")
+
+    def on_window_update(self) -> None:
+        """A WINDOW_UPDATE."""
+        self._updates += 1
+        if self._updates > limits.WINDOW_UPDATES_PER_SECOND_MAX:
+            raise ProtocolError(ENHANCE_YOUR_CALM, "too many window updates")
+
+    def on_reset(self) -> None:
+        """A call that its caller gave up."""
+        self._resets += 1
+        if self._resets > limits.RESETS_PER_SECOND_MAX:
+            raise ProtocolError(ENHANCE_YOUR_CALM, "too many calls reset")

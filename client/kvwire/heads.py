@@ -1,0 +1,121 @@
+"""What header lists of requests and responses say (gRPC over HTTP/2; RFC 9113 §8). They never change, and may be remembered.
+
+Judges a list as a whole: malformed ones are refused by their stream, whatever they ask for.
+"""
+
+from __future__ import annotations
+
+from kvwire.header_block import Field
+from kvwire.metadata import Metadatum, decode_message, decode_metadata, decode_timeout
+
+_CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+_REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
+
+UNKNOWN, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 2, 12, 13, 14
+
+HTTP_STATUS_CODES = {
+    400: INTERNAL,
+    401: 16,
+    403: 7,
+    404: UNIMPLEMENTED,
+    429: UNAVAILABLE,
+    502: UNAVAILABLE,
+    503: UNAVAILABLE,
+    504: UNAVAILABLE,
+}
+"""Status of a call whose answer is no gRPC, by its HTTP status ("HTTP to gRPC Status Code Mapping"); others: UNKNOWN."""
+
+
+class RequestHead:
+    """The beginning of a call, at the server."""
+
+    __slots__ = (
+        "_metadata",
+        "authority",
+        "content_type",
+        "encoding",
+        "fields",
+        "malformed",
+        "method",
+        "path",
+        "timeout",
+        "timeout_is_bad",
+    )
+
+    def __init__(self, fields: list[Field]) -> None:
+        self.fields = fields
+        self.method = self.path = self.content_type = self.authority = b""
+        self.encoding = b"identity"
+        self.timeout: float | None = None
+        self.timeout_is_bad = False
+        self.malformed: str | None = None
+        self._metadata: tuple[Metadatum, ...] | None = None
+        scheme, seen, is_regular = b"", set[bytes](), False
+        for name, value in fields:
+            if name[:1] == b":":
+                if is_regular or name in seen or name not in _REQUEST_PSEUDO:
+                    self.malformed = f"pseudo-header {name.decode('latin-1')!r} is unknown, twice, or behind others"
+                seen.add(name)
+                if name == b":path":
+                    self.path = value
+                elif name == b":method":
+                    self.method = value
+                elif name == b":scheme":
+                    scheme = value
+                else:
+                    self.authority = value
+                continue
+            is_regular = True
+            if name == b"content-type":
+                self.content_type = value
+            elif name == b"grpc-timeout":
+                self.timeout = decode_timeout(value)
+                self.timeout_is_bad = self.timeout is None
+            elif name == b"grpc-encoding":
+                self.encoding = value
+            elif name in _CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers") or name != name.lower():
+                self.malformed = f"header {name.decode('latin-1')!r} is none of HTTP/2"
+        if not (self.method and self.path and scheme):
+            self.malformed = "a pseudo-header is missing"
+
+    @property
+    def metadata(self) -> tuple[Metadatum, ...]:
+        """The application's part. Raises ValueError."""
+        if self._metadata is None:
+            self._metadata = decode_metadata(self.fields)
+        return self._metadata
+
+
+class ResponseHead:
+    """Initial metadata or trailers, at the client."""
+
+    __slots__ = ("_metadata", "content_type", "encoding", "fields", "http_status", "malformed", "message", "status")
+
+    def __init__(self, fields: list[Field]) -> None:
+        self.fields = fields
+        self.http_status: int | None = None
+        self.status: int | None = None
+        self.message = ""
+        self.content_type, self.encoding = b"", b"identity"
+        self.malformed: str | None = None
+        self._metadata: tuple[Metadatum, ...] | None = None
+        for name, value in fields:
+            if name == b":status":
+                self.http_status = int(value) if value.isdigit() and len(value) == 3 else 0
+            elif name == b"grpc-status":
+                self.status = int(value) if value.isdigit() and len(value) <= 9 else UNKNOWN
+            elif name == b"grpc-message":
+                self.message = decode_message(value)
+            elif name == b"content-type":
+                self.content_type = value
+            elif name == b"grpc-encoding":
+                self.encoding = value
+            elif name[:1] == b":" or name != name.lower():
+                self.malformed = f"header {name.decode('latin-1')!r} is none of a response's"
+
+    @property
+    def metadata(self) -> tuple[Metadatum, ...]:
+        """The application's part. Raises ValueError."""
+        if self._metadata is None:
+            self._metadata = decode_metadata(self.fields)
+        return self._metadata

@@ -1,0 +1,69 @@
+"""Messages of a stream that wait to be read, in order. One reader; the stream's window shuts while nobody reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from kvwire import limits
+from kvwire.stream import PREFIX_SIZE, Stream
+
+
+class Inbox:
+    """Holds a stream's messages until they are read."""
+
+    __slots__ = ("_ended", "_messages", "_stream", "_waiter")
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._messages: deque[bytes] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._ended = False
+
+    def put(self, message: bytes) -> None:
+        """A message came."""
+        size = len(message)
+        self._messages.append(message)
+        self._stream.unread += size + PREFIX_SIZE
+        self._stream.connection.hold(size + limits.BUFFERED_MESSAGE_OVERHEAD_BYTES)
+        self._wake()
+
+    def end(self) -> None:
+        """No more will come."""
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits to be read."""
+        return not self._messages
+
+    async def get(self) -> bytes | None:
+        """The next message; None at the end. Raises RuntimeError when somebody else is reading."""
+        while not self._messages:
+            if self._ended:
+                return None
+            if self._waiter is not None:
+                raise RuntimeError("another task is reading this stream")
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        message = self._messages.popleft()
+        size = len(message)
+        self._stream.unread -= size + PREFIX_SIZE
+        self._stream.connection.hold(-size - limits.BUFFERED_MESSAGE_OVERHEAD_BYTES)
+        self._stream.replenish()
+        return message
+
+    def clear(self) -> None:
+        """Forgets what was not read."""
+        for message in self._messages:
+            self._stream.connection.hold(-len(message) - limits.BUFFERED_MESSAGE_OVERHEAD_BYTES)
+        self._messages.clear()
+        self.end()

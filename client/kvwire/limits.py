@@ -1,0 +1,73 @@
+"""Every bound of the transport, in one place: what a peer may make us hold, and how often it may make us work.
+
+Two kinds of bounds. What is announced (SETTINGS, windows) a well-behaved peer keeps by itself; whoever breaks it has made a
+protocol error. What is not announced (`…_PER_SECOND_MAX`, `…_BUFFERED_…`) is far above what any client needs; whoever passes it
+loses its connection (ENHANCE_YOUR_CALM), and nobody else notices.
+"""
+
+from __future__ import annotations
+
+KIB, MIB = 1024, 1024 * 1024
+
+# ---- frames and headers -----------------------------------------------------------------------------------------------
+
+FRAME_SIZE_BYTES_MAX = 16 * KIB
+"""Payload of a frame that we accept, and announce: the least that RFC 9113 permits. Larger messages come in several."""
+SENT_FRAME_SIZE_BYTES_MAX = 64 * KIB
+"""Payload of a frame that we send, where the peer permits it. Larger ones would let one message hold all others up."""
+METADATA_SIZE_BYTES_MAX = 16 * KIB
+"""Names, values and 32 bytes for each pair of one header list (RFC 9113 §6.5.2), unless `grpc.max_metadata_size` says more."""
+HEADER_FIELDS_MAX = 512
+"""Fields of one header list."""
+HEADER_MEMO_ENTRIES_MAX = 256
+HEADER_MEMO_ENTRY_SIZE_BYTES_MAX = 512
+"""Header blocks and fields that a connection remembers decoded. A memo of each connection: nobody can fill another's."""
+
+# ---- streams and messages ---------------------------------------------------------------------------------------------
+
+MESSAGE_SIZE_BYTES_MAX = 4 * MIB
+"""Of a received message, unless `grpc.max_receive_message_length` says otherwise. Checked before the message is buffered."""
+STREAMS_MAX = 1_024
+"""Calls at once on one connection, unless `grpc.max_concurrent_streams` says otherwise; clients queue what is beyond."""
+STREAM_WINDOW_BYTES = 256 * KIB
+"""What one stream may have unread here. A message that is larger is let in whole when the connection has room (below)."""
+CONNECTION_WINDOW_BYTES = 4 * MIB
+"""Of a connection; given back on arrival, so that a stream which nobody reads holds up no other."""
+LARGE_MESSAGES_SIZE_BYTES_MAX = 64 * MIB
+"""Messages above the stream window that may be under way to us on one connection, together; the next ones wait their turn."""
+
+# ---- memory -----------------------------------------------------------------------------------------------------------
+
+WRITE_BUFFER_BYTES_MAX = 256 * KIB
+"""Bytes in the socket's user-space buffer above which a connection sends no more DATA until the peer reads."""
+OUTPUT_BATCH_BYTES_MAX = 256 * KIB
+"""Output gathered in one turn of the event loop before it is written at once."""
+CONTROL_OUTPUT_BYTES_MAX = 4 * MIB
+"""Answers to control frames, headers and trailers that may wait for a peer that does not read."""
+BUFFERED_BYTES_MAX = 1024 * MIB
+"""What all connections of a server hold for their peers, in and out. Beyond it the connection that holds most is closed."""
+BUFFERED_MESSAGE_OVERHEAD_BYTES = 64
+"""What a message counts for beyond its own size: tiny ones cost more than they contain."""
+
+# ---- frequency --------------------------------------------------------------------------------------------------------
+
+CONTROL_FRAMES_PER_SECOND_MAX = 2_000
+"""PING, SETTINGS, PRIORITY, CONTINUATION, empty DATA, frames of closed streams and unknown frames, of one connection."""
+WINDOW_UPDATES_PER_SECOND_MAX = 20_000
+"""A peer that reads a gigabyte a second in small frames sends about as many."""
+RESETS_PER_SECOND_MAX = 2_000
+"""Calls that the peer ended by RST_STREAM before they were answered (CVE-2023-44487, "rapid reset"). All calls of a connection
+may run into their deadlines at once; that is half as many."""
+
+# ---- time and number --------------------------------------------------------------------------------------------------
+
+CONNECTIONS_MAX = 8_192
+"""Of one server. A connection beyond is closed at once."""
+HANDSHAKE_SECONDS_MAX = 10.0
+"""From accept to the end of the client's preface and first SETTINGS, TLS included."""
+FRAME_SECONDS_MAX = 20.0
+"""From the first byte of a frame to its last, and from a HEADERS frame to the last of its CONTINUATIONs."""
+CLOSE_SECONDS_MAX = 5.0
+"""What a closing connection gets to take what was written to it."""
+TIMEOUT_SECONDS_MAX = 10.0**8
+"""A longer `grpc-timeout` (there are 8 digits of hours) counts as this: three years."""

@@ -1,0 +1,128 @@
+"""Binds a connection to a socket: bytes in, one write for each turn of the event loop, and the timers that a core has not.
+
+Owns the transport, and nothing of the protocol. All that is put in one turn leaves in one `write`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from kvwire import limits
+from kvwire.connection import Connection
+
+KEEPALIVE_PAYLOAD = b"kvwire/k"
+"""Of the pings that ask whether the peer lives."""
+
+
+class Link(asyncio.Protocol):
+    """One connection's socket."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connection: Connection[Any],
+        on_made: Callable[[Link], None],
+        on_lost: Callable[[Link], None],
+    ) -> None:
+        self.connection, self._loop, self._on_made, self._on_lost = connection, loop, on_made, on_lost
+        self.transport: asyncio.Transport | None = None
+        self._receive, self._time = connection.receive, loop.time
+        self.made_at = loop.time()
+        self._closing: asyncio.TimerHandle | None = None
+        self._pinged_at: float | None = None
+        connection.wants_output = self._schedule
+        connection.must_write = self.flush
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is open."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(limits.WRITE_BUFFER_BYTES_MAX)
+        self._on_made(self)
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        self._receive(data, self._time())
+        if self.connection.closed is not None:
+            self.close()
+
+    def eof_received(self) -> None:
+        """The peer sends nothing more: neither shall we."""
+        self.connection.lose("the peer closed the connection")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The socket is closed, by us or by the peer."""
+        if self._closing is not None:
+            self._closing.cancel()
+        self.connection.lose(f"the connection is lost: {error}" if error else "the connection is closed")
+        self._on_lost(self)
+
+    def pause_writing(self) -> None:
+        """The peer reads too slowly."""
+        self.connection.set_writable(False)
+
+    def resume_writing(self) -> None:
+        """The peer has read."""
+        self.connection.set_writable(True)
+
+    def _schedule(self) -> None:
+        self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Writes all that there is."""
+        connection, transport = self.connection, self.transport
+        if transport is None or not connection.output_size:
+            return
+        data = connection.take()
+        if transport.is_closing():
+            return
+        transport.write(data)
+        if not connection.is_writable and transport.get_write_buffer_size() > limits.CONTROL_OUTPUT_BYTES_MAX:
+            self.abort("the peer does not read what it is answered")
+        elif connection.closed is not None:
+            self.close()
+
+    def close(self) -> None:
+        """Closes once what is written has been taken, or after a while."""
+        if self.transport is None or self._closing is not None:
+            return
+        self._closing = self._loop.call_later(limits.CLOSE_SECONDS_MAX, self.transport.abort)
+        self.flush()
+        self.transport.close()
+
+    def abort(self, why: str) -> None:
+        """Closes at once."""
+        self.connection.lose(why)
+        if self.transport is not None:
+            self.transport.abort()
+
+    # ---- time --------------------------------------------------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """What no event brings: peers that never finish what they began. Called about once a second."""
+        connection = self.connection
+        if not connection.is_settled:
+            if now - self.made_at > limits.HANDSHAKE_SECONDS_MAX:
+                self.abort("the handshake takes too long")
+        elif connection.unfinished_since is not None and now - connection.unfinished_since > limits.FRAME_SECONDS_MAX:
+            self.abort("a frame takes too long")
+
+    def keep_alive(self, now: float, interval: float, timeout: float) -> float:
+        """Pings a silent peer, and gives a dead one up; answers when to look again, in seconds."""
+        connection = self.connection
+        if self._pinged_at is not None:
+            if connection.received_at >= self._pinged_at:
+                self._pinged_at = None
+            elif now - self._pinged_at >= timeout:
+                self.abort("keepalive: the peer did not answer a ping in time")
+                return interval
+            else:
+                return self._pinged_at + timeout - now
+        silent = now - max(connection.received_at, self.made_at)
+        if silent >= interval:
+            self._pinged_at = now
+            connection.ping(KEEPALIVE_PAYLOAD)
+            return timeout
+        return interval - silent

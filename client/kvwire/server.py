@@ -1,0 +1,363 @@
+"""A gRPC server with `grpc.aio.Server`'s interface.
+
+Owns the ports, the registered methods, the connections and their end. A connection's bytes become calls in `server_connection`
+and `server_call`.
+
+Stopping is a protocol: listen no more; tell each client to open no more streams, and a round trip later which was the last one;
+wait for the calls in flight; cancel what is left; let the answers leave; close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+
+import grpc
+import grpc.aio
+
+from kvwire import addresses, compression, limits
+from kvwire.credentials import ALPN, ServerCredentials
+from kvwire.heads import RequestHead
+from kvwire.link import Link
+from kvwire.memory import Memory
+from kvwire.metadata import Metadatum
+from kvwire.method import Method
+from kvwire.options import Options
+from kvwire.server_call import ServerCall
+from kvwire.server_connection import ServerConnection
+
+logger = logging.getLogger(__name__)
+GOAWAY_PING = b"kvwire/g"
+PREPARED_MAX = 1_024
+SHUTDOWN_DETAILS = "Cancelling all calls"
+
+
+class CallDetails(NamedTuple):
+    """`grpc.HandlerCallDetails` of one call."""
+
+    method: str
+    invocation_metadata: tuple[Metadatum, ...]
+
+
+grpc.HandlerCallDetails.register(CallDetails)
+
+
+def _details(head: RequestHead) -> Any:
+    return CallDetails(head.path.decode("latin-1"), head.metadata)
+
+
+class ServerLink(Link):
+    """A connection of a server, with what is known about its peer."""
+
+    connection: ServerConnection
+    peer = ""
+    auth_context: dict[str, list[bytes]]
+
+
+class Server(grpc.aio.Server):
+    """See grpc.aio's documentation. Everything happens on the event loop that is running when it starts."""
+
+    def __init__(
+        self,
+        pool: Executor | None,
+        handlers: Sequence[grpc.GenericRpcHandler],
+        interceptors: Sequence[Any],
+        options: Iterable[tuple[str, Any]] | None,
+        calls_max: int | None,
+        response_compression: grpc.Compression | None,
+    ) -> None:
+        for interceptor in interceptors:
+            if not isinstance(interceptor, grpc.aio.ServerInterceptor):
+                raise ValueError(f"Interceptor must be ServerInterceptor, the following are invalid: [{interceptor}]")
+        self.options, self.pool, self.interceptors = Options(options), pool, tuple(interceptors)
+        self.in_flight = 0
+        self._calls_max, self.default_compression = calls_max, response_compression
+        self._generic: list[grpc.GenericRpcHandler] = list(handlers)
+        self._registered: dict[bytes, Method] = {}
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._prepared: dict[int, tuple[Any, Method]] = {}
+        self._bound: list[tuple[Any, ServerCredentials | None]] = []
+        self._listening: list[asyncio.Server] = []
+        self._links: dict[ServerLink, None] = {}
+        self._memory = Memory(limits.BUFFERED_BYTES_MAX, _Connections(self._links))
+        self._unwinding: set[asyncio.Task[None]] = set()
+        self._idle: asyncio.Event | None = None
+        self._stopped: asyncio.Event = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._keepalive: asyncio.TimerHandle | None = None
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_event_loop_policy().get_event_loop()
+
+    # ---- methods -----------------------------------------------------------------------------------------------------
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Registers handlers that are asked by method name."""
+        self._generic.extend(generic_rpc_handlers)
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Registers a service's handlers by name: the quickest way."""
+        for name, handler in method_handlers.items():
+            path = f"/{service_name}/{name}"
+            self._handlers[path] = handler
+            self._registered[path.encode()] = self._prepare(handler)
+
+    def _prepare(self, handler: Any) -> Method:
+        known = self._prepared.get(id(handler))
+        if known is not None:
+            return known[1]
+        if len(self._prepared) >= PREPARED_MAX:
+            self._prepared.clear()
+        method = Method(handler)
+        self._prepared[id(handler)] = (handler, method)
+        return method
+
+    def find(self, head: RequestHead) -> Method | None:
+        """The method that a call names."""
+        method = self._registered.get(head.path)
+        if method is not None or not self._generic:
+            return method
+        handler = self._look_up(_details(head))
+        return None if handler is None else self._prepare(handler)
+
+    def _look_up(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler = self._handlers.get(details.method)
+        if handler is not None:
+            return handler
+        for generic in self._generic:
+            handler = generic.service(details)
+            if handler is not None:
+                return handler
+        return None
+
+    async def intercept(self, head: RequestHead) -> Method | None:
+        """The method that a call gets, once every interceptor has had its say."""
+        interceptors = self.interceptors
+
+        async def at(index: int, details: grpc.HandlerCallDetails) -> Any:
+            if index == len(interceptors):
+                return self._look_up(details)
+
+            async def continuation(changed: grpc.HandlerCallDetails) -> Any:
+                return await at(index + 1, changed)
+
+            return await interceptors[index].intercept_service(continuation, details)
+
+        handler = await at(0, _details(head))
+        return None if handler is None else self._prepare(handler)
+
+    # ---- ports -------------------------------------------------------------------------------------------------------
+
+    def add_insecure_port(self, address: str) -> int:
+        """Binds an address; answers the port (1 for a unix socket). Raises RuntimeError when that fails."""
+        return self._bind(address, None)
+
+    def add_secure_port(self, address: str, server_credentials: Any) -> int:
+        """Binds an address for TLS; `server_credentials`: `kvwire.ssl_server_credentials`."""
+        if not isinstance(server_credentials, ServerCredentials):
+            raise TypeError("kvwire's own credentials are needed: kvwire.ssl_server_credentials(...), with grpc's arguments")
+        return self._bind(address, server_credentials)
+
+    def _bind(self, address: str, credentials: ServerCredentials | None) -> int:
+        if self._listening or self._stopping is not None:
+            raise RuntimeError("ports can be added only before the server starts")
+        try:
+            sockets = addresses.listen(addresses.parse(address), self.options.reuse_port)
+        except (OSError, ValueError) as error:
+            raise RuntimeError(f"Failed to bind to address {address}: {error}") from error
+        self._bound.extend((sock, credentials) for sock in sockets)
+        name = sockets[0].getsockname()
+        return int(name[1]) if isinstance(name, tuple) else 1
+
+    async def start(self) -> None:
+        """Listens. Only once."""
+        if self._listening:
+            raise grpc.aio.UsageError("the server has been started already")
+        self.loop = asyncio.get_running_loop()
+        for sock, credentials in self._bound:
+            sock.listen(addresses.BACKLOG)
+            context = None if credentials is None else credentials.context
+            timeout = None if context is None else limits.HANDSHAKE_SECONDS_MAX
+            factory = self._connect
+            if sock.family.name == "AF_UNIX":
+                server = await self.loop.create_unix_server(factory, sock=sock, ssl=context, ssl_handshake_timeout=timeout)
+            else:
+                server = await self.loop.create_server(factory, sock=sock, ssl=context, ssl_handshake_timeout=timeout)
+            self._listening.append(server)
+        self._watch = self.loop.call_later(1.0, self._check_links)
+        if self.options.keeps_alive:
+            self._keepalive = self.loop.call_later(self.options.keepalive_interval, self._keep_alive)
+
+    # ---- connections -------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> ServerLink:
+        link: ServerLink
+        connection = ServerConnection(
+            self._memory,
+            self.options.metadata_size_max,
+            self.options.streams_max,
+            self.options.ping_interval_min,
+            lambda connection, stream_id: ServerCall(self, link, connection, stream_id),
+        )
+        link = ServerLink(self.loop, connection, self._on_made, self._on_lost)
+        return link
+
+    def _on_made(self, link: Any) -> None:
+        transport = link.transport
+        link.peer = addresses.peer_name(transport.get_extra_info("peername"))
+        link.auth_context = _auth_context(transport)
+        self._links[link] = None
+        tls = transport.get_extra_info("ssl_object")
+        if len(self._links) > limits.CONNECTIONS_MAX:
+            link.abort(f"{limits.CONNECTIONS_MAX} connections are open")
+        elif self._stopping is not None:
+            link.abort(SHUTDOWN_DETAILS)
+        elif tls is not None and tls.selected_alpn_protocol() not in ALPN:
+            link.abort("the client did not ask for HTTP/2 (ALPN)")
+
+    def _on_lost(self, link: Any) -> None:
+        self._links.pop(link, None)
+        if self._stopping is not None:
+            self.on_call_closed(0)
+
+    def _check_links(self) -> None:
+        now = self.loop.time()
+        for link in list(self._links):
+            link.check(now)
+        self._watch = self.loop.call_later(1.0, self._check_links)
+
+    def _keep_alive(self) -> None:
+        now, options = self.loop.time(), self.options
+        after = options.keepalive_interval
+        for link in list(self._links):
+            if link.connection.streams or options.keepalive_without_calls:
+                after = min(after, link.keep_alive(now, options.keepalive_interval, options.keepalive_timeout))
+        self._keepalive = self.loop.call_later(max(after, 0.01), self._keep_alive)
+
+    # ---- calls -------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a call that begins now is one too many (it is counted already)."""
+        return self._calls_max is not None and self.in_flight > self._calls_max
+
+    def on_call_closed(self, count: int = 1) -> None:
+        """A call is over."""
+        self.in_flight -= count
+        if self._idle is not None and not self.in_flight:
+            self._idle.set()
+
+    def unwind(self, task: asyncio.Task[None]) -> None:
+        """Cancels the handler of a call that is over, and keeps it until it has ended."""
+        self._unwinding.add(task)
+        task.add_done_callback(self._unwinding.discard)
+        task.cancel()
+
+    def compress(self, call: ServerCall, wish: grpc.Compression | None) -> None:
+        """Compresses a call's responses, if its caller can read that."""
+        wanted = compression.encoding_of(wish)
+        accepted = next((value for name, value in call.head.fields if name == b"grpc-accept-encoding"), b"")
+        if wanted in [part.strip() for part in accepted.split(b",")]:
+            call.encoding = wanted
+
+    # ---- the end -----------------------------------------------------------------------------------------------------
+
+    async def stop(self, grace: float | None) -> None:
+        """Stops; calls in flight get `grace` seconds. A second call shortens the first one's grace, and waits as well."""
+        if self._stopping is None:
+            self._idle = asyncio.Event()
+            self._stopping = self.loop.create_task(self._stop(grace))
+        elif grace is None:
+            self._cancel_calls()
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, grace: float | None) -> None:
+        assert self._idle is not None
+        for sock, _ in self._bound[len(self._listening) :]:
+            sock.close()
+        for server in self._listening:
+            server.close()
+        for link in list(self._links):
+            self._say_goodbye(link)
+        if grace and self.in_flight:
+            try:
+                async with asyncio.timeout(grace):
+                    await self._idle.wait()
+            except TimeoutError:
+                pass
+        self._cancel_calls()
+        if self._unwinding:
+            await asyncio.wait(list(self._unwinding), timeout=limits.CLOSE_SECONDS_MAX)
+        for link in list(self._links):
+            link.connection.go_away(is_final=True)
+            link.close()
+        for timer in (self._watch, self._keepalive):
+            if timer is not None:
+                timer.cancel()
+        self._stopped.set()
+
+    def _say_goodbye(self, link: ServerLink) -> None:
+        connection = link.connection
+        connection.go_away(is_final=False)
+
+        def on_pong(payload: bytes) -> None:
+            if payload == GOAWAY_PING:
+                connection.go_away(is_final=True)
+
+        connection.on_pong = on_pong
+        connection.ping(GOAWAY_PING)
+
+    def _cancel_calls(self) -> None:
+        for link in list(self._links):
+            for call in list(link.connection.streams.values()):
+                call.shut_down(SHUTDOWN_DETAILS)
+
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """Waits for the end; True: the time was too short."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._stopped.wait()
+        except TimeoutError:
+            return True
+        return False
+
+
+class _Connections:
+    """The connections of a server's links, each time they are looked at."""
+
+    def __init__(self, links: dict[ServerLink, None]) -> None:
+        self._links = links
+
+    def __iter__(self) -> Any:
+        return iter([link.connection for link in self._links])
+
+
+def _auth_context(transport: asyncio.BaseTransport) -> dict[str, list[bytes]]:
+    tls = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return {"transport_security_type": [b"insecure"], "security_level": [b"TSI_SECURITY_NONE"]}
+    known = {"transport_security_type": [b"ssl"], "security_level": [b"TSI_PRIVACY_AND_INTEGRITY"]}
+    certificate = tls.getpeercert() or {}
+    names = [value.encode() for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
+    if names:
+        known["x509_common_name"] = names
+    alternatives = [value.encode() for _, value in certificate.get("subjectAltName", ())]
+    if alternatives:
+        known["x509_subject_alternative_name"] = alternatives
+    return known
+
+
+def server(
+    migration_thread_pool: Executor | None = None,
+    handlers: Sequence[grpc.GenericRpcHandler] | None = None,
+    interceptors: Sequence[Any] | None = None,
+    options: Sequence[tuple[str, Any]] | None = None,
+    maximum_concurrent_rpcs: int | None = None,
+    compression: grpc.Compression | None = None,
+) -> Server:
+    """A server, as `grpc.aio.server` makes one."""
+    return Server(migration_thread_pool, handlers or (), interceptors or (), options, maximum_concurrent_rpcs, compression)

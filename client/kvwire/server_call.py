@@ -1,0 +1,424 @@
+"""One call, where it is served: from the request's headers to the trailers, whatever happens in between.
+
+The handler runs in a task of its own. The call ends once: by an answer, an error of the handler, the deadline, a reset, or the
+loss of the connection; what comes later is ignored. Invariants:
+
+- Exactly one end: `is_over` is set before the trailers are put, and nothing is put after them.
+- A handler whose caller has gone is cancelled, also one that has not begun.
+- Nothing of a request is delivered after its end was refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+
+from kvwire import compression, frames, limits
+from kvwire.blocking import serve_blocking
+from kvwire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
+from kvwire.header_block import HeadersTooLarge, encode
+from kvwire.heads import RequestHead
+from kvwire.inbox import Inbox
+from kvwire.metadata import encode_message, encode_metadata
+from kvwire.method import Method, Style
+from kvwire.servicer_context import ServicerContext
+from kvwire.stream import PREFIX_SIZE, MessageRefused, Stream, framed
+
+if TYPE_CHECKING:
+    from kvwire.server import Server
+    from kvwire.server_connection import ServerConnection
+
+logger = logging.getLogger(__name__)
+
+OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 1, 2, 4, 8
+UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
+
+RESPONSE = encode(b":status", b"200") + encode(b"content-type", b"application/grpc")
+OK_TRAILERS = encode(b"grpc-status", b"0")
+_answer_head = struct.Struct(f">IBI{len(RESPONSE)}sIBIBI").pack
+_answer_end = struct.Struct(f">IBI{len(OK_TRAILERS)}s").pack
+_RESPONSE_WORD, _TRAILERS_WORD = len(RESPONSE) << 8 | HEADERS, len(OK_TRAILERS) << 8 | HEADERS
+_LAST = END_HEADERS | END_STREAM
+
+
+def trailers(code: int, details: str, metadata: Any) -> bytes:
+    """The header block that ends a call. Raises ValueError for metadata that cannot be sent."""
+    block = OK_TRAILERS if code == OK else encode(b"grpc-status", b"%d" % code)
+    if details:
+        block += encode(b"grpc-message", encode_message(details))
+    return block + encode_metadata(metadata) if metadata else block
+
+
+class Refused(Exception):
+    """The call ends with a status that is not the handler's."""
+
+    def __init__(self, code: int, details: str) -> None:
+        super().__init__(details)
+        self.code, self.details = code, details
+
+
+class ServerCall(Stream):
+    """The stream of a call, and the task that serves it."""
+
+    __slots__ = (
+        "_drained",
+        "_timer",
+        "callbacks",
+        "context",
+        "deadline",
+        "encoding",
+        "head",
+        "headers_sent",
+        "inbox",
+        "initial_metadata",
+        "is_cancelled",
+        "is_over",
+        "link",
+        "message",
+        "method",
+        "server",
+        "task",
+    )
+
+    connection: ServerConnection
+
+    def __init__(self, server: Server, link: Any, connection: ServerConnection, stream_id: int) -> None:
+        super().__init__(connection, stream_id, server.options.receive_size_max)
+        self.server, self.link = server, link
+        self.is_over = self.is_cancelled = self.headers_sent = False
+        self.inbox: Inbox | None = None
+        self.message: bytes | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.context: ServicerContext | None = None
+        self.callbacks: list[Callable[[Any], None]] | None = None
+        self.deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self.initial_metadata = b""
+        self.encoding = compression.IDENTITY
+        server.in_flight += 1
+
+    # ---- what the connection tells -----------------------------------------------------------------------------------
+
+    def on_request(self, head: RequestHead, ended: bool) -> None:
+        """The call begins."""
+        self.head, self.remote_ended = head, ended
+        server = self.server
+        if not self._is_acceptable(head):
+            return
+        if head.timeout is not None:
+            timeout = min(head.timeout, limits.TIMEOUT_SECONDS_MAX)
+            self.deadline = server.loop.time() + timeout
+            self._timer = server.loop.call_later(timeout, self._on_deadline)
+        if server.default_compression is not None:
+            server.compress(self, server.default_compression)
+        method = self.method = server.find(head)
+        if method is None or method.request_streaming:
+            self.inbox = Inbox(self)
+            if ended:
+                self.inbox.end()
+            if method is None and not server.interceptors:
+                self.finish(UNIMPLEMENTED, "Method not found!")
+            else:
+                self._start()
+        elif ended:
+            self.finish(INTERNAL, "Missing request message.")
+
+    def _is_acceptable(self, head: RequestHead) -> bool:
+        server = self.server
+        if head.method != b"POST":
+            self._answer_http(b"405")
+        elif not head.content_type.startswith(b"application/grpc"):
+            self._answer_http(b"415")
+        elif server.is_full:
+            self.finish(RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+        elif head.timeout_is_bad:
+            self.finish(INTERNAL, "Error parsing 'grpc-timeout' metadata: no time-out as '10S'")
+        elif not compression.is_known(head.encoding):
+            details = f"Compression algorithm {head.encoding.decode('latin-1')!r} is not supported"
+            self.initial_metadata = encode(b"grpc-accept-encoding", compression.ACCEPTED)
+            self.finish(UNIMPLEMENTED, details)
+        return not self.is_over
+
+    def on_request_too_large(self, error: HeadersTooLarge, ended: bool) -> None:
+        """The call's metadata is above the limit."""
+        self.remote_ended = ended
+        self.finish(RESOURCE_EXHAUSTED, str(error))
+
+    def on_message(self, compressed: int, message: bytes) -> None:
+        """A message of the request."""
+        if self.is_over:
+            return
+        if compressed:
+            message = compression.unpack(compressed, message, self.head.encoding, self.message_size_max)
+        if self.inbox is not None:
+            self.inbox.put(message)
+        elif self.task is None:
+            self.message = message
+            self._start()
+
+    def on_end(self) -> None:
+        """The caller has sent everything."""
+        if self.is_over:
+            return
+        if self.inbox is not None:
+            self.inbox.end()
+        elif self.task is None:
+            self.finish(INTERNAL, "Missing request message.")
+
+    def on_refused(self, refused: MessageRefused) -> None:
+        """What the caller sends is not taken in."""
+        details = refused.details
+        self._abandon(refused.code, f"SERVER: {details}" if refused.code == RESOURCE_EXHAUSTED else details)
+
+    def on_reset(self, code: int | None, why: str) -> None:
+        """The caller has gone."""
+        self.is_over = self.is_cancelled = True
+        self.close()
+        self._cancel()
+
+    def on_writable(self) -> None:
+        """What waited has left."""
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def on_local_end(self) -> None:
+        """The trailers have left: nobody needs the rest of the request."""
+        if not self.remote_ended:
+            self.connection.put(frames.rst_stream(self.id, frames.NO_ERROR))
+        self.close()
+
+    def close(self) -> None:
+        """Forgets the call."""
+        if self.is_closed:
+            return
+        super().close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.inbox is not None:
+            self.inbox.clear()
+        if self._drained is not None:
+            self.on_writable()
+        if self.callbacks is not None:
+            self._call_back()
+        self.server.on_call_closed()
+
+    def _call_back(self) -> None:
+        callbacks, self.callbacks = self.callbacks or [], None
+        for callback in callbacks:
+            try:
+                callback(self.context)
+            except Exception:
+                logger.exception("a done callback of %s failed", self.path)
+
+    def _on_deadline(self) -> None:
+        self._timer = None
+        self.is_cancelled = True
+        self._abandon(DEADLINE_EXCEEDED, "Deadline Exceeded")
+        self.close()  # (Also when the trailers could not leave any more.)
+
+    def shut_down(self, details: str) -> None:
+        """The server stops, and waits no longer."""
+        self.is_cancelled = True
+        self._abandon(UNAVAILABLE, details)
+
+    def _abandon(self, code: int, details: str) -> None:
+        """Ends the call, whatever its handler does."""
+        self.finish(code, details)
+        self._cancel()
+
+    def _cancel(self) -> None:
+        if self.task is not None and not self.task.done():
+            self.server.unwind(self.task)
+
+    # ---- the handler -------------------------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> str:
+        """The method's full name, with its slashes."""
+        return self.head.path.decode("latin-1")
+
+    def _start(self) -> None:
+        self.task = self.server.loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        context = self.context = ServicerContext(self)
+        server, method = self.server, self.method
+        try:
+            if server.interceptors:
+                method = await server.intercept(self.head)
+            if method is None:
+                self.finish(UNIMPLEMENTED, "Method not found!")
+            elif method.is_plain and self.message is not None:
+                request = method.deserialize(self.message) if method.deserialize is not None else self.message
+                self.message = None
+                response = await method.behaviour(request, context)
+                if not self.is_over:
+                    self.answer(method, response, context)
+            else:
+                await self._serve(method, context)
+        except grpc.aio.AbortError:
+            self.finish_with(context)
+        except Refused as refused:
+            self.finish(refused.code, refused.details)
+        except asyncio.CancelledError:
+            if self.is_over:
+                raise
+            self.finish(CANCELLED, "Cancelled")  # The handler's own doing.
+        except Exception as error:
+            if not self.is_over:
+                logger.exception("Unexpected exception in %s", self.path)
+                self.finish(UNKNOWN, f"Unexpected {type(error)}: {error}", context.trailing)
+
+    async def _serve(self, method: Method, context: ServicerContext) -> None:
+        request: Any
+        if method.request_streaming:
+            request = _requests(self, method)
+        else:
+            request = await self.read(method)
+            if request is grpc.aio.EOF:
+                raise Refused(INTERNAL, "Missing request message.")
+        context.method = method
+        if method.style is Style.BLOCKING:
+            await serve_blocking(self, method, request, context)
+        elif not method.response_streaming:
+            response = await method.behaviour(request, context)
+            if not self.is_over:
+                self.answer(method, response, context)
+        elif method.style is Style.GENERATOR:
+            responses = method.behaviour(request, context)
+            try:
+                async for response in responses:
+                    await self.write(method, response)
+            finally:
+                await responses.aclose()
+            self.finish_with(context)
+        else:
+            await method.behaviour(request, context)
+            self.finish_with(context)
+
+    async def read(self, method: Method) -> Any:
+        """The next message of the request; `grpc.aio.EOF` at its end."""
+        if self.message is not None:
+            message, self.message = self.message, None
+        elif self.inbox is not None:
+            received = await self.inbox.get()
+            if received is None:
+                return grpc.aio.EOF
+            message = received
+        else:
+            return grpc.aio.EOF
+        return method.deserialize(message) if method.deserialize is not None else message
+
+    def serialized(self, method: Method, response: Any) -> bytes:
+        """A response's bytes. Raises `Refused`."""
+        try:
+            data = method.serialize(response) if method.serialize is not None else response
+        except Exception as error:
+            logger.exception("a response of %s cannot be serialized", self.path)
+            raise Refused(INTERNAL, f"Failed to serialize response! {error}") from error
+        if not isinstance(data, bytes):
+            raise Refused(INTERNAL, f"{self.path} answers {type(data).__name__}, not bytes") from None
+        size_max = self.server.options.send_size_max
+        if size_max is not None and len(data) > size_max:
+            raise Refused(RESOURCE_EXHAUSTED, f"SERVER: Sent message larger than max ({len(data)} vs. {size_max})")
+        return data
+
+    # ---- the answer --------------------------------------------------------------------------------------------------
+
+    def answer(self, method: Method, response: Any, context: ServicerContext) -> None:
+        """The one response of a call, with its status; nearly always in one buffer."""
+        if context.failed:
+            self.finish_with(context)
+            return
+        data = self.serialized(method, response)
+        size, connection = len(data) + PREFIX_SIZE, self.connection
+        if (
+            context.is_untouched
+            and self._unsent is None
+            and size <= self.send_window
+            and size <= connection.send_window
+            and size <= connection.frame_size_max
+            and connection.is_writable
+        ):
+            connection.send_window -= size
+            stream_id = self.id
+            self.is_over = self.local_ended = True
+            connection.ping_strikes = 0
+            connection.put(
+                _answer_head(_RESPONSE_WORD, END_HEADERS, stream_id, RESPONSE, size << 8 | DATA, 0, stream_id, 0, len(data))
+                + data
+                + _answer_end(_TRAILERS_WORD, _LAST, stream_id, OK_TRAILERS)
+            )
+            self.on_local_end()
+            return
+        self.send_headers()
+        self.send(self._framed(data))
+        self.finish_with(context)
+
+    def _framed(self, data: bytes) -> bytes:
+        if self.encoding == compression.IDENTITY:
+            return framed(data)
+        return framed(compression.compress(data, self.encoding), 1)
+
+    async def write(self, method: Method, response: Any) -> None:
+        """Sends a response; returns when it has left. Raises `Refused`, and CancelledError when the caller has gone."""
+        data = self.serialized(method, response)
+        if self.is_over:
+            raise asyncio.CancelledError("the call is over")
+        self.send_headers()
+        if not self.send(self._framed(data)):
+            self._drained = self.server.loop.create_future()
+            try:
+                await self._drained
+            finally:
+                self._drained = None
+            if self.is_over:
+                raise asyncio.CancelledError("the call is over")
+
+    def send_headers(self) -> None:
+        """Sends the initial metadata, once."""
+        if not self.headers_sent:
+            self.headers_sent = True
+            self.connection.ping_strikes = 0
+            block = RESPONSE + self.initial_metadata
+            if self.encoding != compression.IDENTITY:
+                block += encode(b"grpc-encoding", self.encoding)
+            self.connection.put(frames.headers(self.id, block, 0, self.connection.frame_size_max))
+
+    def finish_with(self, context: ServicerContext) -> None:
+        """Ends the call with what its handler said."""
+        code = context.status
+        self.finish(code, context.message if code else "", context.trailing)
+
+    def finish(self, code: int, details: str = "", metadata: Any = ()) -> None:
+        """Ends the call with a status, behind what waits to be sent."""
+        if self.is_over:
+            return
+        self.is_over = True
+        try:
+            block = trailers(code, details, metadata)
+        except (TypeError, ValueError) as error:
+            logger.exception("trailing metadata of %s cannot be sent", self.path)
+            block = trailers(INTERNAL, f"trailing metadata cannot be sent: {error}", ())
+        if not self.headers_sent:
+            block = RESPONSE + self.initial_metadata + block
+        self.connection.ping_strikes = 0
+        self.end(frames.headers(self.id, block, END_STREAM, self.connection.frame_size_max))
+
+    def _answer_http(self, status: bytes) -> None:
+        """What is no gRPC is answered in HTTP."""
+        self.is_over = True
+        block = encode(b":status", status) + trailers(INTERNAL if status == b"415" else UNKNOWN, "not a gRPC request", ())
+        self.end(frames.headers(self.id, block, END_STREAM, self.connection.frame_size_max))
+
+
+async def _requests(call: ServerCall, method: Method) -> AsyncIterator[Any]:
+    while (request := await call.read(method)) is not grpc.aio.EOF:
+        yield request

@@ -1,0 +1,119 @@
+"""The server's role: the peer's preface, streams that the peer opens, pings that come too often, going away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kvwire import frames
+from kvwire.connection import Connection
+from kvwire.frames import PREFACE, ProtocolError
+from kvwire.header_block import Field, HeadersTooLarge
+from kvwire.heads import RequestHead
+from kvwire.memory import Memory
+
+if TYPE_CHECKING:
+    from kvwire.server_call import ServerCall
+
+PING_STRIKES_MAX = 2
+"""Pings that may come too early, between two answers, before the connection is closed."""
+
+
+class ServerConnection(Connection["ServerCall"]):
+    """One connection of a server."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        metadata_size_max: int,
+        streams_max: int,
+        ping_interval_s_min: float,
+        accept: Callable[[ServerConnection, int], ServerCall],
+    ) -> None:
+        """`accept(connection, stream id)` makes the stream of a call. A ping may come every `ping_interval_s_min` seconds while
+        nothing else is answered."""
+        self._preface = PREFACE
+        self._streams_max, self._accept = streams_max, accept
+        self._ping_interval, self._pinged_at = ping_interval_s_min, float("-inf")
+        self.ping_strikes = 0
+        """Set to 0 whenever something is answered."""
+        super().__init__(memory, metadata_size_max, ((frames.MAX_CONCURRENT_STREAMS, streams_max),))
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Takes what came from the peer; see `Connection.receive`."""
+        if self._preface:
+            awaited = self._preface
+            part = data[: len(awaited)]
+            if not awaited.startswith(part):
+                self.fail(
+                    frames.PROTOCOL_ERROR, "this is a gRPC server: it speaks HTTP/2, with prior knowledge or by TLS's ALPN"
+                )
+                return
+            self._preface, data = awaited[len(part) :], data[len(part) :]
+        super().receive(data, now)
+
+    def _read_fields(self, fields: list[Field]) -> RequestHead:
+        return RequestHead(fields)
+
+    def _is_idle(self, stream_id: int) -> bool:
+        return stream_id > self.last_stream or not stream_id & 1
+
+    def _on_headers(self, stream_id: int, made: RequestHead, ended: bool) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            if not ended or stream.remote_ended:
+                self.put(frames.rst_stream(stream_id, frames.PROTOCOL_ERROR))
+                stream.on_reset(frames.PROTOCOL_ERROR, "headers within a request")
+            else:
+                stream.receive(b"", 0, True)  # Trailers of a request say nothing in gRPC.
+        elif self._opens(stream_id):
+            if made.malformed:
+                self.put(frames.rst_stream(stream_id, frames.PROTOCOL_ERROR))
+            else:
+                self._begin_stream(stream_id).on_request(made, ended)
+
+    def _on_headers_too_large(self, stream_id: int, error: HeadersTooLarge, ended: bool) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self.put(frames.rst_stream(stream_id, frames.ENHANCE_YOUR_CALM))
+            stream.on_reset(frames.ENHANCE_YOUR_CALM, str(error))
+        elif self._opens(stream_id):
+            self._begin_stream(stream_id).on_request_too_large(error, ended)
+
+    def _opens(self, stream_id: int) -> bool:
+        """Whether a stream begins here. Raises `ProtocolError` for ids that no client may use."""
+        if not stream_id & 1:
+            raise ProtocolError(frames.PROTOCOL_ERROR, f"a client's stream must not have the id {stream_id}")
+        if stream_id <= self.last_stream:
+            self.frequency.on_control()  # It was on its way when the stream was closed.
+            return False
+        if self.goaway_sent is not None and stream_id > self.goaway_sent:
+            return False
+        self.last_stream = stream_id
+        if len(self.streams) >= self._streams_max:
+            self.frequency.on_control()
+            self.put(frames.rst_stream(stream_id, frames.REFUSED_STREAM))
+            return False
+        return True
+
+    def _begin_stream(self, stream_id: int) -> ServerCall:
+        stream = self.streams[stream_id] = self._accept(self, stream_id)
+        return stream
+
+    def _on_pinged(self) -> None:
+        if self.received_at - self._pinged_at < self._ping_interval:
+            self.ping_strikes += 1
+            if self.ping_strikes > PING_STRIKES_MAX:
+                raise ProtocolError(frames.ENHANCE_YOUR_CALM, "too_many_pings")
+        self._pinged_at = self.received_at
+
+    def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
+        self.frequency.on_control()  # A client that goes away closes its connection itself.
+
+    def go_away(self, is_final: bool) -> None:
+        """Tells the client to open no more streams. First in general, so that calls that are under way to us are served; then,
+        a round trip later, with the last one that we looked at (RFC 9113 §6.8)."""
+        last = self.last_stream if is_final else frames.STREAM_ID_MAX
+        if self.closed is None and (self.goaway_sent is None or last < self.goaway_sent):
+            self.goaway_sent = last
+            self.put(frames.goaway(last, frames.NO_ERROR))

@@ -1,0 +1,193 @@
+"""Keeps a channel connected: connects when there is a reason, backs off when that fails, and tells the state (gRPC connectivity
+semantics, connection back-off).
+
+IDLE -> CONNECTING -> READY -> IDLE (connection lost, or the server goes away); CONNECTING -> TRANSIENT_FAILURE, which lasts,
+with new attempts at growing intervals, until one succeeds. Owns the current link; one whose server goes away is kept by its
+calls alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from kvwire.addresses import Address
+from kvwire.client_connection import ClientConnection
+from kvwire.credentials import ALPN, ChannelCredentials
+from kvwire.link import Link
+from kvwire.options import Options
+
+IDLE, CONNECTING, READY = grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING, grpc.ChannelConnectivity.READY
+TRANSIENT_FAILURE, SHUTDOWN = grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN
+
+BACKOFF_FACTOR, BACKOFF_JITTER = 1.6, 0.2
+
+
+class Subchannel:
+    """One address, and the connection to it."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        address: Address,
+        credentials: ChannelCredentials | None,
+        options: Options,
+        on_ready: Callable[[], None],
+        on_failed: Callable[[str], None],
+    ) -> None:
+        """`on_ready`: calls may be started. `on_failed(why)`: an attempt failed."""
+        self.state = IDLE
+        self.why_failed = ""
+        self._loop, self._address, self._credentials, self._options = loop, address, credentials, options
+        self._on_ready, self._on_failed = on_ready, on_failed
+        self._link: Link | None = None
+        self._links: dict[Link, None] = {}
+        self._attempt: asyncio.Task[None] | None = None
+        self._settled: asyncio.Future[None] | None = None
+        self._failures = 0
+        self._retry: asyncio.TimerHandle | None = None
+        self._keepalive: asyncio.TimerHandle | None = None
+        self._watchers: list[asyncio.Future[None]] = []
+
+    # ---- for the channel ---------------------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> ClientConnection | None:
+        """A connection that takes a call now."""
+        if self.state is not READY or self._link is None:
+            return None
+        connection: Any = self._link.connection
+        return connection if connection.has_room and not connection.is_going_away and connection.closed is None else None
+
+    def connect(self) -> None:
+        """Connects, unless that is under way or must wait."""
+        if self.state is IDLE:
+            self._set(CONNECTING)
+            self._begin_attempt()
+
+    def calls(self) -> list[Any]:
+        """All that are under way, on whichever connection."""
+        return [stream.call for link in self._links for stream in link.connection.streams.values()]
+
+    async def changed(self) -> None:
+        """Waits for the next change of the state."""
+        watcher = self._loop.create_future()
+        self._watchers.append(watcher)
+        await watcher
+
+    async def close(self) -> None:
+        """Closes every connection; calls that are left end as UNAVAILABLE."""
+        self._set(SHUTDOWN)
+        for timer in (self._retry, self._keepalive):
+            if timer is not None:
+                timer.cancel()
+        if self._attempt is not None:
+            self._attempt.cancel()
+            await asyncio.gather(self._attempt, return_exceptions=True)
+        for link in list(self._links):
+            link.connection.lose("the channel is closed")
+            link.close()
+
+    # ---- connecting --------------------------------------------------------------------------------------------------
+
+    def _set(self, state: grpc.ChannelConnectivity) -> None:
+        if self.state is state or self.state is SHUTDOWN:
+            return
+        self.state = state
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
+    def _begin_attempt(self) -> None:
+        self._retry = None
+        self._attempt = self._loop.create_task(self._connect(self._backoff()))
+
+    def _backoff(self) -> float:
+        options = self._options
+        interval = min(options.backoff_initial * BACKOFF_FACTOR ** min(self._failures, 60), options.backoff_max)
+        return interval * random.uniform(1 - BACKOFF_JITTER, 1 + BACKOFF_JITTER)
+
+    async def _connect(self, backoff: float) -> None:
+        began = self._loop.time()
+        try:
+            async with asyncio.timeout(max(self._options.connect_timeout, backoff)):
+                await self._open()
+        except TimeoutError:
+            self._fail("the server does not answer in time", began + backoff)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            self._fail(f"Failed to connect to remote host: connect: {reason} ({error.errno})", began + backoff)
+
+    async def _open(self) -> None:
+        address, credentials = self._address, self._credentials
+        settled = self._settled = self._loop.create_future()
+        connection = ClientConnection(self._options.metadata_size_max, lambda: self._on_change(link))
+        link = Link(self._loop, connection, lambda made: self._links.setdefault(made), self._on_lost)
+        ssl: dict[str, Any] = {}
+        if credentials is not None:
+            ssl = {"ssl": credentials.context, "server_hostname": self._options.target_name or address.host or "localhost"}
+        if address.path:
+            await self._loop.create_unix_connection(lambda: link, address.path, **ssl)
+        else:
+            await self._loop.create_connection(lambda: link, address.host, address.port, **ssl)
+        tls = None if link.transport is None else link.transport.get_extra_info("ssl_object")
+        try:
+            if tls is not None and tls.selected_alpn_protocol() not in ALPN:
+                raise OSError("the server does not speak HTTP/2 (ALPN)")
+            await settled
+        except BaseException:
+            link.abort("the server did not answer as an HTTP/2 server")
+            raise
+        self._link = link
+        self._failures = 0
+        self._set(READY)
+        if self._options.keeps_alive:
+            self._keepalive = self._loop.call_later(self._options.keepalive_interval, self._keep_alive, link)
+        self._on_ready()
+
+    def _fail(self, reason: str, next_attempt: float) -> None:
+        self._failures += 1
+        where = f"unix:{self._address.path}" if self._address.path else f"{self._address.host}:{self._address.port}"
+        self.why_failed = f"failed to connect to all addresses; last error: UNAVAILABLE: {where}: {reason}"
+        self._set(TRANSIENT_FAILURE)
+        if self.state is not SHUTDOWN:
+            self._retry = self._loop.call_later(max(0.0, next_attempt - self._loop.time()), self._begin_attempt)
+            self._on_failed(self.why_failed)
+
+    # ---- connected ---------------------------------------------------------------------------------------------------
+
+    def _on_change(self, link: Link) -> None:
+        connection: Any = link.connection
+        if self._settled is not None and not self._settled.done():
+            self._settled.set_result(None)
+        if connection.is_going_away:
+            if self._link is link:
+                self._link = None
+                self._set(IDLE)
+            if not connection.streams:
+                link.close()
+        if self._link is link or connection.is_going_away:
+            self._on_ready()
+
+    def _on_lost(self, link: Link) -> None:
+        self._links.pop(link, None)
+        if self._settled is not None and not self._settled.done():
+            self._settled.set_exception(ConnectionResetError(104, link.connection.closed or "the connection is closed"))
+        if self._link is link:
+            self._link = None
+            self._set(IDLE)
+            self._on_ready()
+
+    def _keep_alive(self, link: Link) -> None:
+        if link is not self._link:
+            return
+        after = options_interval = self._options.keepalive_interval
+        if link.connection.streams or self._options.keepalive_without_calls:
+            after = link.keep_alive(self._loop.time(), options_interval, self._options.keepalive_timeout)
+        self._keepalive = self._loop.call_later(max(after, 0.001), self._keep_alive, link)
