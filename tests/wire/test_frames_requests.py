@@ -137,7 +137,7 @@ TIMEOUTS_TAKEN = {
     "50000000u": 50,
     "99999999n": 0.1,
     "00000005S": 5,
-    "99999999H": 4e11,
+    "99999999S": 99_999_999,
 }
 TIMEOUTS = {text: Case(request(1, ECHO, [("grpc-timeout", text)]) + BODY, "13", REFUSED) for text in TIMEOUTS_REFUSED}
 TIMEOUTS |= {
