@@ -1,13 +1,13 @@
 """A call as a client holds it: what the four kinds (`calls`) have in common.
 
 A call begins when it is made: its frames leave at the end of the event loop's turn, without a task of its own. It ends once,
-with a `Status`; whatever comes later is ignored. A request that no server has looked at is sent again (transparent retry), once
-for each connection that goes away.
+with a `Status`; whatever comes later is ignored. A request that no server has looked at is sent once more (transparent retry).
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -23,22 +23,21 @@ if TYPE_CHECKING:
     from kvwire.channel import Channel, Target
     from kvwire.client_connection import ClientConnection
 
+logger = logging.getLogger(__name__)
+
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 DEADLINE_EXCEEDED = 4
 CANCELLED_LOCALLY = Status(CANCELLED, "Locally cancelled by application!")
 FORGOTTEN = Status(CANCELLED, "Cancelled upon garbage collection!")
-RETRIES_MAX = 5
-"""Servers in a row that may go away before a call is looked at."""
+RETRIES_MAX = 1
+"""A call that no server has looked at is sent once more: whoever meets two servers that go away is told."""
 
 
 def metadata_of(head: ResponseHead | None) -> grpc.aio.Metadata:
     """What a header list says to the application."""
     if head is None:
         return grpc.aio.Metadata()
-    try:
-        return grpc.aio.Metadata(*((pair.key, pair.value) for pair in head.metadata))
-    except ValueError:
-        return grpc.aio.Metadata()  # A binary value that is none.
+    return grpc.aio.Metadata(*((pair.key, pair.value) for pair in head.metadata))
 
 
 class Call(grpc.aio.Call):
@@ -122,7 +121,10 @@ class Call(grpc.aio.Call):
         if self._callbacks is not None:
             callbacks, self._callbacks = self._callbacks, None
             for callback in callbacks:
-                self._loop.call_soon(callback, self)
+                try:
+                    callback(self)
+                except Exception:
+                    logger.exception("a done callback of a call of %s failed", self._target.path)
 
     def _on_end(self) -> None:
         """For subclasses."""

@@ -11,7 +11,7 @@ import grpc.aio
 
 from kvwire import compression, frames
 from kvwire.call import FORGOTTEN, Call
-from kvwire.client_stream import INTERNAL, OK, RESOURCE_EXHAUSTED, ClientStream, Status
+from kvwire.client_stream import INTERNAL, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED, ClientStream, Status
 from kvwire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 from kvwire.inbox import Inbox
 from kvwire.stream import framed
@@ -28,6 +28,10 @@ MIXED_STYLES = "The iterator and read/write APIs may not be mixed on a single RP
 
 def _too_large(size: int, size_max: int) -> Status:
     return Status(RESOURCE_EXHAUSTED, f"CLIENT: Sent message larger than max ({size} vs. {size_max})")
+
+
+def _unreadable(error: Exception) -> Status:
+    return Status(INTERNAL, f"Failed to deserialize response: {error}")
 
 
 class _OneRequest(Call):
@@ -176,18 +180,25 @@ class _OneResponse(Call):
     """A call that is awaited for its one response."""
 
     _message: bytes | None = None
+    _response: Any = None
     _future: asyncio.Future[None]
 
     def on_message(self, message: bytes) -> None:
         """The response; one is enough."""
         if self._message is not None:
-            self.end(Status(INTERNAL, "the server sent more than one response"))
+            self.end(Status(UNIMPLEMENTED, "the server sent more than one response"))
         self._message = message
 
     def on_status(self, status: Status) -> None:
         """The end: with a response, or without."""
-        if status.code == OK and self._message is None:
-            status = Status(INTERNAL, "the server sent no response", status.trailers)
+        if status.code == OK:
+            if self._message is None:
+                status = Status(UNIMPLEMENTED, "the server sent no response", status.trailers)
+            else:
+                try:
+                    self._response = self._target.deserialized(self._message)
+                except Exception as error:
+                    status = _unreadable(error)
         self.end(status)
 
     def _on_end(self) -> None:
@@ -207,8 +218,7 @@ class _OneResponse(Call):
             status = self._status
             assert status is not None
         if status.code == OK:
-            assert self._message is not None
-            return self._target.deserialized(self._message)
+            return self._response
         self._raise_for_status(status)
 
 
@@ -264,11 +274,18 @@ class _ManyResponses(Call):
                 if self._late is not None and self._inbox.is_empty:
                     self.end(self._late)
                 if message is not None:
-                    return self._target.deserialized(message)
+                    return self._deserialized(message)
         except asyncio.CancelledError:
             self.cancel()
             raise
         return grpc.aio.EOF
+
+    def _deserialized(self, message: bytes) -> Any:
+        try:
+            return self._target.deserialized(message)
+        except Exception as error:
+            self.end(_unreadable(error))
+            raise self._error(_unreadable(error)) from error
 
     async def read(self) -> Any:
         """The next response; `grpc.aio.EOF` at the end. Raises AioRpcError."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvwire import frames
-from kvwire.connection import Connection
-from kvwire.frames import PREFACE, ProtocolError
+from kvwire.connection import Connection, check_goaway
+from kvwire.frames import PREFACE
 from kvwire.header_block import Field, HeadersTooLarge
 from kvwire.heads import ResponseHead
 from kvwire.memory import Memory
@@ -76,8 +76,7 @@ class ClientConnection(Connection["ClientStream"]):
             self._on_change()
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if stream_id or len(payload) < 8:
-            raise ProtocolError(frames.FRAME_SIZE_ERROR, "GOAWAY of a stream, or of a wrong size")
+        check_goaway(stream_id, payload)
         last, code = frames.read_word(payload[:4]) & frames.STREAM_ID_MAX, frames.read_word(payload[4:8])
         self.is_going_away = True
         for stream in [stream for stream in self.streams.values() if stream.id > last]:

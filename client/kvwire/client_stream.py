@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kvwire.call import Call
     from kvwire.client_connection import ClientConnection
 
-OK, CANCELLED, UNKNOWN, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE = 0, 1, 2, 8, 13, 14
+OK, CANCELLED, UNKNOWN, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 0, 1, 2, 8, 12, 13, 14
 
 RESET_CODES = {
     frames.REFUSED_STREAM: UNAVAILABLE,
@@ -67,11 +67,12 @@ class ClientStream(Stream):
             if refusal is not None:
                 self._end(refusal)
                 return
-        if self._partial is not None:
-            self._end(Status(INTERNAL, "the stream ended within a message", head))
-        elif head.status is None:
+        if head.status is None:
             code = HTTP_STATUS_CODES.get(head.http_status or 0, UNKNOWN)
             self._end(Status(code, head.message or "the server sent no grpc-status", head))
+        elif head.status == OK:
+            is_cut = self._partial is not None
+            self._end(Status(INTERNAL, "the stream ended within a message", head) if is_cut else Status(OK, "", head))
         else:
             self._end(Status(head.status if head.status <= 16 else UNKNOWN, head.message, head))
 
@@ -109,7 +110,7 @@ class ClientStream(Stream):
 
     def on_end(self) -> None:
         """The server ended its side without trailers."""
-        self._end(Status(INTERNAL if self.initial is not None else UNKNOWN, "the server sent no trailers"))
+        self._end(Status(UNKNOWN, "the server sent no trailers"))
 
     def on_refused(self, refused: MessageRefused) -> None:
         """A response is not taken in."""
@@ -119,9 +120,7 @@ class ClientStream(Stream):
 
     def on_reset(self, code: int | None, why: str) -> None:
         """The server reset the stream, or the connection is lost."""
-        if code == frames.REFUSED_STREAM:
-            self.on_unprocessed("the server refused the stream")
-        elif code is None:
+        if code is None:
             self._end(Status(UNAVAILABLE, why))
         else:
             self._end(Status(RESET_CODES.get(code, INTERNAL), f"Received RST_STREAM with error code {code}: {why}"))

@@ -40,6 +40,7 @@ from kvwire.frames import (
 from kvwire.frequency import Frequency
 from kvwire.header_block import Field, HeaderDecoder, HeadersTooLarge
 from kvwire.memory import Memory
+from kvwire.room import Room
 from kvwire.stream import Stream
 
 AnyStream = TypeVar("AnyStream", bound=Stream)
@@ -62,12 +63,16 @@ class Connection(Generic[AnyStream]):
         self.streams: dict[int, AnyStream] = {}
         self.closed: str | None = None
         """Why the connection carries nothing any more."""
+        self.broken: str | None = None
+        """What the peer did wrong, where that is why it is closed."""
         self.wants_output: Callable[[], None] = _nothing
         """Called when there is something to take, after nothing was."""
         self.must_write: Callable[[], None] = _nothing
         """Called when so much is to be taken that it should not become more."""
         self.is_writable = True
         """Whether DATA may be put: the socket takes it."""
+        self.has_sent = False
+        """Whether headers or data were put since somebody (the server's role) looked."""
         self.is_settled = False
         """Whether the peer's first SETTINGS have come."""
         self.held = 0
@@ -88,7 +93,7 @@ class Connection(Generic[AnyStream]):
         """Highest stream id that the peer has opened."""
         self.goaway_sent: int | None = None
         self._unreturned = 0
-        self._large, self._waiting_for_room = 0, dict[AnyStream, None]()
+        self.room = Room()
         self._blocked: dict[AnyStream, None] = {}
         self.frequency = Frequency()
         self.on_pong: Callable[[bytes], None] = _ignore
@@ -396,28 +401,6 @@ class Connection(Generic[AnyStream]):
             if stream.pump():
                 blocked[stream] = None
 
-    def make_room(self, stream: Any) -> bool:
-        """Lets the rest of a large message in, or puts its stream into the queue for that."""
-        wanted = stream.missing - max(0, stream.receive_window)
-        if self._large and self._large + wanted > limits.LARGE_MESSAGES_SIZE_BYTES_MAX:
-            self._waiting_for_room[stream] = None
-            return False
-        self._large += wanted
-        stream.granted = wanted
-        return True
-
-    def on_room(self, size: int) -> None:
-        """A large message is here, or given up: the next ones may come."""
-        self._large -= size
-        waiting = self._waiting_for_room
-        while waiting:
-            stream = next(iter(waiting))
-            del waiting[stream]
-            if not stream.is_closed:
-                stream.replenish()
-                if stream in waiting:
-                    return
-
     def hold(self, size: int) -> None:
         """So many bytes more (negative: less) are kept for the peer."""
         self.held += size
@@ -429,11 +412,12 @@ class Connection(Generic[AnyStream]):
         """A stream is closed."""
         self.streams.pop(stream.id, None)
         self._blocked.pop(stream, None)
-        self._waiting_for_room.pop(stream, None)
+        self.room.forget(stream)
 
     def fail(self, code: int, message: str) -> None:
         """The peer is told why, and the connection is over."""
         if self.closed is None:
+            self.broken = message
             self.put(frames.goaway(self.last_stream, code, message.encode()[:256]))
             self.lose(message)
 
@@ -450,6 +434,14 @@ class Connection(Generic[AnyStream]):
             stream.on_reset(None, why)
         self._tail, self._block = b"", None
         self.wants_output()
+
+
+def check_goaway(stream_id: int, payload: bytes) -> None:
+    """Raises `ProtocolError` for a GOAWAY of a wrong form."""
+    if stream_id:
+        raise ProtocolError(frames.PROTOCOL_ERROR, "GOAWAY of a stream")
+    if len(payload) < 8:
+        raise ProtocolError(frames.FRAME_SIZE_ERROR, "GOAWAY of a wrong size")
 
 
 def _without_padding(payload: bytes) -> bytes:

@@ -5,11 +5,16 @@ Judges a list as a whole: malformed ones are refused by their stream, whatever t
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from kvwire.header_block import Field
 from kvwire.metadata import Metadatum, decode_message, decode_metadata, decode_timeout
 
 _CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
+
+_NOT_IN_VALUES = re.compile(rb"[\x00\r\n]")
 
 UNKNOWN, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 2, 12, 13, 14
 
@@ -77,10 +82,11 @@ class RequestHead:
                 self.malformed = f"header {name.decode('latin-1')!r} is none of HTTP/2"
         if not (self.method and self.path and scheme):
             self.malformed = "a pseudo-header is missing"
+        self.malformed = self.malformed or _misfit(fields)
 
     @property
     def metadata(self) -> tuple[Metadatum, ...]:
-        """The application's part. Raises ValueError."""
+        """The application's part."""
         if self._metadata is None:
             self._metadata = decode_metadata(self.fields)
         return self._metadata
@@ -112,10 +118,24 @@ class ResponseHead:
                 self.encoding = value
             elif name[:1] == b":" or name != name.lower():
                 self.malformed = f"header {name.decode('latin-1')!r} is none of a response's"
+        self.malformed = self.malformed or _misfit(fields)
 
     @property
     def metadata(self) -> tuple[Metadatum, ...]:
-        """The application's part. Raises ValueError."""
+        """The application's part."""
         if self._metadata is None:
             self._metadata = decode_metadata(self.fields)
         return self._metadata
+
+
+def _misfit(fields: Iterable[Field]) -> str | None:
+    """Why a list's values cannot be what they should be."""
+    for name, value in fields:
+        if _NOT_IN_VALUES.search(value):
+            return f"the value of header {name.decode('latin-1')!r} holds a line break or a NUL"
+        if name.endswith(b"-bin"):
+            try:
+                decode_metadata(((name, value),))
+            except ValueError as error:
+                return f"header {name.decode('latin-1')!r}: {error}"
+    return None

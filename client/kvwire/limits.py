@@ -67,7 +67,12 @@ HANDSHAKE_SECONDS_MAX = 10.0
 """From accept to the end of the client's preface and first SETTINGS, TLS included."""
 FRAME_SECONDS_MAX = 20.0
 """From the first byte of a frame to its last, and from a HEADERS frame to the last of its CONTINUATIONs."""
+UNKNOWN_METHOD_SECONDS = 0.005
+"""How long a call of no method that is not complete waits for its refusal: grpcio's client takes one that comes while it still
+writes its first message for a failure of its own."""
+LINGER_SECONDS_MAX = 1.0
+"""How long the stream of an answered call waits for the rest of its request, which is not kept."""
 CLOSE_SECONDS_MAX = 5.0
 """What a closing connection gets to take what was written to it."""
-TIMEOUT_SECONDS_MAX = 10.0**8
-"""A longer `grpc-timeout` (there are 8 digits of hours) counts as this: three years."""
+TIMER_SECONDS_MAX = 10.0**8
+"""A call with a longer `grpc-timeout` (there may be 8 digits of hours) ends after this: three years."""

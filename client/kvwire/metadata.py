@@ -36,6 +36,8 @@ OF_THE_TRANSPORT = frozenset(
     )
 )
 """Fields that are the transport's own: no part of the metadata that applications see."""
+_NOT_TO_BE_SAID = OF_THE_TRANSPORT | {b"user-agent"}
+"""Left out of what applications send, as by grpcio."""
 
 
 class Metadatum(NamedTuple):
@@ -58,9 +60,13 @@ def _encode_pair(key: Any, value: Any) -> bytes:
         raw = value
     else:
         raise TypeError(f"metadata {key!r} must be str or bytes, not {type(value).__name__}")
+    if name in _NOT_TO_BE_SAID:
+        return b""
     if not _KEY.fullmatch(name):
         raise ValueError(f"metadata key {key!r} is illegal: lower-case letters, digits, '_', '-' and '.' are possible")
     if name.endswith(b"-bin"):
+        if isinstance(value, str):
+            raise TypeError(f"metadata {key!r} must be bytes: its key ends in '-bin'")
         return encode(name, base64.b64encode(raw).rstrip(b"="))
     if not _VALUE.fullmatch(raw):
         raise ValueError(

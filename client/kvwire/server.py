@@ -3,8 +3,8 @@
 Owns the ports, the registered methods, the connections and their end. A connection's bytes become calls in `server_connection`
 and `server_call`.
 
-Stopping is a protocol: listen no more; tell each client to open no more streams, and a round trip later which was the last one;
-wait for the calls in flight; cancel what is left; let the answers leave; close.
+Stopping is a protocol: listen no more; tell each client which of its calls was the last; wait for those in flight; cancel what
+is left; let the answers leave; close.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from kvwire.server_call import ServerCall
 from kvwire.server_connection import ServerConnection
 
 logger = logging.getLogger(__name__)
-GOAWAY_PING = b"kvwire/g"
 PREPARED_MAX = 1_024
 SHUTDOWN_DETAILS = "Cancelling all calls"
 
@@ -174,9 +173,11 @@ class Server(grpc.aio.Server):
         return int(name[1]) if isinstance(name, tuple) else 1
 
     async def start(self) -> None:
-        """Listens. Only once."""
+        """Listens; harmless when it does. Raises UsageError once the server was stopped."""
+        if self._stopping is not None:
+            raise grpc.aio.UsageError("the server was stopped, and stays so: make another one")
         if self._listening:
-            raise grpc.aio.UsageError("the server has been started already")
+            return
         self.loop = asyncio.get_running_loop()
         for sock, credentials in self._bound:
             sock.listen(addresses.BACKLOG)
@@ -204,6 +205,7 @@ class Server(grpc.aio.Server):
             lambda connection, stream_id: ServerCall(self, link, connection, stream_id),
         )
         link = ServerLink(self.loop, connection, self._on_made, self._on_lost)
+        connection.on_drained = link.close
         return link
 
     def _on_made(self, link: Any) -> None:
@@ -221,6 +223,8 @@ class Server(grpc.aio.Server):
 
     def _on_lost(self, link: Any) -> None:
         self._links.pop(link, None)
+        if link.connection.broken is not None:
+            logger.warning("closed the connection of %s: %s", link.peer, link.connection.broken)
         if self._stopping is not None:
             self.on_call_closed(0)
 
@@ -267,12 +271,14 @@ class Server(grpc.aio.Server):
     # ---- the end -----------------------------------------------------------------------------------------------------
 
     async def stop(self, grace: float | None) -> None:
-        """Stops; calls in flight get `grace` seconds. A second call shortens the first one's grace, and waits as well."""
+        """Stops; calls in flight get `grace` seconds. Whoever calls it again may shorten that, and waits as well."""
         if self._stopping is None:
             self._idle = asyncio.Event()
             self._stopping = self.loop.create_task(self._stop(grace))
-        elif grace is None:
-            self._cancel_calls()
+        else:
+            _, late = await asyncio.wait((self._stopping,), timeout=grace or 0.0)
+            if late:
+                self._cancel_calls()
         await asyncio.shield(self._stopping)
 
     async def _stop(self, grace: float | None) -> None:
@@ -282,7 +288,7 @@ class Server(grpc.aio.Server):
         for server in self._listening:
             server.close()
         for link in list(self._links):
-            self._say_goodbye(link)
+            link.connection.go_away()
         if grace and self.in_flight:
             try:
                 async with asyncio.timeout(grace):
@@ -293,23 +299,11 @@ class Server(grpc.aio.Server):
         if self._unwinding:
             await asyncio.wait(list(self._unwinding), timeout=limits.CLOSE_SECONDS_MAX)
         for link in list(self._links):
-            link.connection.go_away(is_final=True)
             link.close()
         for timer in (self._watch, self._keepalive):
             if timer is not None:
                 timer.cancel()
         self._stopped.set()
-
-    def _say_goodbye(self, link: ServerLink) -> None:
-        connection = link.connection
-        connection.go_away(is_final=False)
-
-        def on_pong(payload: bytes) -> None:
-            if payload == GOAWAY_PING:
-                connection.go_away(is_final=True)
-
-        connection.on_pong = on_pong
-        connection.ping(GOAWAY_PING)
 
     def _cancel_calls(self) -> None:
         for link in list(self._links):

@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
 from kvwire import compression, frames, limits
+from kvwire.answer import RESPONSE, trailers, whole_answer
 from kvwire.blocking import serve_blocking
-from kvwire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
+from kvwire.frames import END_STREAM
 from kvwire.header_block import HeadersTooLarge, encode
 from kvwire.heads import RequestHead
 from kvwire.inbox import Inbox
-from kvwire.metadata import encode_message, encode_metadata
 from kvwire.method import Method, Style
 from kvwire.servicer_context import ServicerContext
 from kvwire.stream import PREFIX_SIZE, MessageRefused, Stream, framed
@@ -37,21 +36,6 @@ logger = logging.getLogger(__name__)
 
 OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 1, 2, 4, 8
 UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
-
-RESPONSE = encode(b":status", b"200") + encode(b"content-type", b"application/grpc")
-OK_TRAILERS = encode(b"grpc-status", b"0")
-_answer_head = struct.Struct(f">IBI{len(RESPONSE)}sIBIBI").pack
-_answer_end = struct.Struct(f">IBI{len(OK_TRAILERS)}s").pack
-_RESPONSE_WORD, _TRAILERS_WORD = len(RESPONSE) << 8 | HEADERS, len(OK_TRAILERS) << 8 | HEADERS
-_LAST = END_HEADERS | END_STREAM
-
-
-def trailers(code: int, details: str, metadata: Any) -> bytes:
-    """The header block that ends a call. Raises ValueError for metadata that cannot be sent."""
-    block = OK_TRAILERS if code == OK else encode(b"grpc-status", b"%d" % code)
-    if details:
-        block += encode(b"grpc-message", encode_message(details))
-    return block + encode_metadata(metadata) if metadata else block
 
 
 class Refused(Exception):
@@ -67,6 +51,7 @@ class ServerCall(Stream):
 
     __slots__ = (
         "_drained",
+        "_is_settled",
         "_timer",
         "callbacks",
         "context",
@@ -90,7 +75,7 @@ class ServerCall(Stream):
     def __init__(self, server: Server, link: Any, connection: ServerConnection, stream_id: int) -> None:
         super().__init__(connection, stream_id, server.options.receive_size_max)
         self.server, self.link = server, link
-        self.is_over = self.is_cancelled = self.headers_sent = False
+        self.is_over = self.is_cancelled = self.headers_sent = self._is_settled = False
         self.inbox: Inbox | None = None
         self.message: bytes | None = None
         self.task: asyncio.Task[None] | None = None
@@ -112,9 +97,8 @@ class ServerCall(Stream):
         if not self._is_acceptable(head):
             return
         if head.timeout is not None:
-            timeout = min(head.timeout, limits.TIMEOUT_SECONDS_MAX)
-            self.deadline = server.loop.time() + timeout
-            self._timer = server.loop.call_later(timeout, self._on_deadline)
+            self.deadline = server.loop.time() + head.timeout
+            self._timer = server.loop.call_later(min(head.timeout, limits.TIMER_SECONDS_MAX), self._on_deadline)
         if server.default_compression is not None:
             server.compress(self, server.default_compression)
         method = self.method = server.find(head)
@@ -122,12 +106,17 @@ class ServerCall(Stream):
             self.inbox = Inbox(self)
             if ended:
                 self.inbox.end()
-            if method is None and not server.interceptors:
-                self.finish(UNIMPLEMENTED, "Method not found!")
-            else:
+            if method is not None or server.interceptors:
                 self._start()
+            elif ended:
+                self._refuse_method()
+            else:
+                self._set_timer(server.loop.call_later(limits.UNKNOWN_METHOD_SECONDS, self._refuse_method))
         elif ended:
-            self.finish(INTERNAL, "Missing request message.")
+            self.finish(UNIMPLEMENTED, "Missing request message.")
+
+    def _refuse_method(self) -> None:
+        self.finish(UNIMPLEMENTED, "Method not found!")
 
     def _is_acceptable(self, head: RequestHead) -> bool:
         server = self.server
@@ -139,6 +128,8 @@ class ServerCall(Stream):
             self.finish(RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
         elif head.timeout_is_bad:
             self.finish(INTERNAL, "Error parsing 'grpc-timeout' metadata: no time-out as '10S'")
+        elif head.timeout == 0:
+            self.finish(DEADLINE_EXCEEDED, "Deadline Exceeded")
         elif not compression.is_known(head.encoding):
             details = f"Compression algorithm {head.encoding.decode('latin-1')!r} is not supported"
             self.initial_metadata = encode(b"grpc-accept-encoding", compression.ACCEPTED)
@@ -164,12 +155,17 @@ class ServerCall(Stream):
 
     def on_end(self) -> None:
         """The caller has sent everything."""
+        if self.discards:
+            self.close()
+            return
         if self.is_over:
             return
         if self.inbox is not None:
             self.inbox.end()
+            if self.task is None:
+                self._refuse_method()
         elif self.task is None:
-            self.finish(INTERNAL, "Missing request message.")
+            self.finish(UNIMPLEMENTED, "Missing request message.")
 
     def on_refused(self, refused: MessageRefused) -> None:
         """What the caller sends is not taken in."""
@@ -188,25 +184,46 @@ class ServerCall(Stream):
             self._drained.set_result(None)
 
     def on_local_end(self) -> None:
-        """The trailers have left: nobody needs the rest of the request."""
-        if not self.remote_ended:
+        """The trailers have left: nobody needs the rest of the request, which may be on its way."""
+        if self.remote_ended:
+            self.close()
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Waits for the caller to end its side, too: grpcio's client takes a reset right behind the trailers for an error."""
+        self._settle()
+        self.discards = True
+        self._set_timer(self.server.loop.call_later(limits.LINGER_SECONDS_MAX, self._end_request))
+
+    def _end_request(self) -> None:
+        self._timer = None
+        if not self.is_closed:
             self.connection.put(frames.rst_stream(self.id, frames.NO_ERROR))
-        self.close()
+            self.close()
 
     def close(self) -> None:
         """Forgets the call."""
         if self.is_closed:
             return
         super().close()
+        self._settle()
+
+    def _set_timer(self, timer: asyncio.TimerHandle | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer = timer
+
+    def _settle(self) -> None:
+        """The call is over, if its stream is not."""
+        self._set_timer(None)
+        if self._is_settled:
+            return
+        self._is_settled = True
         if self.inbox is not None:
             self.inbox.clear()
         if self._drained is not None:
             self.on_writable()
-        if self.callbacks is not None:
-            self._call_back()
         self.server.on_call_closed()
 
     def _call_back(self) -> None:
@@ -254,7 +271,7 @@ class ServerCall(Stream):
             if server.interceptors:
                 method = await server.intercept(self.head)
             if method is None:
-                self.finish(UNIMPLEMENTED, "Method not found!")
+                self._refuse_method()
             elif method.is_plain and self.message is not None:
                 request = method.deserialize(self.message) if method.deserialize is not None else self.message
                 self.message = None
@@ -274,7 +291,10 @@ class ServerCall(Stream):
         except Exception as error:
             if not self.is_over:
                 logger.exception("Unexpected exception in %s", self.path)
-                self.finish(UNKNOWN, f"Unexpected {type(error)}: {error}", context.trailing)
+                self.finish(context.status or UNKNOWN, f"Unexpected {type(error)}: {error}", context.trailing)
+        finally:
+            if self.callbacks is not None:
+                self._call_back()
 
     async def _serve(self, method: Method, context: ServicerContext) -> None:
         request: Any
@@ -283,7 +303,7 @@ class ServerCall(Stream):
         else:
             request = await self.read(method)
             if request is grpc.aio.EOF:
-                raise Refused(INTERNAL, "Missing request message.")
+                raise Refused(UNIMPLEMENTED, "Missing request message.")
         context.method = method
         if method.style is Style.BLOCKING:
             await serve_blocking(self, method, request, context)
@@ -317,14 +337,12 @@ class ServerCall(Stream):
         return method.deserialize(message) if method.deserialize is not None else message
 
     def serialized(self, method: Method, response: Any) -> bytes:
-        """A response's bytes. Raises `Refused`."""
-        try:
-            data = method.serialize(response) if method.serialize is not None else response
-        except Exception as error:
-            logger.exception("a response of %s cannot be serialized", self.path)
-            raise Refused(INTERNAL, f"Failed to serialize response! {error}") from error
+        """A response's bytes, none for None. Raises `Refused`, TypeError, and what the serializer raises."""
+        data = method.serialize(response) if method.serialize is not None and response is not None else response
+        if data is None:
+            return b""
         if not isinstance(data, bytes):
-            raise Refused(INTERNAL, f"{self.path} answers {type(data).__name__}, not bytes") from None
+            raise TypeError(f"{self.path} answers {type(data).__name__}, not bytes")
         size_max = self.server.options.send_size_max
         if size_max is not None and len(data) > size_max:
             raise Refused(RESOURCE_EXHAUSTED, f"SERVER: Sent message larger than max ({len(data)} vs. {size_max})")
@@ -348,14 +366,9 @@ class ServerCall(Stream):
             and connection.is_writable
         ):
             connection.send_window -= size
-            stream_id = self.id
             self.is_over = self.local_ended = True
-            connection.ping_strikes = 0
-            connection.put(
-                _answer_head(_RESPONSE_WORD, END_HEADERS, stream_id, RESPONSE, size << 8 | DATA, 0, stream_id, 0, len(data))
-                + data
-                + _answer_end(_TRAILERS_WORD, _LAST, stream_id, OK_TRAILERS)
-            )
+            connection.has_sent = True
+            connection.put(whole_answer(self.id, data))
             self.on_local_end()
             return
         self.send_headers()
@@ -386,7 +399,7 @@ class ServerCall(Stream):
         """Sends the initial metadata, once."""
         if not self.headers_sent:
             self.headers_sent = True
-            self.connection.ping_strikes = 0
+            self.connection.has_sent = True
             block = RESPONSE + self.initial_metadata
             if self.encoding != compression.IDENTITY:
                 block += encode(b"grpc-encoding", self.encoding)
@@ -409,13 +422,13 @@ class ServerCall(Stream):
             block = trailers(INTERNAL, f"trailing metadata cannot be sent: {error}", ())
         if not self.headers_sent:
             block = RESPONSE + self.initial_metadata + block
-        self.connection.ping_strikes = 0
+        self.connection.has_sent = True
         self.end(frames.headers(self.id, block, END_STREAM, self.connection.frame_size_max))
 
     def _answer_http(self, status: bytes) -> None:
         """What is no gRPC is answered in HTTP."""
         self.is_over = True
-        block = encode(b":status", status) + trailers(INTERNAL if status == b"415" else UNKNOWN, "not a gRPC request", ())
+        block = encode(b":status", status)
         self.end(frames.headers(self.id, block, END_STREAM, self.connection.frame_size_max))
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvwire import frames
-from kvwire.connection import Connection
+from kvwire.connection import Connection, check_goaway
 from kvwire.frames import PREFACE, ProtocolError
 from kvwire.header_block import Field, HeadersTooLarge
 from kvwire.heads import RequestHead
@@ -35,8 +35,8 @@ class ServerConnection(Connection["ServerCall"]):
         self._preface = PREFACE
         self._streams_max, self._accept = streams_max, accept
         self._ping_interval, self._pinged_at = ping_interval_s_min, float("-inf")
-        self.ping_strikes = 0
-        """Set to 0 whenever something is answered."""
+        self._ping_strikes = 0
+        self.on_drained: Callable[[], None] = lambda: None
         super().__init__(memory, metadata_size_max, ((frames.MAX_CONCURRENT_STREAMS, streams_max),))
 
     def receive(self, data: bytes, now: float) -> None:
@@ -87,9 +87,9 @@ class ServerConnection(Connection["ServerCall"]):
         if stream_id <= self.last_stream:
             self.frequency.on_control()  # It was on its way when the stream was closed.
             return False
-        if self.goaway_sent is not None and stream_id > self.goaway_sent:
-            return False
         self.last_stream = stream_id
+        if self.goaway_sent is not None:
+            return False  # The client learns that it was not looked at.
         if len(self.streams) >= self._streams_max:
             self.frequency.on_control()
             self.put(frames.rst_stream(stream_id, frames.REFUSED_STREAM))
@@ -101,19 +101,29 @@ class ServerConnection(Connection["ServerCall"]):
         return stream
 
     def _on_pinged(self) -> None:
-        if self.received_at - self._pinged_at < self._ping_interval:
-            self.ping_strikes += 1
-            if self.ping_strikes > PING_STRIKES_MAX:
+        if self.has_sent:  # Who gets data may measure the connection by pings.
+            self.has_sent, self._ping_strikes = False, 0
+        elif self.received_at - self._pinged_at < self._ping_interval:
+            self._ping_strikes += 1
+            if self._ping_strikes > PING_STRIKES_MAX:
                 raise ProtocolError(frames.ENHANCE_YOUR_CALM, "too_many_pings")
         self._pinged_at = self.received_at
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
         self.frequency.on_control()  # A client that goes away closes its connection itself.
+        check_goaway(stream_id, payload)
 
-    def go_away(self, is_final: bool) -> None:
-        """Tells the client to open no more streams. First in general, so that calls that are under way to us are served; then,
-        a round trip later, with the last one that we looked at (RFC 9113 §6.8)."""
-        last = self.last_stream if is_final else frames.STREAM_ID_MAX
-        if self.closed is None and (self.goaway_sent is None or last < self.goaway_sent):
-            self.goaway_sent = last
-            self.put(frames.goaway(last, frames.NO_ERROR))
+    def go_away(self) -> None:
+        """Tells the client that the calls which we have looked at were the last ones; `on_drained` follows when they are over.
+        (The others it may safely make elsewhere, RFC 9113 §6.8.)"""
+        if self.closed is None and self.goaway_sent is None:
+            self.goaway_sent = self.last_stream
+            self.put(frames.goaway(self.last_stream, frames.NO_ERROR))
+            if not self.streams:
+                self.on_drained()
+
+    def forget(self, stream: Any) -> None:
+        """A stream is closed."""
+        super().forget(stream)
+        if self.goaway_sent is not None and not self.streams:
+            self.on_drained()

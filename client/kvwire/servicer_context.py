@@ -36,7 +36,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         """The number of the status that the handler chose."""
         code = self._code
         number = 0 if code is None else code if isinstance(code, int) else code.value[0]
-        return (number or 2) if self._aborted else number
+        return number if number in _CODES else 2
 
     @property
     def failed(self) -> bool:
@@ -70,10 +70,10 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
             raise grpc.aio.UsageError("RPC already finished.")
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
-        """Sends the initial metadata now. Raises ValueError when they were sent before."""
+        """Sends the initial metadata now. Raises UsageError when they were sent before."""
         self._check()
         if self._call.headers_sent:
-            raise ValueError("initial metadata was sent before")
+            raise grpc.aio.UsageError("Send initial metadata failed: already sent")
         self._call.initial_metadata = encode_metadata(initial_metadata)
         if not self._call.is_over:
             self._call.send_headers()
@@ -82,9 +82,11 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         """Ends the call with a status; raises always."""
         if self._aborted:
             raise grpc.aio.UsageError("Abort already called!")
+        if code in (0, grpc.StatusCode.OK):
+            raise ValueError("a call cannot be aborted with OK")
         self._aborted = True
         self._code = code
-        self.message = details
+        self.message = details or ""
         if trailing_metadata:
             self.trailing = trailing_metadata
         raise grpc.aio.AbortError("Locally aborted.")

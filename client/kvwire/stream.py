@@ -48,6 +48,7 @@ class Stream:
         "_partial",
         "_unsent",
         "connection",
+        "discards",
         "granted",
         "id",
         "is_closed",
@@ -71,6 +72,8 @@ class Stream:
         self.granted = 0
         """Bytes let in beyond the window for the message under way."""
         self.remote_ended = self.local_ended = self.is_closed = False
+        self.discards = False
+        """Whether what still comes is of no use to anybody."""
         self._partial: bytearray | None = None
         self._unsent: deque[memoryview] | None = None
         self._ending: bytes | None = None
@@ -110,6 +113,10 @@ class Stream:
             raise frames.ProtocolError(frames.STREAM_CLOSED, f"stream {self.id}: data after its end")
         if ended:
             self.remote_ended = True
+        if self.discards:
+            if ended:
+                self.on_end()
+            return
         try:
             length = len(payload) - PREFIX_SIZE
             if (
@@ -171,13 +178,13 @@ class Stream:
         """The message for which room was made is here, or will not come."""
         if self.granted:
             granted, self.granted = self.granted, 0
-            self.connection.on_room(granted)
+            self.connection.room.give_back(granted)
 
     def replenish(self) -> None:
         """Gives the peer back what was read, and lets the rest of a large message in."""
         if self.remote_ended or self.is_closed:
             return
-        if self.missing > self.receive_window and not self.granted and not self.connection.make_room(self):
+        if self.missing > self.receive_window and not self.granted and not self.connection.room.grant(self):
             return
         partial = 0 if self._partial is None else len(self._partial)
         credit = limits.STREAM_WINDOW_BYTES + self.granted - self.unread - partial - self.receive_window
@@ -204,6 +211,7 @@ class Stream:
         ):
             self.send_window -= size
             connection.send_window -= size
+            connection.has_sent = True
             connection.put(frames.head(DATA, END_STREAM if ends else 0, self.id, size) + data)
             if ends:
                 self.local_ended = True
@@ -242,6 +250,7 @@ class Stream:
             self.send_window -= size
             connection.send_window -= size
             turn -= size
+            connection.has_sent = True
             connection.hold(-size)
             if size == len(chunk):
                 unsent.popleft()
