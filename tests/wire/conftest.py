@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.wire.pairs import CLIENTS, PAIRS, SERVERS, Pair, Rig, Wire, names, opened
+from tests.wire.pairs import PAIRS, WIRES, Pair, Rig, Wire, names, opened
 
 HERE = Path(__file__).parent
 SECONDS_MAX = 30
@@ -28,14 +28,14 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     return chosen
 
 
-@pytest.fixture(params=SERVERS, ids=names(SERVERS))
+@pytest.fixture(params=WIRES, ids=names(WIRES))
 def server_wire(request: pytest.FixtureRequest) -> Wire:
     """Each transport that serves, for tests which speak to it by raw frames or with a foreign client."""
     chosen: Wire = request.param
     return chosen
 
 
-@pytest.fixture(params=CLIENTS, ids=names(CLIENTS))
+@pytest.fixture(params=WIRES, ids=names(WIRES))
 def client_wire(request: pytest.FixtureRequest) -> Wire:
     """Each transport that calls, for tests which answer it by raw frames or with a foreign server."""
     chosen: Wire = request.param

@@ -1,6 +1,7 @@
 """Servers and channels of every transport, paired: the conformance suite runs each test on each pairing.
 
-grpcio serving grpcio is the oracle: a test that fails there is wrong. kvwire takes part on the side where it exists.
+grpcio serving grpcio is the oracle: a test that fails there is wrong. Where kvwire is meant to
+differ, a test says so by the name of the side (`rig.pair.server.name == GRPCIO`), and demands something of both.
 
 How to use it, with the fixtures of conftest.py:
 
@@ -29,18 +30,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import importlib
-import importlib.util
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
 
+import kvwire
+
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = Callable[..., Any]
 T = TypeVar("T")
 
+GRPCIO = "grpcio"
 SERVICE = "wire.test.Service"
 HOST = "127.0.0.1"
 
@@ -68,17 +70,18 @@ class Pair:
         return f"{self.server.name}-{self.client.name}"
 
 
-def _wires(side: str, *names: str) -> list[Wire]:
-    found = [Wire("grpcio")]
-    if importlib.util.find_spec("kvwire") and importlib.util.find_spec(f"kvwire.{side}"):
-        module = importlib.import_module("kvwire")
-        found.append(Wire("kvwire", **{name: getattr(module, name) for name in names}))
-    return found
-
-
-SERVERS = _wires("server", "server", "ssl_server_credentials")
-CLIENTS = _wires("channel", "insecure_channel", "secure_channel", "ssl_channel_credentials")
-PAIRS = [Pair(server, client) for server in SERVERS for client in CLIENTS]
+WIRES = [
+    Wire(GRPCIO),
+    Wire(
+        "kvwire",
+        kvwire.server,
+        kvwire.insecure_channel,
+        kvwire.secure_channel,
+        kvwire.ssl_server_credentials,
+        kvwire.ssl_channel_credentials,
+    ),
+]
+PAIRS = [Pair(server, client) for server in WIRES for client in WIRES]
 
 
 def path(method: str) -> str:
@@ -110,6 +113,11 @@ async def refusal(awaitable: Awaitable[Any]) -> grpc.aio.AioRpcError:
     except grpc.aio.AioRpcError as error:
         return error
     raise AssertionError(f"the call succeeded with {answer!r:.100}")
+
+
+async def collect(messages: AsyncIterable[T]) -> list[T]:
+    """All messages of a stream."""
+    return [message async for message in messages]
 
 
 @dataclasses.dataclass(frozen=True)
