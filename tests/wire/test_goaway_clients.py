@@ -186,8 +186,9 @@ async def test_hang_up_with_calls_in_flight_fails_them_all(client_wire: Wire, be
             if begun == "a message":
                 await peer.send(data(stream, message(b"answer")))
         await peer.settled()
-        peer.writer.close()
+        peer.writer.write_eof()
         assert {await soon(code) for code in codes} == {UNAVAILABLE}
+        await peer.end()
         code = calls.begin(wait_for_ready=True)
         peer = await calls.listener.accept()
         await reply(peer, await calls.arrived(peer))
