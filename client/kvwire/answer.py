@@ -8,7 +8,7 @@ from typing import Any
 from kvwire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 from kvwire.header_block import encode
 from kvwire.metadata import encode_message, encode_metadata
-from kvwire.stream import PREFIX_SIZE
+from kvwire.stream import PREFIX_SIZE, MessageRefused
 
 RESPONSE = encode(b":status", b"200") + encode(b"content-type", b"application/grpc")
 """The headers of a response without initial metadata."""
@@ -36,3 +36,16 @@ def trailers(code: int, details: str, metadata: Any) -> bytes:
     if details:
         block += encode(b"grpc-message", encode_message(details))
     return block + encode_metadata(metadata) if metadata else block
+
+
+class Refused(Exception):
+    """The call ends with a status that is not the handler's."""
+
+    def __init__(self, code: int, details: str) -> None:
+        super().__init__(details)
+        self.code, self.details = code, details
+
+
+def of_server(refused: MessageRefused) -> str:
+    """What its caller reads about a message that the server did not take in."""
+    return f"SERVER: {refused.details}" if refused.code == 8 else refused.details

@@ -76,7 +76,7 @@ class Call(grpc.aio.Call):
         self._initial = head
         self._wake()
 
-    def on_message(self, message: bytes) -> None:
+    def on_message(self, compressed: int, message: bytes) -> None:
         """A response."""
         raise NotImplementedError
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
-from kvwire import compression, frames
+from kvwire import compression, frames, limits
 from kvwire.call import FORGOTTEN, Call
-from kvwire.client_stream import INTERNAL, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED, ClientStream, Status
+from kvwire.client_stream import INTERNAL, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED, ClientStream, Status, refusal_status
 from kvwire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
+from kvwire.heads import ResponseHead
 from kvwire.inbox import Inbox
-from kvwire.stream import framed
+from kvwire.stream import MessageRefused, framed
 
 if TYPE_CHECKING:
     from kvwire.client_connection import ClientConnection
@@ -61,6 +62,7 @@ class _OneRequest(Call):
             and size <= frame_size_max
             and len(block) <= frame_size_max
             and connection.is_writable
+            and connection.is_plain
         ):
             stream.send_window -= size
             connection.send_window -= size
@@ -72,7 +74,7 @@ class _OneRequest(Call):
                 + data
             )
         else:
-            connection.put(frames.headers(stream.id, block, 0, frame_size_max))
+            connection.put(connection.header_frames(stream.id, block, 0))
             stream.send(data, ends=True)
         if self._waiters is not None:
             self._wake()
@@ -82,22 +84,40 @@ class _ManyRequests(Call):
     """A call with a stream of requests, written one by one or taken from an iterator."""
 
     _poller: asyncio.Task[None] | None = None
-    _has_written = _is_done_writing = False
+    _is_done_writing = False
 
     def _set_requests(self, requests: Any) -> None:
+        self._kept: list[bytes] | None = []
+        self._kept_size = 0
         self._by_hand = requests is None
         if requests is not None:
             self._poller = self._loop.create_task(self._consume(requests))
 
     @property
     def _is_repeatable(self) -> bool:
-        return not self._has_written
+        return self._kept is not None
 
     def begin(self, connection: ClientConnection) -> None:
-        """The headers; requests follow."""
+        """The headers, and the requests that another server did not look at; more follow."""
         stream = self._open(connection)
-        connection.put(frames.headers(stream.id, self._block, 0, connection.frame_size_max))
+        connection.put(connection.header_frames(stream.id, self._block, 0))
+        for data in self._kept or ():
+            stream.send(data)
+        if self._is_done_writing:
+            stream.end(b"")
         self._wake()
+
+    def on_initial(self, head: ResponseHead) -> None:
+        """The server has looked at the call, which will not be repeated."""
+        self._kept = None
+        super().on_initial(head)
+
+    def _keep(self, data: bytes) -> None:
+        self._kept_size += len(data)
+        if self._kept_size > limits.RETRY_BUFFER_BYTES_MAX:
+            self._kept = None
+        if self._kept is not None:
+            self._kept.append(data)
 
     def _on_end(self) -> None:
         super()._on_end()
@@ -142,9 +162,12 @@ class _ManyRequests(Call):
             if size_max is not None and len(data) > size_max:
                 self.end(_too_large(len(data), size_max))
                 await self._opened()
-            self._has_written = True
+            if stream.is_closed and self._status is None:
+                raise asyncio.InvalidStateError(FINISHED)  # The server has ended the call, which its reader has yet to see.
             is_plain = self._encoding == compression.IDENTITY
-            leaves = stream.send(framed(data) if is_plain else framed(compression.compress(data, self._encoding), 1))
+            message = framed(data) if is_plain else framed(compression.compress(data, self._encoding), 1)
+            self._keep(message)
+            leaves = stream.send(message)
             while not leaves and stream.is_blocked and self._status is None:
                 await self._event()
         except asyncio.CancelledError:
@@ -160,8 +183,8 @@ class _ManyRequests(Call):
         except asyncio.CancelledError:
             self.cancel()
             raise
-        self._has_written = True
-        stream.end(b"")
+        if not stream.local_ended:
+            stream.end(b"")
 
     async def write(self, request: Any) -> None:
         """Sends a request, and waits until it has left. Raises InvalidStateError, AioRpcError, UsageError."""
@@ -179,15 +202,15 @@ class _ManyRequests(Call):
 class _OneResponse(Call):
     """A call that is awaited for its one response."""
 
-    _message: bytes | None = None
+    _message: tuple[int, bytes] | None = None
     _response: Any = None
     _future: asyncio.Future[None]
 
-    def on_message(self, message: bytes) -> None:
+    def on_message(self, compressed: int, message: bytes) -> None:
         """The response; one is enough."""
         if self._message is not None:
             self.end(Status(UNIMPLEMENTED, "the server sent more than one response"))
-        self._message = message
+        self._message = (compressed, message)
 
     def on_status(self, status: Status) -> None:
         """The end: with a response, or without."""
@@ -195,8 +218,13 @@ class _OneResponse(Call):
             if self._message is None:
                 status = Status(UNIMPLEMENTED, "the server sent no response", status.trailers)
             else:
+                stream, (compressed, message) = self._stream, self._message
                 try:
-                    self._response = self._target.deserialized(self._message)
+                    if compressed and stream is not None:
+                        message = stream.unpacked(compressed, message)
+                    self._response = self._target.deserialized(message)
+                except MessageRefused as refused:
+                    status = refusal_status(refused)
                 except Exception as error:
                     status = _unreadable(error)
         self.end(status)
@@ -233,18 +261,26 @@ class _ManyResponses(Call):
     _is_read_by_hand = False
 
     def __del__(self) -> None:
-        if getattr(self, "_status", self) is None:
+        if getattr(self, "_status", self) is not None or self._loop.is_closed():
+            return
+        try:
+            is_here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            is_here = False
+        if is_here:
             self.end(FORGOTTEN)
+        elif self._stream is not None:
+            self._loop.call_soon_threadsafe(self._stream.give_up, frames.CANCEL)
 
     def _open(self, connection: ClientConnection) -> ClientStream:
         stream = super()._open(connection)
         self._inbox = Inbox(stream)
         return stream
 
-    def on_message(self, message: bytes) -> None:
+    def on_message(self, compressed: int, message: bytes) -> None:
         """A response."""
         assert self._inbox is not None
-        self._inbox.put(message)
+        self._inbox.put(compressed, message)
 
     def on_status(self, status: Status) -> None:
         """The end, once everything before it has been read."""
@@ -270,22 +306,24 @@ class _ManyResponses(Call):
                 if self._inbox is None:
                     await self._event()
                     continue
-                message = await self._inbox.get()
+                stream = self._stream
+                received = await self._inbox.get()
                 if self._late is not None and self._inbox.is_empty:
                     self.end(self._late)
-                if message is not None:
-                    return self._deserialized(message)
+                if received is not None and stream is not None:
+                    return self._deserialized(stream, *received)
         except asyncio.CancelledError:
             self.cancel()
             raise
         return grpc.aio.EOF
 
-    def _deserialized(self, message: bytes) -> Any:
+    def _deserialized(self, stream: ClientStream, compressed: int, message: bytes) -> Any:
         try:
-            return self._target.deserialized(message)
+            return self._target.deserialized(stream.unpacked(compressed, message))
         except Exception as error:
-            self.end(_unreadable(error))
-            raise self._error(_unreadable(error)) from error
+            status = refusal_status(error) if isinstance(error, MessageRefused) else _unreadable(error)
+            self.end(status)
+            raise self._error(status) from error
 
     async def read(self) -> Any:
         """The next response; `grpc.aio.EOF` at the end. Raises AioRpcError."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvwire import frames
-from kvwire.connection import Connection, check_goaway
+from kvwire.connection import Connection
 from kvwire.frames import PREFACE
 from kvwire.header_block import Field, HeadersTooLarge
 from kvwire.heads import ResponseHead
@@ -25,6 +25,8 @@ class ClientConnection(Connection["ClientStream"]):
         self._on_change = on_change
         self.is_going_away = False
         """Whether the server takes no more streams on this connection."""
+        self.has_answered = False
+        """Whether the server has answered any call."""
         super().__init__(Memory(1 << 62, ()), metadata_size_max, ((frames.ENABLE_PUSH, 0),))
 
     def _begin(self, announced: tuple[tuple[int, int], ...]) -> None:
@@ -54,10 +56,13 @@ class ClientConnection(Connection["ClientStream"]):
         if stream is None:
             self._on_data_of_no_stream(stream_id)
         elif made.malformed:
-            self.put(frames.rst_stream(stream_id, frames.PROTOCOL_ERROR))
-            stream.on_reset(frames.PROTOCOL_ERROR, made.malformed)
+            self.refuse(stream_id, frames.PROTOCOL_ERROR, made.malformed)
         else:
-            stream.on_headers(made, ended)
+            if made.is_informational:
+                self.frequency.on_control()
+            else:
+                self.has_answered = True
+                stream.on_headers(made, ended)
 
     def _on_headers_too_large(self, stream_id: int, error: HeadersTooLarge, ended: bool) -> None:
         stream = self.streams.get(stream_id)
@@ -76,7 +81,8 @@ class ClientConnection(Connection["ClientStream"]):
             self._on_change()
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
-        check_goaway(stream_id, payload)
+        self.frequency.on_control()
+        frames.check_goaway(stream_id, payload)
         last, code = frames.read_word(payload[:4]) & frames.STREAM_ID_MAX, frames.read_word(payload[4:8])
         self.is_going_away = True
         for stream in [stream for stream in self.streams.values() if stream.id > last]:

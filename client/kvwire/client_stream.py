@@ -47,14 +47,17 @@ class ClientStream(Stream):
         self.initial: ResponseHead | None = None
 
     @property
-    def call(self) -> Call:
-        """Whose attempt this is."""
+    def call(self) -> Call | None:
+        """Whose attempt this is; None for one that was forgotten, which is about to end."""
         call = self._call
-        if isinstance(call, weakref.ref):
-            found = call()
-            assert found is not None, "a call that is forgotten closes its stream"
-            return found
-        return call
+        return call() if isinstance(call, weakref.ref) else call
+
+    def unpacked(self, compressed: int, message: bytes) -> bytes:
+        """A message as the server meant it. Raises `MessageRefused`."""
+        if not compressed:
+            return message
+        assert self.initial is not None
+        return compression.unpack(compressed, message, self.initial.encoding, self.message_size_max)
 
     def on_headers(self, head: ResponseHead, ended: bool) -> None:
         """Initial metadata, or trailers, or both in one."""
@@ -77,8 +80,6 @@ class ClientStream(Stream):
             self._end(Status(head.status if head.status <= 16 else UNKNOWN, head.message, head))
 
     def _on_initial(self, head: ResponseHead) -> None:
-        if head.http_status is not None and 100 <= head.http_status < 200:
-            return  # Informational: another one follows.
         if self.initial is not None:
             self.give_up(frames.PROTOCOL_ERROR)
             self._end(Status(INTERNAL, "headers within a response"))
@@ -93,7 +94,9 @@ class ClientStream(Stream):
             self._end(Status(INTERNAL, f"the server compresses by {encoding!r}, which was not offered"))
         else:
             self.initial = head
-            self.call.on_initial(head)
+            call = self.call
+            if call is not None:
+                call.on_initial(head)
 
     def on_headers_too_large(self, error: HeadersTooLarge) -> None:
         """The server's metadata is above the limit."""
@@ -104,9 +107,9 @@ class ClientStream(Stream):
         """A response."""
         if self.initial is None:
             raise MessageRefused(INTERNAL, "a message before the headers")
-        if compressed:
-            message = compression.unpack(compressed, message, self.initial.encoding, self.message_size_max)
-        self.call.on_message(message)
+        call = self.call
+        if call is not None:
+            call.on_message(compressed, message)
 
     def on_end(self) -> None:
         """The server ended its side without trailers."""
@@ -115,8 +118,7 @@ class ClientStream(Stream):
     def on_refused(self, refused: MessageRefused) -> None:
         """A response is not taken in."""
         self.give_up(frames.CANCEL)
-        details = refused.details
-        self._end(Status(refused.code, f"CLIENT: {details}" if refused.code == RESOURCE_EXHAUSTED else details))
+        self._end(refusal_status(refused))
 
     def on_reset(self, code: int | None, why: str) -> None:
         """The server reset the stream, or the connection is lost."""
@@ -129,11 +131,14 @@ class ClientStream(Stream):
         """The server did not look at this call: it may be tried again."""
         call = self.call
         self.close()
-        call.on_unprocessed(self, Status(UNAVAILABLE, why))
+        if call is not None:
+            call.on_unprocessed(self, Status(UNAVAILABLE, why))
 
     def on_writable(self) -> None:
         """What waited has left."""
-        self.call.on_writable()
+        call = self.call
+        if call is not None:
+            call.on_writable()
 
     def give_up(self, code: int) -> None:
         """Resets the stream, which nobody needs any more."""
@@ -148,7 +153,14 @@ class ClientStream(Stream):
                 self.give_up(frames.NO_ERROR if self.remote_ended else frames.CANCEL)
             else:
                 self.close()
-        call.on_status(status)
+        if call is not None:
+            call.on_status(status)
+
+
+def refusal_status(refused: MessageRefused) -> Status:
+    """How a call ends whose response is not taken in."""
+    details = refused.details
+    return Status(refused.code, f"CLIENT: {details}" if refused.code == RESOURCE_EXHAUSTED else details)
 
 
 def _refusal(head: ResponseHead) -> Status | None:

@@ -40,6 +40,7 @@ from kvwire.frames import (
 from kvwire.frequency import Frequency
 from kvwire.header_block import Field, HeaderDecoder, HeadersTooLarge
 from kvwire.memory import Memory
+from kvwire.output import Output
 from kvwire.room import Room
 from kvwire.stream import Stream
 
@@ -47,32 +48,21 @@ AnyStream = TypeVar("AnyStream", bound=Stream)
 PRIORITY_SIZE = 5
 
 
-def _nothing() -> None:
-    return None
-
-
 def _ignore(_: bytes) -> None:
     return None
 
 
-class Connection(Generic[AnyStream]):
+class Connection(Output, Generic[AnyStream]):
     """One connection, of either role."""
 
     def __init__(self, memory: Memory, metadata_size_max: int, announced: tuple[tuple[int, int], ...]) -> None:
         """`announced`: settings of the role, beside those that are always the same."""
+        super().__init__()
         self.streams: dict[int, AnyStream] = {}
         self.closed: str | None = None
         """Why the connection carries nothing any more."""
         self.broken: str | None = None
         """What the peer did wrong, where that is why it is closed."""
-        self.wants_output: Callable[[], None] = _nothing
-        """Called when there is something to take, after nothing was."""
-        self.must_write: Callable[[], None] = _nothing
-        """Called when so much is to be taken that it should not become more."""
-        self.is_writable = True
-        """Whether DATA may be put: the socket takes it."""
-        self.has_sent = False
-        """Whether headers or data were put since somebody (the server's role) looked."""
         self.is_settled = False
         """Whether the peer's first SETTINGS have come."""
         self.held = 0
@@ -81,13 +71,14 @@ class Connection(Generic[AnyStream]):
         self._block_size_max = max(4 * metadata_size_max, 64 * limits.KIB)
         self._tail = b""
         self._block: tuple[int, bytearray, bool] | None = None
-        self.unfinished_since: float | None = None
-        """When the frame or header block began that is not complete yet."""
-        self._out: list[bytes] = []
-        self._out_size = 0
+        self._frame_began: float | None = None
+        self._block_began = 0.0
+        self.work = 0
+        """Frames and messages looked at in this turn."""
+        self.has_more = False
+        """Whether `resume` should follow, once the other connections have had their turn."""
         self.send_window = frames.WINDOW_DEFAULT
         self.peer_stream_window = frames.WINDOW_DEFAULT
-        self.frame_size_max = limits.FRAME_SIZE_BYTES_MAX
         self.peer_streams_max = frames.STREAM_ID_MAX
         self.last_stream = 0
         """Highest stream id that the peer has opened."""
@@ -140,30 +131,6 @@ class Connection(Generic[AnyStream]):
         """Whether nobody has used a stream id yet."""
         raise NotImplementedError
 
-    # ---- bytes out ---------------------------------------------------------------------------------------------------
-
-    def put(self, data: bytes) -> None:
-        """Appends to what is to be written."""
-        out = self._out
-        out.append(data)
-        self._out_size += len(data)
-        if len(out) == 1:
-            self.wants_output()
-        elif self._out_size > limits.OUTPUT_BATCH_BYTES_MAX:
-            self.must_write()
-
-    def take(self) -> bytes:
-        """All that is to be written now."""
-        out = self._out
-        data = out[0] if len(out) == 1 else b"".join(out)
-        self._out, self._out_size = [], 0
-        return data
-
-    @property
-    def output_size(self) -> int:
-        """Bytes to take."""
-        return self._out_size
-
     def set_writable(self, is_writable: bool) -> None:
         """The socket takes more, or it does not."""
         self.is_writable = is_writable
@@ -178,19 +145,39 @@ class Connection(Generic[AnyStream]):
             return
         self.received_at = now
         self.frequency.tick(now)
+        self._parse(self._tail + data if self._tail else data, now)
+
+    def resume(self, now: float) -> None:
+        """Goes on with what `receive` left."""
+        if self.closed is None:
+            self._parse(self._tail, now)
+
+    def _parse(self, data: bytes, now: float) -> None:
+        self.work, self.has_more = 0, False
         try:
-            self._frames(self._tail + data if self._tail else data)
+            self._frames(data)
         except ProtocolError as error:
             self.fail(error.code, error.message)
             return
-        if not self._tail and self._block is None:
-            self.unfinished_since = None
-        elif self.unfinished_since is None:
-            self.unfinished_since = now
+        if not self._tail or self.has_more:
+            self._frame_began = None
+        elif self._frame_began is None or len(self._tail) < len(data):
+            self._frame_began = now  # (Whoever ends frames makes progress.)
+        if self._block is None:
+            self._block_began = now
+
+    def unfinished_for(self, now: float) -> float:
+        """Seconds since the frame or the header block began that is not complete yet."""
+        began = now if self._frame_began is None else self._frame_began
+        return now - min(began, self._block_began if self._block is not None else now)
 
     def _frames(self, data: bytes) -> None:
         position, end, streams = 0, len(data), self.streams
         while end - position >= HEADER_SIZE:
+            if self.work >= limits.WORK_PER_TURN_MAX:
+                self.has_more = True
+                break
+            self.work += 1
             word, flags, stream_id = read_head(data, position)
             size, kind = word >> 8, word & 0xFF
             start = position + HEADER_SIZE
@@ -211,7 +198,7 @@ class Connection(Generic[AnyStream]):
                     self.put(frames.window_update(0, self._unreturned))
                     self._unreturned = 0
                 if flags & PADDED:
-                    payload = _without_padding(payload)
+                    payload = frames.without_padding(payload)
                 stream = streams.get(stream_id)
                 if stream is None:
                     self._on_data_of_no_stream(stream_id)
@@ -219,6 +206,8 @@ class Connection(Generic[AnyStream]):
                     if not payload and not flags & END_STREAM:
                         self.frequency.on_control()
                     stream.receive(payload, size, flags & END_STREAM != 0)
+                    if flags & PADDED:
+                        stream.replenish()
             elif kind == HEADERS:
                 if flags & (PADDED | PRIORITY_FLAG):
                     payload = self._bare_block(payload, flags, stream_id)
@@ -226,6 +215,7 @@ class Connection(Generic[AnyStream]):
                     self._on_block(stream_id, payload, flags & END_STREAM != 0)
                 else:
                     self._block = (stream_id, bytearray(payload), flags & END_STREAM != 0)
+                    self.hold(size)
             else:
                 handler = self._handlers.get(kind)
                 if handler is None:
@@ -241,11 +231,11 @@ class Connection(Generic[AnyStream]):
     def _on_data_of_no_stream(self, stream_id: int) -> None:
         if self._is_idle(stream_id):
             raise ProtocolError(frames.PROTOCOL_ERROR, f"data on stream {stream_id}, which nobody opened")
-        self.frequency.on_control()  # It was on its way when the stream was closed.
+        self.frequency.on_late()
 
     def _bare_block(self, payload: bytes, flags: int, stream_id: int) -> bytes:
         if flags & PADDED:
-            payload = _without_padding(payload)
+            payload = frames.without_padding(payload)
         if flags & PRIORITY_FLAG:
             if len(payload) < PRIORITY_SIZE:
                 raise ProtocolError(frames.FRAME_SIZE_ERROR, "HEADERS with half a priority")
@@ -260,11 +250,12 @@ class Connection(Generic[AnyStream]):
         made = self._decoder.blocks.get(block)
         if made is None:
             try:
-                made = self._read_fields(self._decoder.decode(block))
+                fields = self._decoder.decode(block)
             except HeadersTooLarge as error:
                 self._on_headers_too_large(stream_id, error, ended)
                 return
-            self._decoder.remember(block, made)
+            made = self._read_fields(fields)
+            self._decoder.remember(block, made, len(fields))
         self._on_headers(stream_id, made, ended)
 
     # ---- control frames ----------------------------------------------------------------------------------------------
@@ -275,11 +266,15 @@ class Connection(Generic[AnyStream]):
             raise ProtocolError(frames.PROTOCOL_ERROR, "CONTINUATION of no header block")
         block = self._block[1]
         block += payload
+        self.hold(len(payload))
+        if self._block is None:
+            return
         if len(block) > self._block_size_max:
             raise ProtocolError(frames.ENHANCE_YOUR_CALM, f"a header block of more than {self._block_size_max} bytes")
         if flags & END_HEADERS:
             _, _, ended = self._block
             self._block = None
+            self.hold(-len(block))
             self._on_block(stream_id, bytes(block), ended)
 
     def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -299,13 +294,13 @@ class Connection(Generic[AnyStream]):
             raise ProtocolError(frames.PROTOCOL_ERROR, f"RST_STREAM of stream {stream_id}, which nobody opened")
         stream = self.streams.get(stream_id)
         if stream is None:
-            self.frequency.on_control()
+            self.frequency.on_late()
             return
         self.frequency.on_reset()
         stream.on_reset(frames.read_word(payload), "the peer reset the stream")
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self.frequency.on_control()
+        self.frequency.on_settings()
         if stream_id:
             raise ProtocolError(frames.PROTOCOL_ERROR, "SETTINGS of a stream")
         if flags & ACK:
@@ -315,7 +310,7 @@ class Connection(Generic[AnyStream]):
             return
         if len(payload) % 6:
             raise ProtocolError(frames.FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
-        for key, value in frames.read_settings(payload):
+        for key, value in dict(frames.read_settings(payload)).items():  # The last word on each counts.
             if key == frames.INITIAL_WINDOW_SIZE:
                 self._set_stream_window(value)
             elif key == frames.MAX_FRAME_SIZE:
@@ -383,8 +378,7 @@ class Connection(Generic[AnyStream]):
         stream.send_window += increment
         if not increment or stream.send_window > frames.WINDOW_MAX:
             code = frames.FLOW_CONTROL_ERROR if increment else frames.PROTOCOL_ERROR
-            self.put(frames.rst_stream(stream_id, code))
-            stream.on_reset(code, "the peer sent a senseless WINDOW_UPDATE")
+            self.refuse(stream_id, code, "the peer sent a senseless WINDOW_UPDATE")
         elif stream.is_blocked:
             self.pump(stream)
 
@@ -411,8 +405,19 @@ class Connection(Generic[AnyStream]):
     def forget(self, stream: Any) -> None:
         """A stream is closed."""
         self.streams.pop(stream.id, None)
+        self.frequency.expect_late(0 if stream.remote_ended else stream.receive_window)
         self._blocked.pop(stream, None)
         self.room.forget(stream)
+
+    def refuse(self, stream_id: int, code: int, why: str) -> None:
+        """Ends a stream for a fault of the peer's; too many of them end the connection. Raises `ProtocolError`."""
+        self.put(frames.rst_stream(stream_id, code))
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            stream.on_reset(code, why)
+        else:
+            self.frequency.expect_late(limits.STREAM_WINDOW_BYTES)
+        self.frequency.on_reset()
 
     def fail(self, code: int, message: str) -> None:
         """The peer is told why, and the connection is over."""
@@ -432,19 +437,6 @@ class Connection(Generic[AnyStream]):
         self.closed = why
         for stream in list(self.streams.values()):
             stream.on_reset(None, why)
-        self._tail, self._block = b"", None
+        self._tail, self._block, self.has_more = b"", None, False
+        self.hold(-self.held)
         self.wants_output()
-
-
-def check_goaway(stream_id: int, payload: bytes) -> None:
-    """Raises `ProtocolError` for a GOAWAY of a wrong form."""
-    if stream_id:
-        raise ProtocolError(frames.PROTOCOL_ERROR, "GOAWAY of a stream")
-    if len(payload) < 8:
-        raise ProtocolError(frames.FRAME_SIZE_ERROR, "GOAWAY of a wrong size")
-
-
-def _without_padding(payload: bytes) -> bytes:
-    if not payload or payload[0] >= len(payload):
-        raise ProtocolError(frames.PROTOCOL_ERROR, "padding that is longer than its frame")
-    return payload[1 : len(payload) - payload[0]]

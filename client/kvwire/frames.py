@@ -101,3 +101,18 @@ def read_word(payload: bytes) -> int:
     """The 32 bits of a WINDOW_UPDATE or an RST_STREAM."""
     word: int = _word.unpack(payload)[0]
     return word
+
+
+def check_goaway(stream_id: int, payload: bytes) -> None:
+    """Raises `ProtocolError` for a GOAWAY of a wrong form."""
+    if stream_id:
+        raise ProtocolError(PROTOCOL_ERROR, "GOAWAY of a stream")
+    if len(payload) < 8:
+        raise ProtocolError(FRAME_SIZE_ERROR, "GOAWAY of a wrong size")
+
+
+def without_padding(payload: bytes) -> bytes:
+    """The payload of a padded frame. Raises `ProtocolError`."""
+    if not payload or payload[0] >= len(payload):
+        raise ProtocolError(PROTOCOL_ERROR, "padding that is longer than its frame")
+    return payload[1 : len(payload) - payload[0]]

@@ -84,9 +84,13 @@ class HeaderDecoder:
         """The peer has acknowledged that the dynamic table has no size any more."""
         self._stateful = None
 
-    def remember(self, block: bytes, made: object) -> None:
-        """Keeps what was made of a block, if it may be remembered."""
-        if self._stateful is None and len(block) <= limits.HEADER_MEMO_ENTRY_SIZE_BYTES_MAX:
+    def remember(self, block: bytes, made: object, fields: int) -> None:
+        """Keeps what was made of a block with so many fields, if it may be remembered."""
+        if (
+            self._stateful is None
+            and len(block) <= limits.HEADER_MEMO_ENTRY_SIZE_BYTES_MAX
+            and fields <= limits.HEADER_MEMO_FIELDS_MAX
+        ):
             if len(self.blocks) >= limits.HEADER_MEMO_ENTRIES_MAX:
                 self.blocks.clear()
             self.blocks[block] = made

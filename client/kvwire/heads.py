@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from kvwire.header_block import Field
+from kvwire.header_block import Field, list_size
 from kvwire.metadata import Metadatum, decode_message, decode_metadata, decode_timeout
 
 _CONNECTION_SPECIFIC = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
 
+_NAME = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
 _NOT_IN_VALUES = re.compile(rb"[\x00\r\n]")
 
 UNKNOWN, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 2, 12, 13, 14
@@ -43,12 +44,14 @@ class RequestHead:
         "malformed",
         "method",
         "path",
+        "size",
         "timeout",
         "timeout_is_bad",
     )
 
     def __init__(self, fields: list[Field]) -> None:
         self.fields = fields
+        self.size = list_size(fields)
         self.method = self.path = self.content_type = self.authority = b""
         self.encoding = b"identity"
         self.timeout: float | None = None
@@ -78,7 +81,7 @@ class RequestHead:
                 self.timeout_is_bad = self.timeout is None
             elif name == b"grpc-encoding":
                 self.encoding = value
-            elif name in _CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers") or name != name.lower():
+            elif name in _CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers"):
                 self.malformed = f"header {name.decode('latin-1')!r} is none of HTTP/2"
         if not (self.method and self.path and scheme):
             self.malformed = "a pseudo-header is missing"
@@ -116,9 +119,14 @@ class ResponseHead:
                 self.content_type = value
             elif name == b"grpc-encoding":
                 self.encoding = value
-            elif name[:1] == b":" or name != name.lower():
+            elif name[:1] == b":":
                 self.malformed = f"header {name.decode('latin-1')!r} is none of a response's"
         self.malformed = self.malformed or _misfit(fields)
+
+    @property
+    def is_informational(self) -> bool:
+        """Whether the response follows later (1xx)."""
+        return self.http_status is not None and 100 <= self.http_status < 200
 
     @property
     def metadata(self) -> tuple[Metadatum, ...]:
@@ -131,6 +139,8 @@ class ResponseHead:
 def _misfit(fields: Iterable[Field]) -> str | None:
     """Why a list's values cannot be what they should be."""
     for name, value in fields:
+        if not _NAME.fullmatch(name):
+            return f"{name.decode('latin-1')!r} is no header's name"
         if _NOT_IN_VALUES.search(value):
             return f"the value of header {name.decode('latin-1')!r} holds a line break or a NUL"
         if name.endswith(b"-bin"):

@@ -16,16 +16,16 @@ class Inbox:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._messages: deque[bytes] = deque()
+        self._messages: deque[tuple[int, bytes]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._ended = False
 
-    def put(self, message: bytes) -> None:
-        """A message came."""
+    def put(self, compressed: int, message: bytes) -> None:
+        """A message came; it is kept as it is, so that what nobody reads stays as small as it came."""
         size = len(message)
-        self._messages.append(message)
+        self._messages.append((compressed, message))
         self._stream.unread += size + PREFIX_SIZE
-        self._stream.connection.hold(size + limits.BUFFERED_MESSAGE_OVERHEAD_BYTES)
+        self._stream.hold(size + limits.MESSAGE_OVERHEAD_BYTES)
         self._wake()
 
     def end(self) -> None:
@@ -42,8 +42,8 @@ class Inbox:
         """Whether nothing waits to be read."""
         return not self._messages
 
-    async def get(self) -> bytes | None:
-        """The next message; None at the end. Raises RuntimeError when somebody else is reading."""
+    async def get(self) -> tuple[int, bytes] | None:
+        """The next message, and whether it is compressed; None at the end. Raises RuntimeError when somebody else reads."""
         while not self._messages:
             if self._ended:
                 return None
@@ -54,16 +54,14 @@ class Inbox:
                 await self._waiter
             finally:
                 self._waiter = None
-        message = self._messages.popleft()
-        size = len(message)
+        received = self._messages.popleft()
+        size = len(received[1])
         self._stream.unread -= size + PREFIX_SIZE
-        self._stream.connection.hold(-size - limits.BUFFERED_MESSAGE_OVERHEAD_BYTES)
+        self._stream.hold(-size - limits.MESSAGE_OVERHEAD_BYTES)
         self._stream.replenish()
-        return message
+        return received
 
     def clear(self) -> None:
         """Forgets what was not read."""
-        for message in self._messages:
-            self._stream.connection.hold(-len(message) - limits.BUFFERED_MESSAGE_OVERHEAD_BYTES)
         self._messages.clear()
         self.end()

@@ -19,14 +19,18 @@ METADATA_SIZE_BYTES_MAX = 16 * KIB
 """Names, values and 32 bytes for each pair of one header list (RFC 9113 §6.5.2), unless `grpc.max_metadata_size` says more."""
 HEADER_FIELDS_MAX = 512
 """Fields of one header list."""
-HEADER_MEMO_ENTRIES_MAX = 256
+HEADER_MEMO_ENTRIES_MAX = 128
 HEADER_MEMO_ENTRY_SIZE_BYTES_MAX = 512
-"""Header blocks and fields that a connection remembers decoded. A memo of each connection: nobody can fill another's."""
+HEADER_MEMO_FIELDS_MAX = 32
+"""Header blocks (of so many fields) and fields that a connection remembers decoded. A memo of each connection: nobody can fill
+another's."""
 
 # ---- streams and messages ---------------------------------------------------------------------------------------------
 
 MESSAGE_SIZE_BYTES_MAX = 4 * MIB
 """Of a received message, unless `grpc.max_receive_message_length` says otherwise. Checked before the message is buffered."""
+UNLIMITED_MESSAGE_BYTES = 2**31 - 2**20
+"""Of a received message where the limit was given up: what a window can let in."""
 STREAMS_MAX = 1_024
 """Calls at once on one connection, unless `grpc.max_concurrent_streams` says otherwise; clients queue what is beyond."""
 STREAM_WINDOW_BYTES = 256 * KIB
@@ -42,22 +46,34 @@ WRITE_BUFFER_BYTES_MAX = 256 * KIB
 """Bytes in the socket's user-space buffer above which a connection sends no more DATA until the peer reads."""
 OUTPUT_BATCH_BYTES_MAX = 256 * KIB
 """Output gathered in one turn of the event loop before it is written at once."""
-CONTROL_OUTPUT_BYTES_MAX = 4 * MIB
+CONTROL_OUTPUT_BYTES_MAX = 1 * MIB
 """Answers to control frames, headers and trailers that may wait for a peer that does not read."""
 BUFFERED_BYTES_MAX = 1024 * MIB
 """What all connections of a server hold for their peers, in and out. Beyond it the connection that holds most is closed."""
-BUFFERED_MESSAGE_OVERHEAD_BYTES = 64
+MESSAGE_OVERHEAD_BYTES = 64
 """What a message counts for beyond its own size: tiny ones cost more than they contain."""
+CALL_OVERHEAD_BYTES = 8 * KIB
+"""What a call counts for while it is open, beyond its metadata (three times their size: as objects they are larger)."""
+RETRY_BUFFER_BYTES_MAX = 256 * KIB
+"""Requests of a stream that a client keeps, so that they can be sent again to another server when the first one goes away
+without a look at them."""
 
 # ---- frequency --------------------------------------------------------------------------------------------------------
 
+WORK_PER_TURN_MAX = 512
+"""Frames and messages of one connection that are looked at before the other connections get their turn."""
 CONTROL_FRAMES_PER_SECOND_MAX = 2_000
-"""PING, SETTINGS, PRIORITY, CONTINUATION, empty DATA, frames of closed streams and unknown frames, of one connection."""
+"""PING, PRIORITY, CONTINUATION, empty DATA and unknown frames, of one connection."""
+SETTINGS_PER_SECOND_MAX = 100
+"""Each may touch every stream; no peer sends more than a few in its life."""
+LATE_FRAME_BYTES = 64
+"""A stream that we close may still receive what its window permits: so many bytes are taken for one frame of that. Beyond,
+frames of closed streams count as control frames."""
 WINDOW_UPDATES_PER_SECOND_MAX = 20_000
 """A peer that reads a gigabyte a second in small frames sends about as many."""
 RESETS_PER_SECOND_MAX = 2_000
-"""Calls that the peer ended by RST_STREAM before they were answered (CVE-2023-44487, "rapid reset"). All calls of a connection
-may run into their deadlines at once; that is half as many."""
+"""Calls that the peer ended by RST_STREAM before they were answered (CVE-2023-44487, "rapid reset"), or made us end by a fault
+of its own (CVE-2025-8671, "MadeYouReset"). All calls of a connection may meet their deadlines at once; that is half as many."""
 
 # ---- time and number --------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ class Link(asyncio.Protocol):
         self._receive, self._time = connection.receive, loop.time
         self.made_at = loop.time()
         self._closing: asyncio.TimerHandle | None = None
+        self._is_resting = False
+        self._unread_by_peer = 0
         self._pinged_at: float | None = None
         connection.wants_output = self._schedule
         connection.must_write = self.flush
@@ -44,9 +46,31 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
+        connection = self.connection
         self._receive(data, self._time())
-        if self.connection.closed is not None:
+        if connection.has_more and not self._is_resting:
+            self._rest()
+        if connection.closed is not None:
             self.close()
+
+    def _rest(self) -> None:
+        """Lets the other connections have their turn before the rest is looked at."""
+        self._is_resting = True
+        if self.transport is not None:
+            self.transport.pause_reading()
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        connection = self.connection
+        connection.resume(self._time())
+        if connection.closed is not None:
+            self.close()
+        elif connection.has_more:
+            self._loop.call_soon(self._go_on)
+        else:
+            self._is_resting = False
+            if self.transport is not None and not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def eof_received(self) -> None:
         """The peer sends nothing more: neither shall we."""
@@ -65,7 +89,13 @@ class Link(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The peer has read."""
+        self._count_unread(0)
         self.connection.set_writable(True)
+
+    def _count_unread(self, size: int) -> None:
+        """What the socket's buffer keeps, for a peer that does not read, is kept for the connection."""
+        change, self._unread_by_peer = size - self._unread_by_peer, size
+        self.connection.hold(change)
 
     def _schedule(self) -> None:
         self._loop.call_soon(self.flush)
@@ -79,8 +109,10 @@ class Link(asyncio.Protocol):
         if transport.is_closing():
             return
         transport.write(data)
-        if not connection.is_writable and transport.get_write_buffer_size() > limits.CONTROL_OUTPUT_BYTES_MAX:
-            self.abort("the peer does not read what it is answered")
+        if not connection.is_writable:
+            self._count_unread(transport.get_write_buffer_size())
+            if self._unread_by_peer > limits.CONTROL_OUTPUT_BYTES_MAX:
+                self.abort("the peer does not read what it is answered")
         elif connection.closed is not None:
             self.close()
 
@@ -106,7 +138,7 @@ class Link(asyncio.Protocol):
         if not connection.is_settled:
             if now - self.made_at > limits.HANDSHAKE_SECONDS_MAX:
                 self.abort("the handshake takes too long")
-        elif connection.unfinished_since is not None and now - connection.unfinished_since > limits.FRAME_SECONDS_MAX:
+        elif connection.unfinished_for(now) > limits.FRAME_SECONDS_MAX:
             self.abort("a frame takes too long")
 
     def keep_alive(self, now: float, interval: float, timeout: float) -> float:

@@ -18,7 +18,7 @@ class Options:
             return float(given.get(name, default_ms)) / 1000.0
 
         receive = int(given.get("grpc.max_receive_message_length", limits.MESSAGE_SIZE_BYTES_MAX))
-        self.receive_size_max: int = receive if receive >= 0 else 2**32
+        self.receive_size_max: int = receive if receive >= 0 else limits.UNLIMITED_MESSAGE_BYTES
         send = int(given.get("grpc.max_send_message_length", -1))
         self.send_size_max: int | None = send if send >= 0 else None
         self.metadata_size_max = int(given.get("grpc.max_metadata_size", limits.METADATA_SIZE_BYTES_MAX))

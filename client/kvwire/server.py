@@ -180,14 +180,17 @@ class Server(grpc.aio.Server):
             return
         self.loop = asyncio.get_running_loop()
         for sock, credentials in self._bound:
-            sock.listen(addresses.BACKLOG)
             context = None if credentials is None else credentials.context
             timeout = None if context is None else limits.HANDSHAKE_SECONDS_MAX
             factory = self._connect
             if sock.family.name == "AF_UNIX":
-                server = await self.loop.create_unix_server(factory, sock=sock, ssl=context, ssl_handshake_timeout=timeout)
+                server = await self.loop.create_unix_server(
+                    factory, sock=sock, ssl=context, ssl_handshake_timeout=timeout, backlog=addresses.BACKLOG
+                )
             else:
-                server = await self.loop.create_server(factory, sock=sock, ssl=context, ssl_handshake_timeout=timeout)
+                server = await self.loop.create_server(
+                    factory, sock=sock, ssl=context, ssl_handshake_timeout=timeout, backlog=addresses.BACKLOG
+                )
             self._listening.append(server)
         self._watch = self.loop.call_later(1.0, self._check_links)
         if self.options.keeps_alive:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 
 from kvwire import compression, frames, limits
-from kvwire.answer import RESPONSE, trailers, whole_answer
+from kvwire.answer import RESPONSE, Refused, of_server, trailers, whole_answer
 from kvwire.blocking import serve_blocking
 from kvwire.frames import END_STREAM
 from kvwire.header_block import HeadersTooLarge, encode
@@ -36,14 +36,6 @@ logger = logging.getLogger(__name__)
 
 OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 1, 2, 4, 8
 UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
-
-
-class Refused(Exception):
-    """The call ends with a status that is not the handler's."""
-
-    def __init__(self, code: int, details: str) -> None:
-        super().__init__(details)
-        self.code, self.details = code, details
 
 
 class ServerCall(Stream):
@@ -77,7 +69,7 @@ class ServerCall(Stream):
         self.server, self.link = server, link
         self.is_over = self.is_cancelled = self.headers_sent = self._is_settled = False
         self.inbox: Inbox | None = None
-        self.message: bytes | None = None
+        self.message: tuple[int, bytes] | None = None
         self.task: asyncio.Task[None] | None = None
         self.context: ServicerContext | None = None
         self.callbacks: list[Callable[[Any], None]] | None = None
@@ -93,6 +85,7 @@ class ServerCall(Stream):
     def on_request(self, head: RequestHead, ended: bool) -> None:
         """The call begins."""
         self.head, self.remote_ended = head, ended
+        self.hold(limits.CALL_OVERHEAD_BYTES + 3 * head.size)
         server = self.server
         if not self._is_acceptable(head):
             return
@@ -101,7 +94,12 @@ class ServerCall(Stream):
             self._timer = server.loop.call_later(min(head.timeout, limits.TIMER_SECONDS_MAX), self._on_deadline)
         if server.default_compression is not None:
             server.compress(self, server.default_compression)
-        method = self.method = server.find(head)
+        try:
+            method = self.method = server.find(head)
+        except Exception as error:
+            logger.exception("a generic handler failed to look %s up", self.path)
+            self.finish(UNKNOWN, f"Unexpected {type(error)}: {error}")
+            return
         if method is None or method.request_streaming:
             self.inbox = Inbox(self)
             if ended:
@@ -145,12 +143,11 @@ class ServerCall(Stream):
         """A message of the request."""
         if self.is_over:
             return
-        if compressed:
-            message = compression.unpack(compressed, message, self.head.encoding, self.message_size_max)
         if self.inbox is not None:
-            self.inbox.put(message)
+            self.inbox.put(compressed, message)
         elif self.task is None:
-            self.message = message
+            self.message = (compressed, message)
+            self.hold(len(message))  # Until the call is over: the handler has it.
             self._start()
 
     def on_end(self) -> None:
@@ -169,8 +166,7 @@ class ServerCall(Stream):
 
     def on_refused(self, refused: MessageRefused) -> None:
         """What the caller sends is not taken in."""
-        details = refused.details
-        self._abandon(refused.code, f"SERVER: {details}" if refused.code == RESOURCE_EXHAUSTED else details)
+        self._abandon(refused.code, of_server(refused))
 
     def on_reset(self, code: int | None, why: str) -> None:
         """The caller has gone."""
@@ -273,7 +269,7 @@ class ServerCall(Stream):
             if method is None:
                 self._refuse_method()
             elif method.is_plain and self.message is not None:
-                request = method.deserialize(self.message) if method.deserialize is not None else self.message
+                request = self._deserialized(method, *self.message)
                 self.message = None
                 response = await method.behaviour(request, context)
                 if not self.is_over:
@@ -326,15 +322,24 @@ class ServerCall(Stream):
     async def read(self, method: Method) -> Any:
         """The next message of the request; `grpc.aio.EOF` at its end."""
         if self.message is not None:
-            message, self.message = self.message, None
-        elif self.inbox is not None:
-            received = await self.inbox.get()
-            if received is None:
-                return grpc.aio.EOF
-            message = received
-        else:
-            return grpc.aio.EOF
-        return method.deserialize(message) if method.deserialize is not None else message
+            first, self.message = self.message, None
+            return self._deserialized(method, *first)
+        received = None if self.inbox is None else await self.inbox.get()
+        return grpc.aio.EOF if received is None else self._deserialized(method, *received)
+
+    def _deserialized(self, method: Method, compressed: int, message: bytes) -> Any:
+        """A request as its handler gets it. Raises `Refused`."""
+        if compressed:
+            try:
+                message = compression.unpack(compressed, message, self.head.encoding, self.message_size_max)
+            except MessageRefused as refused:
+                raise Refused(refused.code, of_server(refused)) from None
+        if method.deserialize is None:
+            return message
+        try:
+            return method.deserialize(message)
+        except Exception as error:
+            raise Refused(UNKNOWN, f"Unexpected {type(error)}: {error}") from None
 
     def serialized(self, method: Method, response: Any) -> bytes:
         """A response's bytes, none for None. Raises `Refused`, TypeError, and what the serializer raises."""
@@ -364,6 +369,7 @@ class ServerCall(Stream):
             and size <= connection.send_window
             and size <= connection.frame_size_max
             and connection.is_writable
+            and connection.is_plain
         ):
             connection.send_window -= size
             self.is_over = self.local_ended = True
@@ -399,11 +405,10 @@ class ServerCall(Stream):
         """Sends the initial metadata, once."""
         if not self.headers_sent:
             self.headers_sent = True
-            self.connection.has_sent = True
             block = RESPONSE + self.initial_metadata
             if self.encoding != compression.IDENTITY:
                 block += encode(b"grpc-encoding", self.encoding)
-            self.connection.put(frames.headers(self.id, block, 0, self.connection.frame_size_max))
+            self.connection.put(self.connection.header_frames(self.id, block, 0))
 
     def finish_with(self, context: ServicerContext) -> None:
         """Ends the call with what its handler said."""
@@ -422,14 +427,12 @@ class ServerCall(Stream):
             block = trailers(INTERNAL, f"trailing metadata cannot be sent: {error}", ())
         if not self.headers_sent:
             block = RESPONSE + self.initial_metadata + block
-        self.connection.has_sent = True
-        self.end(frames.headers(self.id, block, END_STREAM, self.connection.frame_size_max))
+        self.end(self.connection.header_frames(self.id, block, END_STREAM))
 
     def _answer_http(self, status: bytes) -> None:
         """What is no gRPC is answered in HTTP."""
         self.is_over = True
-        block = encode(b":status", status)
-        self.end(frames.headers(self.id, block, END_STREAM, self.connection.frame_size_max))
+        self.end(self.connection.header_frames(self.id, encode(b":status", status), END_STREAM))
 
 
 async def _requests(call: ServerCall, method: Method) -> AsyncIterator[Any]:

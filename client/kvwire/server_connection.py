@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kvwire import frames
-from kvwire.connection import Connection, check_goaway
+from kvwire.connection import Connection
 from kvwire.frames import PREFACE, ProtocolError
 from kvwire.header_block import Field, HeadersTooLarge
 from kvwire.heads import RequestHead
@@ -62,21 +62,19 @@ class ServerConnection(Connection["ServerCall"]):
         stream = self.streams.get(stream_id)
         if stream is not None:
             if not ended or stream.remote_ended:
-                self.put(frames.rst_stream(stream_id, frames.PROTOCOL_ERROR))
-                stream.on_reset(frames.PROTOCOL_ERROR, "headers within a request")
+                self.refuse(stream_id, frames.PROTOCOL_ERROR, "headers within a request")
             else:
                 stream.receive(b"", 0, True)  # Trailers of a request say nothing in gRPC.
         elif self._opens(stream_id):
             if made.malformed:
-                self.put(frames.rst_stream(stream_id, frames.PROTOCOL_ERROR))
+                self.refuse(stream_id, frames.PROTOCOL_ERROR, made.malformed)
             else:
                 self._begin_stream(stream_id).on_request(made, ended)
 
     def _on_headers_too_large(self, stream_id: int, error: HeadersTooLarge, ended: bool) -> None:
         stream = self.streams.get(stream_id)
         if stream is not None:
-            self.put(frames.rst_stream(stream_id, frames.ENHANCE_YOUR_CALM))
-            stream.on_reset(frames.ENHANCE_YOUR_CALM, str(error))
+            self.refuse(stream_id, frames.ENHANCE_YOUR_CALM, str(error))
         elif self._opens(stream_id):
             self._begin_stream(stream_id).on_request_too_large(error, ended)
 
@@ -85,14 +83,14 @@ class ServerConnection(Connection["ServerCall"]):
         if not stream_id & 1:
             raise ProtocolError(frames.PROTOCOL_ERROR, f"a client's stream must not have the id {stream_id}")
         if stream_id <= self.last_stream:
-            self.frequency.on_control()  # It was on its way when the stream was closed.
+            if not self.frequency.on_late():
+                raise ProtocolError(frames.STREAM_CLOSED, f"headers on stream {stream_id}, which is closed")
             return False
         self.last_stream = stream_id
         if self.goaway_sent is not None:
             return False  # The client learns that it was not looked at.
         if len(self.streams) >= self._streams_max:
-            self.frequency.on_control()
-            self.put(frames.rst_stream(stream_id, frames.REFUSED_STREAM))
+            self.refuse(stream_id, frames.REFUSED_STREAM, "too many streams")
             return False
         return True
 
@@ -111,7 +109,7 @@ class ServerConnection(Connection["ServerCall"]):
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
         self.frequency.on_control()  # A client that goes away closes its connection itself.
-        check_goaway(stream_id, payload)
+        frames.check_goaway(stream_id, payload)
 
     def go_away(self) -> None:
         """Tells the client that the calls which we have looked at were the last ones; `on_drained` follows when they are over.

@@ -14,7 +14,7 @@ Subclasses react: `on_message`, `on_end`, `on_reset`, `on_writable`, and their r
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kvwire import frames, limits
 from kvwire.frames import DATA, END_STREAM
@@ -50,6 +50,7 @@ class Stream:
         "connection",
         "discards",
         "granted",
+        "held",
         "id",
         "is_closed",
         "local_ended",
@@ -72,6 +73,8 @@ class Stream:
         self.granted = 0
         """Bytes let in beyond the window for the message under way."""
         self.remote_ended = self.local_ended = self.is_closed = False
+        self.held = 0
+        """Bytes that are kept for this stream."""
         self.discards = False
         """Whether what still comes is of no use to anybody."""
         self._partial: bytearray | None = None
@@ -101,6 +104,12 @@ class Stream:
 
     def on_local_end(self) -> None:
         """The end of our side has left."""
+
+    def hold(self, size: int) -> None:
+        """So many bytes more (negative: less) are kept. That may be too much, and end the connection."""
+        if not self.is_closed:
+            self.held += size
+            self.connection.hold(size)
 
     # ---- inward ------------------------------------------------------------------------------------------------------
 
@@ -141,7 +150,7 @@ class Stream:
         if partial is None:
             partial = self._partial = bytearray()
         partial += payload
-        self.connection.hold(len(payload))  # (Which may be too much, and end the connection.)
+        self.hold(len(payload))
         position = 0
         if self.is_closed:
             return
@@ -157,12 +166,13 @@ class Stream:
             position = end
             self.missing = 0
             self.release_grant()
+            self.connection.work += 1
             self.on_message(compressed, message)
             if self.is_closed or self._partial is None:
                 return
         if position:
             del partial[:position]
-            self.connection.hold(-position)
+            self.hold(-position)
         if not partial:
             self._partial = None
         elif not self.remote_ended:
@@ -170,7 +180,7 @@ class Stream:
 
     def _forget_partial(self) -> None:
         if self._partial is not None:
-            self.connection.hold(-len(self._partial))
+            self.hold(-len(self._partial))
             self._partial = None
         self.release_grant()
 
@@ -182,7 +192,7 @@ class Stream:
 
     def replenish(self) -> None:
         """Gives the peer back what was read, and lets the rest of a large message in."""
-        if self.remote_ended or self.is_closed:
+        if self.remote_ended or self.is_closed or self.connection.closed is not None:
             return
         if self.missing > self.receive_window and not self.granted and not self.connection.room.grant(self):
             return
@@ -202,6 +212,8 @@ class Stream:
     def send(self, data: bytes, ends: bool = False) -> bool:
         """Sends bytes of framed messages; False: they wait, and `on_writable` follows. `ends`: these are the last."""
         connection, size = self.connection, len(data)
+        if self.is_closed:
+            return True
         if (
             self._unsent is None
             and size <= self.send_window
@@ -220,7 +232,7 @@ class Stream:
         if self._unsent is None:
             self._unsent = deque()
         self._unsent.append(memoryview(data))
-        connection.hold(size)  # (Which may end the connection.)
+        self.hold(size)
         if ends:
             self.end(b"")
         if not self.is_closed:
@@ -229,6 +241,8 @@ class Stream:
 
     def end(self, last: bytes) -> None:
         """Ends our side: `last` is the whole frame that says so, b"" for an empty DATA frame; waits behind what is unsent."""
+        if self.is_closed:
+            return
         self.local_ended = True
         if self._unsent is not None:
             self._ending = last or frames.frame(DATA, END_STREAM, self.id)
@@ -251,9 +265,9 @@ class Stream:
             connection.send_window -= size
             turn -= size
             connection.has_sent = True
-            connection.hold(-size)
             if size == len(chunk):
                 unsent.popleft()
+                self.hold(-len(cast(bytes, chunk.obj)))  # A part of it keeps all of it.
             else:
                 unsent[0] = chunk[size:]
             connection.put(frames.head(DATA, 0, self.id, size) + chunk[:size])
@@ -269,10 +283,8 @@ class Stream:
         """Forgets the stream: nothing is sent or delivered any more."""
         if self.is_closed:
             return
+        self.hold(-self.held)
         self.is_closed = True
-        self._forget_partial()
-        if self._unsent is not None:
-            self.connection.hold(-sum(map(len, self._unsent)))
-            self._unsent = None
-        self._ending = None
+        self._partial = self._unsent = self._ending = None
+        self.release_grant()
         self.connection.forget(self)

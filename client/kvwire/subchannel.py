@@ -25,6 +25,8 @@ from kvwire.options import Options
 IDLE, CONNECTING, READY = grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING, grpc.ChannelConnectivity.READY
 TRANSIENT_FAILURE, SHUTDOWN = grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN
 
+USEFUL_AFTER_SECONDS = 1.0
+"""A connection that lasted so long was no failure, even without calls."""
 BACKOFF_FACTOR, BACKOFF_JITTER = 1.6, 0.2
 
 
@@ -49,7 +51,7 @@ class Subchannel:
         self._links: dict[Link, None] = {}
         self._attempt: asyncio.Task[None] | None = None
         self._settled: asyncio.Future[None] | None = None
-        self._failures = 0
+        self._failures, self._ready_at = 0, 0.0
         self._retry: asyncio.TimerHandle | None = None
         self._keepalive: asyncio.TimerHandle | None = None
         self._watchers: list[asyncio.Future[None]] = []
@@ -66,13 +68,22 @@ class Subchannel:
 
     def connect(self) -> None:
         """Connects, unless that is under way or must wait."""
+        if self.state is READY and self._link is not None and self._is_exhausted(self._link):
+            self._link = None
+            self._set(IDLE)
         if self.state is IDLE:
             self._set(CONNECTING)
             self._begin_attempt()
 
+    @staticmethod
+    def _is_exhausted(link: Link) -> bool:
+        connection: Any = link.connection
+        return bool(connection.is_going_away)
+
     def calls(self) -> list[Any]:
         """All that are under way, on whichever connection."""
-        return [stream.call for link in self._links for stream in link.connection.streams.values()]
+        calls = [stream.call for link in self._links for stream in link.connection.streams.values()]
+        return [call for call in calls if call is not None]
 
     async def changed(self) -> None:
         """Waits for the next change of the state."""
@@ -144,8 +155,7 @@ class Subchannel:
         except BaseException:
             link.abort("the server did not answer as an HTTP/2 server")
             raise
-        self._link = link
-        self._failures = 0
+        self._link, self._ready_at = link, self._loop.time()
         self._set(READY)
         if self._options.keeps_alive:
             self._keepalive = self._loop.call_later(self._options.keepalive_interval, self._keep_alive, link)
@@ -168,8 +178,7 @@ class Subchannel:
             self._settled.set_result(None)
         if connection.is_going_away:
             if self._link is link:
-                self._link = None
-                self._set(IDLE)
+                self._part_with(connection)
             if not connection.streams:
                 link.close()
         if self._link is link or connection.is_going_away:
@@ -180,9 +189,18 @@ class Subchannel:
         if self._settled is not None and not self._settled.done():
             self._settled.set_exception(ConnectionResetError(104, link.connection.closed or "the connection is closed"))
         if self._link is link:
-            self._link = None
-            self._set(IDLE)
+            self._part_with(link.connection)
             self._on_ready()
+
+    def _part_with(self, connection: Any) -> None:
+        """The connection takes no more calls. One that was of no use counts as an attempt that failed."""
+        self._link = None
+        now = self._loop.time()
+        if connection.has_answered or now - self._ready_at >= USEFUL_AFTER_SECONDS:
+            self._failures = 0
+            self._set(IDLE)
+        else:
+            self._fail("the server closed the connection at once", now + self._backoff())
 
     def _keep_alive(self, link: Link) -> None:
         if link is not self._link:
