@@ -15,6 +15,14 @@ import grpc.aio
 from kvwire import addresses, compression
 from kvwire.call import Call
 from kvwire.calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from kvwire.client_interceptors import (
+    InterceptedStreamStreamCall,
+    InterceptedStreamUnaryCall,
+    InterceptedUnaryStreamCall,
+    InterceptedUnaryUnaryCall,
+    by_kind,
+    intercepted,
+)
 from kvwire.client_stream import UNAVAILABLE, Status
 from kvwire.credentials import ChannelCredentials
 from kvwire.header_block import encode
@@ -51,10 +59,13 @@ class _MultiCallable:
     """What makes calls of one method."""
 
     _kind: Callable[..., Any]
+    _intercepted: type[Any]
+    _interception: str
 
     def __init__(self, channel: Channel, path: str, serialize: Any, deserialize: Any) -> None:
         self._channel = channel
         self._target = Target(channel, path, serialize, deserialize)
+        self._interceptors = channel.interceptors[self._interception]
 
     def __call__(
         self,
@@ -68,31 +79,48 @@ class _MultiCallable:
         """A call that is under way. Raises ValueError for metadata that cannot be sent, UsageError on a closed channel."""
         if credentials is not None:
             raise ValueError("kvwire has no call credentials: put them into the metadata")
-        return self._channel.make(self._kind, self._target, request, timeout, metadata, bool(wait_for_ready), compression)
+        if not self._interceptors:
+            return self._channel.make(self._kind, self._target, request, timeout, metadata, bool(wait_for_ready), compression)
+
+        def make(details: Any, request: Any) -> Any:
+            target, path = self._target, _text(details.method)
+            if path != target.path:
+                target = Target(self._channel, path, target.serialize, target.deserialize)
+            ready = bool(details.wait_for_ready)
+            return self._channel.make(self._kind, target, request, details.timeout, details.metadata, ready, compression)
+
+        given = grpc.aio.Metadata.from_tuple(tuple(metadata or ()))
+        details = grpc.aio.ClientCallDetails(self._target.path.encode(), timeout, given, None, wait_for_ready)
+        kind, loop = self._intercepted, self._channel.loop
+        return intercepted(kind, self._interceptors, self._interception, make, details, request, loop)
+
+
+def _text(path: str | bytes) -> str:
+    return path.decode() if isinstance(path, bytes) else path
 
 
 class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
     """One request, one response."""
 
-    _kind = UnaryUnaryCall
+    _kind, _intercepted, _interception = UnaryUnaryCall, InterceptedUnaryUnaryCall, "intercept_unary_unary"
 
 
 class UnaryStreamMultiCallable(_MultiCallable, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
     """One request, a stream of responses."""
 
-    _kind = UnaryStreamCall
+    _kind, _intercepted, _interception = UnaryStreamCall, InterceptedUnaryStreamCall, "intercept_unary_stream"
 
 
 class StreamUnaryMultiCallable(_MultiCallable, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
     """A stream of requests, one response."""
 
-    _kind = StreamUnaryCall
+    _kind, _intercepted, _interception = StreamUnaryCall, InterceptedStreamUnaryCall, "intercept_stream_unary"
 
 
 class StreamStreamMultiCallable(_MultiCallable, grpc.aio.StreamStreamMultiCallable[Any, Any]):
     """A stream of requests, a stream of responses."""
 
-    _kind = StreamStreamCall
+    _kind, _intercepted, _interception = StreamStreamCall, InterceptedStreamStreamCall, "intercept_stream_stream"
 
 
 class Channel(grpc.aio.Channel):
@@ -107,6 +135,7 @@ class Channel(grpc.aio.Channel):
         interceptors: Sequence[Any] | None,
     ) -> None:
         self.options = Options(options)
+        self.interceptors = by_kind(interceptors)
         self._credentials, self._compression = credentials, default_compression
         self._address = addresses.parse(target)
         self._waiting: dict[Call, None] = {}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ALPN = ["h2"]
+_ALTERNATIVES = {"DNS": "peer_dns", "IP Address": "peer_ip", "URI": "peer_uri", "email": "peer_email"}
 
 
 class ServerCredentials:
@@ -40,7 +43,9 @@ def ssl_server_credentials(
         _load(context, key, chain)
     if root_certificates is not None:
         context.load_verify_locations(cadata=root_certificates.decode("ascii"))
-        context.verify_mode = ssl.CERT_REQUIRED if require_client_auth else ssl.CERT_OPTIONAL
+        context.verify_mode = (
+            ssl.CERT_REQUIRED if require_client_auth else ssl.CERT_NONE
+        )  # (As grpcio: nobody is asked in vain.)
     return ServerCredentials(context)
 
 
@@ -57,6 +62,25 @@ def ssl_channel_credentials(
     if private_key is not None and certificate_chain is not None:
         _load(context, private_key, certificate_chain)
     return ChannelCredentials(context)
+
+
+def auth_context(transport: asyncio.BaseTransport) -> dict[str, list[bytes]]:
+    """What is known about the peer of a connection, under grpcio's names."""
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return {"transport_security_type": [b"insecure"], "security_level": [b"TSI_SECURITY_NONE"]}
+    known = {"transport_security_type": [b"ssl"], "security_level": [b"TSI_PRIVACY_AND_INTEGRITY"]}
+    certificate: dict[str, Any] = tls.getpeercert() or {}
+    if not certificate:
+        return known
+    for part in certificate.get("subject", ()):
+        known.setdefault("x509_common_name", []).extend(value.encode() for key, value in part if key == "commonName")
+    for kind, value in certificate.get("subjectAltName", ()):
+        known.setdefault("x509_subject_alternative_name", []).append(value.encode())
+        if kind in _ALTERNATIVES:
+            known.setdefault(_ALTERNATIVES[kind], []).append(value.encode())
+    known["x509_pem_cert"] = [ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True) or b"").encode()]
+    return {key: values for key, values in known.items() if values}
 
 
 def _harden(context: ssl.SSLContext) -> None:

@@ -10,7 +10,9 @@ is left; let the answers leave; close.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ import grpc
 import grpc.aio
 
 from kvwire import addresses, compression, limits
-from kvwire.credentials import ALPN, ServerCredentials
+from kvwire.credentials import ALPN, ServerCredentials, auth_context
 from kvwire.heads import RequestHead
 from kvwire.link import Link
 from kvwire.memory import Memory
@@ -80,6 +82,7 @@ class Server(grpc.aio.Server):
         self._prepared: dict[int, tuple[Any, Method]] = {}
         self._bound: list[tuple[Any, ServerCredentials | None]] = []
         self._listening: list[asyncio.Server] = []
+        self._paths: list[str] = []
         self._links: dict[ServerLink, None] = {}
         self._memory = Memory(limits.BUFFERED_BYTES_MAX, _Connections(self._links))
         self._unwinding: set[asyncio.Task[None]] = set()
@@ -170,7 +173,11 @@ class Server(grpc.aio.Server):
             raise RuntimeError(f"Failed to bind to address {address}: {error}") from error
         self._bound.extend((sock, credentials) for sock in sockets)
         name = sockets[0].getsockname()
-        return int(name[1]) if isinstance(name, tuple) else 1
+        if isinstance(name, tuple):
+            return int(name[1])
+        if isinstance(name, str) and name:
+            self._paths.append(name)
+        return 1
 
     async def start(self) -> None:
         """Listens; harmless when it does. Raises UsageError once the server was stopped."""
@@ -214,7 +221,7 @@ class Server(grpc.aio.Server):
     def _on_made(self, link: Any) -> None:
         transport = link.transport
         link.peer = addresses.peer_name(transport.get_extra_info("peername"))
-        link.auth_context = _auth_context(transport)
+        link.auth_context = auth_context(transport)
         self._links[link] = None
         tls = transport.get_extra_info("ssl_object")
         if len(self._links) > limits.CONNECTIONS_MAX:
@@ -290,6 +297,9 @@ class Server(grpc.aio.Server):
             sock.close()
         for server in self._listening:
             server.close()
+        for path in self._paths:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         for link in list(self._links):
             link.connection.go_away()
         if grace and self.in_flight:
@@ -331,21 +341,6 @@ class _Connections:
 
     def __iter__(self) -> Any:
         return iter([link.connection for link in self._links])
-
-
-def _auth_context(transport: asyncio.BaseTransport) -> dict[str, list[bytes]]:
-    tls = transport.get_extra_info("ssl_object")
-    if tls is None:
-        return {"transport_security_type": [b"insecure"], "security_level": [b"TSI_SECURITY_NONE"]}
-    known = {"transport_security_type": [b"ssl"], "security_level": [b"TSI_PRIVACY_AND_INTEGRITY"]}
-    certificate = tls.getpeercert() or {}
-    names = [value.encode() for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
-    if names:
-        known["x509_common_name"] = names
-    alternatives = [value.encode() for _, value in certificate.get("subjectAltName", ())]
-    if alternatives:
-        known["x509_subject_alternative_name"] = alternatives
-    return known
 
 
 def server(

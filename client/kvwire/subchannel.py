@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,9 @@ IDLE, CONNECTING, READY = grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivit
 TRANSIENT_FAILURE, SHUTDOWN = grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN
 
 USEFUL_AFTER_SECONDS = 1.0
-"""A connection that lasted so long was no failure, even without calls."""
+"""A connection that lasted so long was of use, even without calls."""
+USELESS_MAX = 3
+"""Connections in a row that may be of no use before the next one has to wait."""
 BACKOFF_FACTOR, BACKOFF_JITTER = 1.6, 0.2
 
 
@@ -51,7 +54,7 @@ class Subchannel:
         self._links: dict[Link, None] = {}
         self._attempt: asyncio.Task[None] | None = None
         self._settled: asyncio.Future[None] | None = None
-        self._failures, self._ready_at = 0, 0.0
+        self._failures, self._useless, self._ready_at = 0, 0, 0.0
         self._retry: asyncio.TimerHandle | None = None
         self._keepalive: asyncio.TimerHandle | None = None
         self._watchers: list[asyncio.Future[None]] = []
@@ -132,21 +135,22 @@ class Subchannel:
         except TimeoutError:
             self._fail("the server does not answer in time", began + backoff)
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-            self._fail(f"Failed to connect to remote host: connect: {reason} ({error.errno})", began + backoff)
+            is_plain = error.errno and error.errno > 0 and not isinstance(error, ssl.SSLError)
+            reason = f"connect: {os.strerror(error.errno)} ({error.errno})" if error.errno and is_plain else str(error)
+            self._fail(f"Failed to connect to remote host: {reason}", began + backoff)
 
     async def _open(self) -> None:
         address, credentials = self._address, self._credentials
         settled = self._settled = self._loop.create_future()
         connection = ClientConnection(self._options.metadata_size_max, lambda: self._on_change(link))
         link = Link(self._loop, connection, lambda made: self._links.setdefault(made), self._on_lost)
-        ssl: dict[str, Any] = {}
+        tls_arguments: dict[str, Any] = {}
         if credentials is not None:
-            ssl = {"ssl": credentials.context, "server_hostname": self._options.target_name or address.host or "localhost"}
+            tls_arguments = {"ssl": credentials.context, "server_hostname": self._server_name}
         if address.path:
-            await self._loop.create_unix_connection(lambda: link, address.path, **ssl)
+            await self._loop.create_unix_connection(lambda: link, address.path, **tls_arguments)
         else:
-            await self._loop.create_connection(lambda: link, address.host, address.port, **ssl)
+            await self._loop.create_connection(lambda: link, address.host, address.port, **tls_arguments)
         tls = None if link.transport is None else link.transport.get_extra_info("ssl_object")
         try:
             if tls is not None and tls.selected_alpn_protocol() not in ALPN:
@@ -160,6 +164,12 @@ class Subchannel:
         if self._options.keeps_alive:
             self._keepalive = self._loop.call_later(self._options.keepalive_interval, self._keep_alive, link)
         self._on_ready()
+
+    @property
+    def _server_name(self) -> str:
+        """The name that the server's certificate must have."""
+        authority = self._options.authority.rpartition(":")[0] or self._options.authority
+        return self._options.target_name or authority or self._address.host or "localhost"
 
     def _fail(self, reason: str, next_attempt: float) -> None:
         self._failures += 1
@@ -193,11 +203,13 @@ class Subchannel:
             self._on_ready()
 
     def _part_with(self, connection: Any) -> None:
-        """The connection takes no more calls. One that was of no use counts as an attempt that failed."""
+        """The connection takes no more calls. Several in a row that were of no use count as attempts that failed."""
         self._link = None
         now = self._loop.time()
         if connection.has_answered or now - self._ready_at >= USEFUL_AFTER_SECONDS:
-            self._failures = 0
+            self._failures = self._useless = 0
+        self._useless += 1
+        if self._useless <= USELESS_MAX:
             self._set(IDLE)
         else:
             self._fail("the server closed the connection at once", now + self._backoff())
