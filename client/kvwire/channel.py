@@ -90,7 +90,8 @@ class _MultiCallable:
             return self._channel.make(self._kind, target, request, details.timeout, details.metadata, ready, compression)
 
         given = grpc.aio.Metadata.from_tuple(tuple(metadata or ()))
-        details = grpc.aio.ClientCallDetails(self._target.path.encode(), timeout, given, None, wait_for_ready)
+        path: Any = self._target.path.encode()  # (As grpcio has it; its stubs say text.)
+        details = grpc.aio.ClientCallDetails(path, timeout, given, None, wait_for_ready)
         kind, loop = self._intercepted, self._channel.loop
         return intercepted(kind, self._interceptors, self._interception, make, details, request, loop)
 

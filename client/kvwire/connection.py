@@ -65,7 +65,7 @@ class Connection(Output, Generic[AnyStream]):
         """What the peer did wrong, where that is why it is closed."""
         self.is_settled = False
         """Whether the peer's first SETTINGS have come."""
-        self.held = 0
+        self.held, self._holds_nothing = 0, False
         self._memory, self._metadata_size_max = memory, metadata_size_max
         self._decoder = HeaderDecoder(metadata_size_max)
         self._block_size_max = max(4 * metadata_size_max, 64 * limits.KIB)
@@ -296,7 +296,8 @@ class Connection(Output, Generic[AnyStream]):
         if stream is None:
             self.frequency.on_late()
             return
-        self.frequency.on_reset()
+        if not stream.discards:
+            self.frequency.on_reset()
         stream.on_reset(frames.read_word(payload), "the peer reset the stream")
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -397,6 +398,8 @@ class Connection(Output, Generic[AnyStream]):
 
     def hold(self, size: int) -> None:
         """So many bytes more (negative: less) are kept for the peer."""
+        if self._holds_nothing:
+            return
         self.held += size
         self._memory.add(size)
 
@@ -439,4 +442,5 @@ class Connection(Output, Generic[AnyStream]):
             stream.on_reset(None, why)
         self._tail, self._block, self.has_more = b"", None, False
         self.hold(-self.held)
+        self._holds_nothing = True
         self.wants_output()

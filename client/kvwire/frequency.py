@@ -34,7 +34,8 @@ class Frequency:
 
     def expect_late(self, window: int) -> None:
         """A stream is closed: its reset, and data up to its window, may be on their way."""
-        self._late += 2 + max(0, window) // limits.LATE_FRAME_BYTES
+        expected = self._late + 1 + max(0, window) // limits.LATE_FRAME_BYTES
+        self._late = min(expected, limits.LATE_FRAMES_MAX)
 
     def on_late(self) -> bool:
         """A frame of a closed stream; False: none can be on its way."""

@@ -67,8 +67,9 @@ CONTROL_FRAMES_PER_SECOND_MAX = 2_000
 SETTINGS_PER_SECOND_MAX = 100
 """Each may touch every stream; no peer sends more than a few in its life."""
 LATE_FRAME_BYTES = 64
-"""A stream that we close may still receive what its window permits: so many bytes are taken for one frame of that. Beyond,
-frames of closed streams count as control frames."""
+LATE_FRAMES_MAX = 100_000
+"""A stream that we close may still receive what its window permits: so many bytes are taken for one frame of that, and so many
+frames are expected at most. Beyond, frames of closed streams count as control frames."""
 WINDOW_UPDATES_PER_SECOND_MAX = 20_000
 """A peer that reads a gigabyte a second in small frames sends about as many."""
 RESETS_PER_SECOND_MAX = 2_000

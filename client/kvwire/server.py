@@ -91,7 +91,8 @@ class Server(grpc.aio.Server):
         self._stopping: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._keepalive: asyncio.TimerHandle | None = None
-        self.loop: asyncio.AbstractEventLoop = asyncio.get_event_loop_policy().get_event_loop()
+        self.loop: asyncio.AbstractEventLoop
+        """Set when the server starts."""
 
     # ---- methods -----------------------------------------------------------------------------------------------------
 
@@ -284,7 +285,7 @@ class Server(grpc.aio.Server):
         """Stops; calls in flight get `grace` seconds. Whoever calls it again may shorten that, and waits as well."""
         if self._stopping is None:
             self._idle = asyncio.Event()
-            self._stopping = self.loop.create_task(self._stop(grace))
+            self._stopping = asyncio.get_running_loop().create_task(self._stop(grace))
         else:
             _, late = await asyncio.wait((self._stopping,), timeout=grace or 0.0)
             if late:

@@ -58,6 +58,7 @@ class ServerCall(Stream):
         "link",
         "message",
         "method",
+        "next_is_plain",
         "server",
         "task",
     )
@@ -67,6 +68,7 @@ class ServerCall(Stream):
     def __init__(self, server: Server, link: Any, connection: ServerConnection, stream_id: int) -> None:
         super().__init__(connection, stream_id, server.options.receive_size_max)
         self.server, self.link = server, link
+        self.next_is_plain = False
         self.is_over = self.is_cancelled = self.headers_sent = self._is_settled = False
         self.inbox: Inbox | None = None
         self.message: tuple[int, bytes] | None = None
@@ -170,6 +172,7 @@ class ServerCall(Stream):
 
     def on_reset(self, code: int | None, why: str) -> None:
         """The caller has gone."""
+        self.next_is_plain = False
         self.is_over = self.is_cancelled = True
         self.close()
         self._cancel()
@@ -266,6 +269,7 @@ class ServerCall(Stream):
         try:
             if server.interceptors:
                 method = await server.intercept(self.head)
+            context.method = method
             if method is None:
                 self._refuse_method()
             elif method.is_plain and self.message is not None:
@@ -289,6 +293,8 @@ class ServerCall(Stream):
                 logger.exception("Unexpected exception in %s", self.path)
                 self.finish(context.status or UNKNOWN, f"Unexpected {type(error)}: {error}", context.trailing)
         finally:
+            if not self.is_over:
+                self.finish(UNKNOWN, f"the handler of {self.path} ended without an answer")
             if self.callbacks is not None:
                 self._call_back()
 
@@ -300,7 +306,6 @@ class ServerCall(Stream):
             request = await self.read(method)
             if request is grpc.aio.EOF:
                 raise Refused(UNIMPLEMENTED, "Missing request message.")
-        context.method = method
         if method.style is Style.BLOCKING:
             await serve_blocking(self, method, request, context)
         elif not method.response_streaming:
@@ -382,7 +387,8 @@ class ServerCall(Stream):
         self.finish_with(context)
 
     def _framed(self, data: bytes) -> bytes:
-        if self.encoding == compression.IDENTITY:
+        if self.encoding == compression.IDENTITY or self.next_is_plain:
+            self.next_is_plain = False
             return framed(data)
         return framed(compression.compress(data, self.encoding), 1)
 

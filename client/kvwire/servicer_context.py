@@ -124,11 +124,14 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         return self.message
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Compresses the responses, where the caller can read that. Raises ValueError once headers are sent."""
+        """Compresses the responses, where the caller can read that. Raises RuntimeError once headers are sent."""
+        if self._call.headers_sent:
+            raise RuntimeError("compression must be set before anything is sent")
         self._call.server.compress(self._call, compression)
 
     def disable_next_message_compression(self) -> None:
-        """Nothing is compressed unless somebody asked for it."""
+        """Leaves the next message as it is: for secrets beside text that others chose (CRIME, BREACH)."""
+        self._call.next_is_plain = True
 
     def peer(self) -> str:
         """The caller's address, as "ipv4:127.0.0.1:1234"."""
