@@ -112,38 +112,6 @@ async def test_goaway_above_a_call_lets_it_finish(client_wire: Wire, error: int)
         await old.end()
 
 
-@pytest.mark.parametrize("ending", ["its call ends", "it is lost"])
-async def test_old_connection_that_ends_while_a_new_one_is_made_harms_no_call(client_wire: Wire, ending: str) -> None:
-    """What happens to the one says nothing about the other, which is greeted a moment later."""
-    async with raw.listen(greets=False) as listener:
-        channel = client_wire.insecure_channel(listener.address)
-        try:
-            calls = Calls(listener, channel)
-            old_call = calls.begin()
-            old = await listener.accept()
-            await old.send(settings())
-            stream = await calls.arrived(old)
-            await old.send(goaway(stream))
-            await old.settled()
-            new_call = calls.begin()
-            new = await listener.accept()
-            if ending == "its call ends":
-                await reply(old, stream)
-                assert await soon(old_call) is OK
-                await old.end()
-            else:
-                old.writer.transport.abort()
-                assert await soon(old_call) is UNAVAILABLE
-            await asyncio.sleep(0.05)
-            assert not new_call.done()
-            await new.send(settings())
-            await reply(new, await calls.arrived(new))
-            assert await soon(new_call) is OK
-            assert len(listener.peers) == 2
-        finally:
-            await channel.close()
-
-
 async def test_goaway_between_two_calls_moves_the_later_one(client_wire: Wire) -> None:
     """The last stream's number parts those that are seen from those that are not."""
     async with calling(client_wire) as calls:
