@@ -14,7 +14,7 @@ import pytest
 from tests.wire import frames as h2
 from tests.wire import raw
 from tests.wire.frames import data, message, response, trailers
-from tests.wire.pairs import GRPCIO, HOST, Wire, path, refusal, soon
+from tests.wire.pairs import GRPCIO, Wire, path, refusal, soon
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
