@@ -185,6 +185,8 @@ class Call(grpc.aio.Call):
         return metadata_of(self._initial)
 
     async def _ended(self) -> Status:
+        if self._status is not None:
+            await asyncio.sleep(0)  # (Whoever asks again and again lets others have their turn.)
         while self._status is None:
             await self._event()
         return self._status

@@ -245,6 +245,8 @@ class _OneResponse(Call):
                 raise
             status = self._status
             assert status is not None
+        else:
+            yield  # (Whoever calls in vain again and again lets others have their turn.)
         if status.code == OK:
             return self._response
         self._raise_for_status(status)
@@ -328,6 +330,7 @@ class _ManyResponses(Call):
     async def read(self) -> Any:
         """The next response; `grpc.aio.EOF` at the end. Raises AioRpcError."""
         if self._status is not None:
+            await asyncio.sleep(0)
             self._raise_for_status(self._status)
             return grpc.aio.EOF
         if self._iterator is not None:

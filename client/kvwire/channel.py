@@ -209,9 +209,10 @@ class Channel(grpc.aio.Channel):
         if connection is not None and not self._waiting:
             call.begin(connection)
         elif self._closed:
-            call.end(Status(UNAVAILABLE, CLOSED))
+            self.loop.call_soon(call.end, Status(UNAVAILABLE, CLOSED))
         elif subchannel.state is TRANSIENT_FAILURE and not call.wait_for_ready:
-            call.end(Status(UNAVAILABLE, subchannel.why_failed))
+            # Not at once: who tries again and again must not keep the event loop from connecting.
+            self.loop.call_soon(call.end, Status(UNAVAILABLE, subchannel.why_failed))
         else:
             self._waiting[call] = None
             subchannel.connect()
@@ -270,7 +271,9 @@ class Channel(grpc.aio.Channel):
         return IDLE if self._subchannel is None else self._subchannel.state
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        """Waits until the state is another one."""
+        """Waits until the state is another one. Raises UsageError on a closed channel, whose state is the last."""
+        if self._closed:
+            raise grpc.aio.UsageError(CLOSED)
         while self.get_state() is last_observed_state:
             await self._open().changed()
 

@@ -25,6 +25,8 @@ class ClientConnection(Connection["ClientStream"]):
         self._on_change = on_change
         self.is_going_away = False
         """Whether the server takes no more streams on this connection."""
+        self.goodbye = ""
+        """What the server said when it went away."""
         self.has_answered = False
         """Whether the server has answered any call."""
         super().__init__(Memory(1 << 62, ()), metadata_size_max, ((frames.ENABLE_PUSH, 0),))
@@ -54,7 +56,7 @@ class ClientConnection(Connection["ClientStream"]):
     def _on_headers(self, stream_id: int, made: ResponseHead, ended: bool) -> None:
         stream = self.streams.get(stream_id)
         if stream is None:
-            self._on_data_of_no_stream(stream_id)
+            self._on_data_of_no_stream(stream_id, 0)
         elif made.malformed:
             self.refuse(stream_id, frames.PROTOCOL_ERROR, made.malformed)
         else:
@@ -85,6 +87,12 @@ class ClientConnection(Connection["ClientStream"]):
         frames.check_goaway(stream_id, payload)
         last, code = frames.read_word(payload[:4]) & frames.STREAM_ID_MAX, frames.read_word(payload[4:8])
         self.is_going_away = True
+        text = payload[8:264].decode("utf-8", "replace")
+        self.goodbye = f"GOAWAY received; error code: {code}; debug text: {text}" if code or text else "GOAWAY received"
         for stream in [stream for stream in self.streams.values() if stream.id > last]:
-            stream.on_unprocessed(f"the server goes away ({payload[8:264].decode('utf-8', 'replace') or code})")
+            stream.on_unprocessed(f"the server goes away ({self.goodbye})")
         self._on_change()
+
+    def lose(self, why: str) -> None:
+        """The connection is over: every stream is told, and the server's last words."""
+        super().lose(f"{why} ({self.goodbye})" if self.goodbye else why)

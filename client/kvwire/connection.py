@@ -43,9 +43,13 @@ from kvwire.memory import Memory
 from kvwire.output import Output
 from kvwire.room import Room
 from kvwire.stream import Stream
+from kvwire.turns import Turns
 
 AnyStream = TypeVar("AnyStream", bound=Stream)
 PRIORITY_SIZE = 5
+WORK_OF_BYTES = 9
+FIELDS_OF_WORK = 8
+"""Payload (512 bytes) and header fields that count as one more frame of work."""
 
 
 def _ignore(_: bytes) -> None:
@@ -85,7 +89,7 @@ class Connection(Output, Generic[AnyStream]):
         self.goaway_sent: int | None = None
         self._unreturned = 0
         self.room = Room()
-        self._blocked: dict[AnyStream, None] = {}
+        self.turns = Turns(self)
         self.frequency = Frequency()
         self.on_pong: Callable[[bytes], None] = _ignore
         self.received_at = 0.0
@@ -135,7 +139,7 @@ class Connection(Output, Generic[AnyStream]):
         """The socket takes more, or it does not."""
         self.is_writable = is_writable
         if is_writable:
-            self._pump_blocked()
+            self.turns.pump()
 
     # ---- bytes in ----------------------------------------------------------------------------------------------------
 
@@ -163,8 +167,6 @@ class Connection(Output, Generic[AnyStream]):
             self._frame_began = None
         elif self._frame_began is None or len(self._tail) < len(data):
             self._frame_began = now  # (Whoever ends frames makes progress.)
-        if self._block is None:
-            self._block_began = now
 
     def unfinished_for(self, now: float) -> float:
         """Seconds since the frame or the header block began that is not complete yet."""
@@ -201,7 +203,7 @@ class Connection(Output, Generic[AnyStream]):
                     payload = frames.without_padding(payload)
                 stream = streams.get(stream_id)
                 if stream is None:
-                    self._on_data_of_no_stream(stream_id)
+                    self._on_data_of_no_stream(stream_id, size)
                 else:
                     if not payload and not flags & END_STREAM:
                         self.frequency.on_control()
@@ -215,7 +217,8 @@ class Connection(Output, Generic[AnyStream]):
                     self._on_block(stream_id, payload, flags & END_STREAM != 0)
                 else:
                     self._block = (stream_id, bytearray(payload), flags & END_STREAM != 0)
-                    self.hold(size)
+                    self._block_began = self.received_at
+                    self.hold(len(payload))
             else:
                 handler = self._handlers.get(kind)
                 if handler is None:
@@ -228,10 +231,10 @@ class Connection(Output, Generic[AnyStream]):
                 return
         self._tail = data[position:]
 
-    def _on_data_of_no_stream(self, stream_id: int) -> None:
+    def _on_data_of_no_stream(self, stream_id: int, size: int) -> None:
         if self._is_idle(stream_id):
             raise ProtocolError(frames.PROTOCOL_ERROR, f"data on stream {stream_id}, which nobody opened")
-        self.frequency.on_late()
+        self.frequency.on_late(size)
 
     def _bare_block(self, payload: bytes, flags: int, stream_id: int) -> bytes:
         if flags & PADDED:
@@ -254,6 +257,7 @@ class Connection(Output, Generic[AnyStream]):
             except HeadersTooLarge as error:
                 self._on_headers_too_large(stream_id, error, ended)
                 return
+            self.work += 1 + len(fields) // FIELDS_OF_WORK
             made = self._read_fields(fields)
             self._decoder.remember(block, made, len(fields))
         self._on_headers(stream_id, made, ended)
@@ -324,18 +328,20 @@ class Connection(Output, Generic[AnyStream]):
                 raise ProtocolError(frames.PROTOCOL_ERROR, f"SETTINGS_ENABLE_PUSH of {value}")
         self.is_settled = True
         self.put(frames.frame(SETTINGS, ACK, 0))
-        self._pump_blocked()
+        self.work += len(payload) >> WORK_OF_BYTES
+        self.turns.pump()
 
     def _set_stream_window(self, size: int) -> None:
         if size > frames.WINDOW_MAX:
             raise ProtocolError(frames.FLOW_CONTROL_ERROR, f"SETTINGS_INITIAL_WINDOW_SIZE of {size}")
+        self.work += len(self.streams)
         change, self.peer_stream_window = size - self.peer_stream_window, size
         for stream in self.streams.values():
             stream.send_window += change  # It may become negative (§6.9.2).
             if stream.send_window > frames.WINDOW_MAX:
                 raise ProtocolError(frames.FLOW_CONTROL_ERROR, f"the window of stream {stream.id} overflows")
             if stream.is_blocked:
-                self._blocked[stream] = None
+                self.turns.add(stream)
 
     def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
         self.frequency.on_control()
@@ -369,7 +375,7 @@ class Connection(Output, Generic[AnyStream]):
                 raise ProtocolError(frames.PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
             if self.send_window > frames.WINDOW_MAX:
                 raise ProtocolError(frames.FLOW_CONTROL_ERROR, "the connection's window overflows")
-            self._pump_blocked()
+            self.turns.pump()
             return
         stream = self.streams.get(stream_id)
         if stream is None:
@@ -385,16 +391,8 @@ class Connection(Output, Generic[AnyStream]):
 
     def pump(self, stream: Stream) -> None:
         """Sends what a stream holds back, as far as it gets, in turn with the others."""
-        self._blocked[stream] = None  # type: ignore[index]  # It is one of ours.
-        self._pump_blocked()
-
-    def _pump_blocked(self) -> None:
-        blocked = self._blocked
-        while blocked and self.send_window > 0 and self.is_writable:
-            stream = next(iter(blocked))
-            del blocked[stream]
-            if stream.pump():
-                blocked[stream] = None
+        self.turns.add(stream)
+        self.turns.pump()
 
     def hold(self, size: int) -> None:
         """So many bytes more (negative: less) are kept for the peer."""
@@ -408,9 +406,9 @@ class Connection(Output, Generic[AnyStream]):
     def forget(self, stream: Any) -> None:
         """A stream is closed."""
         self.streams.pop(stream.id, None)
+        if stream.remote_ended and stream.local_ended:
+            return  # Nothing of it is on its way.
         self.frequency.expect_late(0 if stream.remote_ended else stream.receive_window)
-        self._blocked.pop(stream, None)
-        self.room.forget(stream)
 
     def refuse(self, stream_id: int, code: int, why: str) -> None:
         """Ends a stream for a fault of the peer's; too many of them end the connection. Raises `ProtocolError`."""

@@ -34,15 +34,15 @@ class Frequency:
 
     def expect_late(self, window: int) -> None:
         """A stream is closed: its reset, and data up to its window, may be on their way."""
-        expected = self._late + 1 + max(0, window) // limits.LATE_FRAME_BYTES
-        self._late = min(expected, limits.LATE_FRAMES_MAX)
+        expected = self._late + max(0, window) + limits.LATE_FRAME_BYTES
+        self._late = expected if expected < limits.LATE_BYTES_MAX else limits.LATE_BYTES_MAX
 
-    def on_late(self) -> bool:
-        """A frame of a closed stream; False: none can be on its way."""
+    def on_late(self, size: int = 0) -> bool:
+        """A frame of a closed stream, with so many bytes of data; False: none can be on its way."""
         if self._late <= 0:
             self.on_control()
             return False
-        self._late -= 1
+        self._late -= size or limits.LATE_FRAME_BYTES
         return True
 
     def on_window_update(self) -> None:

@@ -12,13 +12,14 @@ from kvwire.stream import PREFIX_SIZE, Stream
 class Inbox:
     """Holds a stream's messages until they are read."""
 
-    __slots__ = ("_ended", "_messages", "_stream", "_waiter")
+    __slots__ = ("_ended", "_messages", "_read_in_turn", "_stream", "_waiter")
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._messages: deque[tuple[int, bytes]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._ended = False
+        self._read_in_turn = 0
 
     def put(self, compressed: int, message: bytes) -> None:
         """A message came; it is kept as it is, so that what nobody reads stays as small as it came."""
@@ -50,10 +51,17 @@ class Inbox:
             if self._waiter is not None:
                 raise RuntimeError("another task is reading this stream")
             self._waiter = asyncio.get_running_loop().create_future()
+            self._read_in_turn = 0
             try:
                 await self._waiter
             finally:
                 self._waiter = None
+        self._read_in_turn += 1
+        if self._read_in_turn > limits.WORK_PER_TURN_MAX:
+            self._read_in_turn = 0
+            await asyncio.sleep(0)
+            if not self._messages:
+                return await self.get()  # Forgotten meanwhile.
         received = self._messages.popleft()
         size = len(received[1])
         self._stream.unread -= size + PREFIX_SIZE

@@ -60,16 +60,20 @@ without a look at them."""
 
 # ---- frequency --------------------------------------------------------------------------------------------------------
 
-WORK_PER_TURN_MAX = 512
-"""Frames and messages of one connection that are looked at before the other connections get their turn."""
+WORK_PER_TURN_MAX = 64
+READ_PER_TURN_BYTES_MAX = 64 * KIB
+"""Frames and messages, and bytes, of one connection that are looked at before the other connections get their turn: two or
+three milliseconds of work. As many messages are read from or written to one stream before others get theirs."""
+WRITTEN_PER_TURN_BYTES_MAX = 512 * KIB
+"""Bytes that one connection sends, of what waited for a window or the socket, before others get their turn."""
 CONTROL_FRAMES_PER_SECOND_MAX = 2_000
 """PING, PRIORITY, CONTINUATION, empty DATA and unknown frames, of one connection."""
 SETTINGS_PER_SECOND_MAX = 100
 """Each may touch every stream; no peer sends more than a few in its life."""
-LATE_FRAME_BYTES = 64
-LATE_FRAMES_MAX = 100_000
-"""A stream that we close may still receive what its window permits: so many bytes are taken for one frame of that, and so many
-frames are expected at most. Beyond, frames of closed streams count as control frames."""
+LATE_FRAME_BYTES = 16
+LATE_BYTES_MAX = 16 * MIB
+"""A stream that we close may still receive what its window permits, and a frame that ends it (which counts as so many bytes).
+So much is expected at most; beyond, frames of closed streams count as control frames."""
 WINDOW_UPDATES_PER_SECOND_MAX = 20_000
 """A peer that reads a gigabyte a second in small frames sends about as many."""
 RESETS_PER_SECOND_MAX = 2_000

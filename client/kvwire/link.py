@@ -14,6 +14,7 @@ from kvwire.connection import Connection
 
 KEEPALIVE_PAYLOAD = b"kvwire/k"
 """Of the pings that ask whether the peer lives."""
+LAST_LOOK_SECONDS = 0.1
 
 
 class Link(asyncio.Protocol):
@@ -34,8 +35,10 @@ class Link(asyncio.Protocol):
         self._is_resting = False
         self._unread_by_peer = 0
         self._pinged_at: float | None = None
+        self._is_last_look = False
         connection.wants_output = self._schedule
         connection.must_write = self.flush
+        connection.turns.wants_turn = self._want_turn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is open."""
@@ -48,7 +51,7 @@ class Link(asyncio.Protocol):
         """Bytes came."""
         connection = self.connection
         self._receive(data, self._time())
-        if connection.has_more and not self._is_resting:
+        if (connection.has_more or len(data) > limits.READ_PER_TURN_BYTES_MAX) and not self._is_resting:
             self._rest()
         if connection.closed is not None:
             self.close()
@@ -96,6 +99,9 @@ class Link(asyncio.Protocol):
         """What the socket's buffer keeps, for a peer that does not read, is kept for the connection."""
         change, self._unread_by_peer = size - self._unread_by_peer, size
         self.connection.hold(change)
+
+    def _want_turn(self) -> None:
+        self._loop.call_soon(self.connection.turns.go_on)
 
     def _schedule(self) -> None:
         self._loop.call_soon(self.flush)
@@ -146,10 +152,13 @@ class Link(asyncio.Protocol):
         connection = self.connection
         if self._pinged_at is not None:
             if connection.received_at >= self._pinged_at:
-                self._pinged_at = None
+                self._pinged_at, self._is_last_look = None, False
             elif now - self._pinged_at >= timeout:
-                self.abort("keepalive: the peer did not answer a ping in time")
-                return interval
+                if self._is_last_look:
+                    self.abort("keepalive watchdog timeout: the peer did not answer a ping in time")
+                    return interval
+                self._is_last_look = True  # It may be us who were busy: what has come meanwhile is read first.
+                return min(timeout, LAST_LOOK_SECONDS)
             else:
                 return self._pinged_at + timeout - now
         silent = now - max(connection.received_at, self.made_at)

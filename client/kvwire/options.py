@@ -12,7 +12,7 @@ class Options:
     """The arguments of a server or a channel, with their defaults. Sizes in bytes, times in seconds; None: no limit."""
 
     def __init__(self, options: Iterable[tuple[str, Any]] | None) -> None:
-        given = dict(options or ())
+        given = dict(reversed(tuple(options or ())))  # (Of one that is given twice, the first counts.)
 
         def seconds(name: str, default_ms: float) -> float:
             return float(given.get(name, default_ms)) / 1000.0
@@ -29,6 +29,7 @@ class Options:
         self.keepalive_timeout = seconds("grpc.keepalive_timeout_ms", 20_000)
         self.keepalive_without_calls = bool(given.get("grpc.keepalive_permit_without_calls", 0))
         self.ping_interval_min = seconds("grpc.http2.min_ping_interval_without_data_ms", 300_000)
+        self.ping_strikes_max = int(given.get("grpc.http2.max_ping_strikes", 2))
         self.backoff_initial = seconds("grpc.initial_reconnect_backoff_ms", 1_000)
         self.backoff_max = seconds("grpc.max_reconnect_backoff_ms", 120_000)
         self.connect_timeout = seconds("grpc.min_reconnect_backoff_ms", 20_000)

@@ -214,6 +214,7 @@ class Server(grpc.aio.Server):
             self.options.streams_max,
             self.options.ping_interval_min,
             lambda connection, stream_id: ServerCall(self, link, connection, stream_id),
+            self.options.ping_strikes_max,
         )
         link = ServerLink(self.loop, connection, self._on_made, self._on_lost)
         connection.on_drained = link.close
@@ -284,16 +285,18 @@ class Server(grpc.aio.Server):
     async def stop(self, grace: float | None) -> None:
         """Stops; calls in flight get `grace` seconds. Whoever calls it again may shorten that, and waits as well."""
         if self._stopping is None:
+            self._close_ports()
             self._idle = asyncio.Event()
             self._stopping = asyncio.get_running_loop().create_task(self._stop(grace))
+            for link in list(self._links):
+                link.connection.go_away()
         else:
             _, late = await asyncio.wait((self._stopping,), timeout=grace or 0.0)
             if late:
                 self._cancel_calls()
         await asyncio.shield(self._stopping)
 
-    async def _stop(self, grace: float | None) -> None:
-        assert self._idle is not None
+    def _close_ports(self) -> None:
         for sock, _ in self._bound[len(self._listening) :]:
             sock.close()
         for server in self._listening:
@@ -301,12 +304,15 @@ class Server(grpc.aio.Server):
         for path in self._paths:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-        for link in list(self._links):
-            link.connection.go_away()
-        if grace and self.in_flight:
+
+    async def _stop(self, grace: float | None) -> None:
+        assert self._idle is not None
+        if grace:
             try:
                 async with asyncio.timeout(grace):
-                    await self._idle.wait()
+                    while self.in_flight:
+                        self._idle.clear()
+                        await self._idle.wait()
             except TimeoutError:
                 pass
         self._cancel_calls()

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
 from kvwire import compression, frames, limits
+from kvwire.admission import Refusal, refusal
 from kvwire.answer import RESPONSE, Refused, of_server, trailers, whole_answer
 from kvwire.blocking import serve_blocking
 from kvwire.frames import END_STREAM
@@ -25,6 +26,7 @@ from kvwire.header_block import HeadersTooLarge, encode
 from kvwire.heads import RequestHead
 from kvwire.inbox import Inbox
 from kvwire.method import Method, Style
+from kvwire.request_reader import deserialized, read_request, request_stream, unpacked
 from kvwire.servicer_context import ServicerContext
 from kvwire.stream import PREFIX_SIZE, MessageRefused, Stream, framed
 
@@ -36,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 1, 2, 4, 8
 UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
+SMALL = 4 * limits.KIB
+"""A request of so many bytes counts as a part of its call's overhead."""
 
 
 class ServerCall(Stream):
@@ -45,6 +49,7 @@ class ServerCall(Stream):
         "_drained",
         "_is_settled",
         "_timer",
+        "_written_in_turn",
         "callbacks",
         "context",
         "deadline",
@@ -69,6 +74,7 @@ class ServerCall(Stream):
         super().__init__(connection, stream_id, server.options.receive_size_max)
         self.server, self.link = server, link
         self.next_is_plain = False
+        self._written_in_turn = 0
         self.is_over = self.is_cancelled = self.headers_sent = self._is_settled = False
         self.inbox: Inbox | None = None
         self.message: tuple[int, bytes] | None = None
@@ -89,7 +95,11 @@ class ServerCall(Stream):
         self.head, self.remote_ended = head, ended
         self.hold(limits.CALL_OVERHEAD_BYTES + 3 * head.size)
         server = self.server
-        if not self._is_acceptable(head):
+        if self.is_over:
+            return
+        refused = refusal(head, server.is_full)
+        if refused is not None:
+            self._refuse(refused)
             return
         if head.timeout is not None:
             self.deadline = server.loop.time() + head.timeout
@@ -118,23 +128,14 @@ class ServerCall(Stream):
     def _refuse_method(self) -> None:
         self.finish(UNIMPLEMENTED, "Method not found!")
 
-    def _is_acceptable(self, head: RequestHead) -> bool:
-        server = self.server
-        if head.method != b"POST":
-            self._answer_http(b"405")
-        elif not head.content_type.startswith(b"application/grpc"):
-            self._answer_http(b"415")
-        elif server.is_full:
-            self.finish(RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
-        elif head.timeout_is_bad:
-            self.finish(INTERNAL, "Error parsing 'grpc-timeout' metadata: no time-out as '10S'")
-        elif head.timeout == 0:
-            self.finish(DEADLINE_EXCEEDED, "Deadline Exceeded")
-        elif not compression.is_known(head.encoding):
-            details = f"Compression algorithm {head.encoding.decode('latin-1')!r} is not supported"
-            self.initial_metadata = encode(b"grpc-accept-encoding", compression.ACCEPTED)
-            self.finish(UNIMPLEMENTED, details)
-        return not self.is_over
+    def _refuse(self, refusal: Refusal) -> None:
+        if not refusal.http_status:
+            self.initial_metadata = refusal.fields
+            self.finish(refusal.code, refusal.details)
+            return
+        self.is_over = True  # What is no gRPC is answered in HTTP.
+        self.connection.frequency.on_control()
+        self.end(self.connection.header_frames(self.id, encode(b":status", refusal.http_status), END_STREAM))
 
     def on_request_too_large(self, error: HeadersTooLarge, ended: bool) -> None:
         """The call's metadata is above the limit."""
@@ -149,7 +150,8 @@ class ServerCall(Stream):
             self.inbox.put(compressed, message)
         elif self.task is None:
             self.message = (compressed, message)
-            self.hold(len(message))  # Until the call is over: the handler has it.
+            if len(message) > SMALL:
+                self.hold(len(message))  # Until the call is over: the handler has it.
             self._start()
 
     def on_end(self) -> None:
@@ -173,6 +175,7 @@ class ServerCall(Stream):
     def on_reset(self, code: int | None, why: str) -> None:
         """The caller has gone."""
         self.next_is_plain = False
+        self._written_in_turn = 0
         self.is_over = self.is_cancelled = True
         self.close()
         self._cancel()
@@ -183,14 +186,11 @@ class ServerCall(Stream):
             self._drained.set_result(None)
 
     def on_local_end(self) -> None:
-        """The trailers have left: nobody needs the rest of the request, which may be on its way."""
+        """The trailers have left. The caller gets a while to end its side, too: grpcio's client takes a reset right behind the
+        trailers for an error."""
         if self.remote_ended:
             self.close()
-        else:
-            self._linger()
-
-    def _linger(self) -> None:
-        """Waits for the caller to end its side, too: grpcio's client takes a reset right behind the trailers for an error."""
+            return
         self._settle()
         self.discards = True
         self._set_timer(self.server.loop.call_later(limits.LINGER_SECONDS_MAX, self._end_request))
@@ -261,7 +261,8 @@ class ServerCall(Stream):
         return self.head.path.decode("latin-1")
 
     def _start(self) -> None:
-        self.task = self.server.loop.create_task(self._run())
+        if not self.is_over:
+            self.task = self.server.loop.create_task(self._run())
 
     async def _run(self) -> None:
         context = self.context = ServicerContext(self)
@@ -273,8 +274,11 @@ class ServerCall(Stream):
             if method is None:
                 self._refuse_method()
             elif method.is_plain and self.message is not None:
-                request = self._deserialized(method, *self.message)
+                compressed, message = self.message
                 self.message = None
+                if compressed:
+                    message = await unpacked(self, compressed, message)
+                request = deserialized(method, message)
                 response = await method.behaviour(request, context)
                 if not self.is_over:
                     self.answer(method, response, context)
@@ -301,9 +305,9 @@ class ServerCall(Stream):
     async def _serve(self, method: Method, context: ServicerContext) -> None:
         request: Any
         if method.request_streaming:
-            request = _requests(self, method)
+            request = request_stream(self, method)
         else:
-            request = await self.read(method)
+            request = await read_request(self, method)
             if request is grpc.aio.EOF:
                 raise Refused(UNIMPLEMENTED, "Missing request message.")
         if method.style is Style.BLOCKING:
@@ -323,28 +327,6 @@ class ServerCall(Stream):
         else:
             await method.behaviour(request, context)
             self.finish_with(context)
-
-    async def read(self, method: Method) -> Any:
-        """The next message of the request; `grpc.aio.EOF` at its end."""
-        if self.message is not None:
-            first, self.message = self.message, None
-            return self._deserialized(method, *first)
-        received = None if self.inbox is None else await self.inbox.get()
-        return grpc.aio.EOF if received is None else self._deserialized(method, *received)
-
-    def _deserialized(self, method: Method, compressed: int, message: bytes) -> Any:
-        """A request as its handler gets it. Raises `Refused`."""
-        if compressed:
-            try:
-                message = compression.unpack(compressed, message, self.head.encoding, self.message_size_max)
-            except MessageRefused as refused:
-                raise Refused(refused.code, of_server(refused)) from None
-        if method.deserialize is None:
-            return message
-        try:
-            return method.deserialize(message)
-        except Exception as error:
-            raise Refused(UNKNOWN, f"Unexpected {type(error)}: {error}") from None
 
     def serialized(self, method: Method, response: Any) -> bytes:
         """A response's bytes, none for None. Raises `Refused`, TypeError, and what the serializer raises."""
@@ -398,7 +380,13 @@ class ServerCall(Stream):
         if self.is_over:
             raise asyncio.CancelledError("the call is over")
         self.send_headers()
-        if not self.send(self._framed(data)):
+        self._written_in_turn += 1
+        if self.send(self._framed(data)):
+            if self._written_in_turn >= limits.WORK_PER_TURN_MAX:
+                self._written_in_turn = 0
+                await asyncio.sleep(0)
+        else:
+            self._written_in_turn = 0
             self._drained = self.server.loop.create_future()
             try:
                 await self._drained
@@ -434,13 +422,3 @@ class ServerCall(Stream):
         if not self.headers_sent:
             block = RESPONSE + self.initial_metadata + block
         self.end(self.connection.header_frames(self.id, block, END_STREAM))
-
-    def _answer_http(self, status: bytes) -> None:
-        """What is no gRPC is answered in HTTP."""
-        self.is_over = True
-        self.end(self.connection.header_frames(self.id, encode(b":status", status), END_STREAM))
-
-
-async def _requests(call: ServerCall, method: Method) -> AsyncIterator[Any]:
-    while (request := await call.read(method)) is not grpc.aio.EOF:
-        yield request

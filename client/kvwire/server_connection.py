@@ -15,9 +15,6 @@ from kvwire.memory import Memory
 if TYPE_CHECKING:
     from kvwire.server_call import ServerCall
 
-PING_STRIKES_MAX = 2
-"""Pings that may come too early, between two answers, before the connection is closed."""
-
 
 class ServerConnection(Connection["ServerCall"]):
     """One connection of a server."""
@@ -29,13 +26,14 @@ class ServerConnection(Connection["ServerCall"]):
         streams_max: int,
         ping_interval_s_min: float,
         accept: Callable[[ServerConnection, int], ServerCall],
+        ping_strikes_max: int = 2,
     ) -> None:
         """`accept(connection, stream id)` makes the stream of a call. A ping may come every `ping_interval_s_min` seconds while
-        nothing else is answered."""
+        nothing else is answered; more than `ping_strikes_max` (0: any number) that come earlier end the connection."""
         self._preface = PREFACE
         self._streams_max, self._accept = streams_max, accept
         self._ping_interval, self._pinged_at = ping_interval_s_min, float("-inf")
-        self._ping_strikes = 0
+        self._ping_strikes, self._ping_strikes_max = 0, ping_strikes_max
         self.on_drained: Callable[[], None] = lambda: None
         super().__init__(memory, metadata_size_max, ((frames.MAX_CONCURRENT_STREAMS, streams_max),))
 
@@ -103,7 +101,7 @@ class ServerConnection(Connection["ServerCall"]):
             self.has_sent, self._ping_strikes = False, 0
         elif self.received_at - self._pinged_at < self._ping_interval:
             self._ping_strikes += 1
-            if self._ping_strikes > PING_STRIKES_MAX:
+            if 0 < self._ping_strikes_max < self._ping_strikes:
                 raise ProtocolError(frames.ENHANCE_YOUR_CALM, "too_many_pings")
         self._pinged_at = self.received_at
 

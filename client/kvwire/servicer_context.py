@@ -11,6 +11,7 @@ import grpc.aio
 from kvwire import compression
 from kvwire.metadata import encode_metadata
 from kvwire.method import Method
+from kvwire.request_reader import read_request
 
 if TYPE_CHECKING:
     from kvwire.server_call import ServerCall
@@ -57,7 +58,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         """The next message of the request; `grpc.aio.EOF` at its end."""
         self._check()
         assert self.method is not None
-        return await self._call.read(self.method)
+        return await read_request(self._call, self.method)
 
     async def write(self, message: Any) -> None:
         """Sends a response, and waits until it has left."""

@@ -283,8 +283,13 @@ class Stream:
         """Forgets the stream: nothing is sent or delivered any more."""
         if self.is_closed:
             return
-        self.hold(-self.held)
+        if self.held:
+            self.hold(-self.held)
         self.is_closed = True
-        self._partial = self._unsent = self._ending = None
-        self.release_grant()
+        if self._partial is not None or self._unsent is not None:
+            self._partial = self._unsent = self._ending = None
+            self.connection.turns.forget(self)
+            self.connection.room.forget(self)
+        if self.granted:
+            self.release_grant()
         self.connection.forget(self)

@@ -9,6 +9,7 @@ calls alone.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import ssl
@@ -33,6 +34,30 @@ USELESS_MAX = 3
 BACKOFF_FACTOR, BACKOFF_JITTER = 1.6, 0.2
 
 
+class ClientLink(Link):
+    """A connection of a client, from the attempt to make it."""
+
+    connection: ClientConnection
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *arguments: Any) -> None:
+        super().__init__(loop, *arguments)
+        self.settled: asyncio.Future[None] = loop.create_future()
+        """The server has greeted."""
+        self.was_told = False
+        """Whether the server's complaint was heard."""
+        self._watch: asyncio.TimerHandle | None = None
+
+    def watch(self, look: Callable[[ClientLink], None], after: float) -> None:
+        """Has somebody look at the link, in so many seconds."""
+        self.unwatch()
+        self._watch = self._loop.call_later(after, look, self)
+
+    def unwatch(self) -> None:
+        """Nobody need look any more."""
+        if self._watch is not None:
+            self._watch.cancel()
+
+
 class Subchannel:
     """One address, and the connection to it."""
 
@@ -50,13 +75,12 @@ class Subchannel:
         self.why_failed = ""
         self._loop, self._address, self._credentials, self._options = loop, address, credentials, options
         self._on_ready, self._on_failed = on_ready, on_failed
-        self._link: Link | None = None
-        self._links: dict[Link, None] = {}
+        self._link: ClientLink | None = None
+        self._links: dict[ClientLink, None] = {}
         self._attempt: asyncio.Task[None] | None = None
-        self._settled: asyncio.Future[None] | None = None
         self._failures, self._useless, self._ready_at = 0, 0, 0.0
         self._retry: asyncio.TimerHandle | None = None
-        self._keepalive: asyncio.TimerHandle | None = None
+        self._keepalive_interval = options.keepalive_interval
         self._watchers: list[asyncio.Future[None]] = []
 
     # ---- for the channel ---------------------------------------------------------------------------------------------
@@ -66,7 +90,7 @@ class Subchannel:
         """A connection that takes a call now."""
         if self.state is not READY or self._link is None:
             return None
-        connection: Any = self._link.connection
+        connection = self._link.connection
         return connection if connection.has_room and not connection.is_going_away and connection.closed is None else None
 
     def connect(self) -> None:
@@ -79,9 +103,8 @@ class Subchannel:
             self._begin_attempt()
 
     @staticmethod
-    def _is_exhausted(link: Link) -> bool:
-        connection: Any = link.connection
-        return bool(connection.is_going_away)
+    def _is_exhausted(link: ClientLink) -> bool:
+        return link.connection.is_going_away
 
     def calls(self) -> list[Any]:
         """All that are under way, on whichever connection."""
@@ -97,9 +120,8 @@ class Subchannel:
     async def close(self) -> None:
         """Closes every connection; calls that are left end as UNAVAILABLE."""
         self._set(SHUTDOWN)
-        for timer in (self._retry, self._keepalive):
-            if timer is not None:
-                timer.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
         if self._attempt is not None:
             self._attempt.cancel()
             await asyncio.gather(self._attempt, return_exceptions=True)
@@ -141,9 +163,9 @@ class Subchannel:
 
     async def _open(self) -> None:
         address, credentials = self._address, self._credentials
-        settled = self._settled = self._loop.create_future()
+        link: ClientLink
         connection = ClientConnection(self._options.metadata_size_max, lambda: self._on_change(link))
-        link = Link(self._loop, connection, lambda made: self._links.setdefault(made), self._on_lost)
+        link = ClientLink(self._loop, connection, lambda _: self._links.setdefault(link), lambda _: self._on_lost(link))
         tls_arguments: dict[str, Any] = {}
         if credentials is not None:
             tls_arguments = {"ssl": credentials.context, "server_hostname": self._server_name}
@@ -155,15 +177,15 @@ class Subchannel:
         try:
             if tls is not None and tls.selected_alpn_protocol() not in ALPN:
                 raise OSError("the server does not speak HTTP/2 (ALPN)")
-            await settled
+            await link.settled
         except BaseException:
             link.abort("the server did not answer as an HTTP/2 server")
             raise
         self._link, self._ready_at = link, self._loop.time()
         self._set(READY)
         if self._options.keeps_alive:
-            self._keepalive = self._loop.call_later(self._options.keepalive_interval, self._keep_alive, link)
-        self._on_ready()
+            link.watch(self._keep_alive, self._keepalive_interval)
+        self._on_change(link)
 
     @property
     def _server_name(self) -> str:
@@ -182,22 +204,27 @@ class Subchannel:
 
     # ---- connected ---------------------------------------------------------------------------------------------------
 
-    def _on_change(self, link: Link) -> None:
-        connection: Any = link.connection
-        if self._settled is not None and not self._settled.done():
-            self._settled.set_result(None)
-        if connection.is_going_away:
-            if self._link is link:
-                self._part_with(connection)
+    def _on_change(self, link: ClientLink) -> None:
+        connection = link.connection
+        if connection.is_settled and not link.settled.done():
+            link.settled.set_result(None)
+            return
+        if connection.is_going_away or connection.closed is not None:
+            if "too_many_pings" in connection.goodbye and not link.was_told:
+                link.was_told = True
+                self._keepalive_interval *= 2  # (gRFC A8.)
             if not connection.streams:
                 link.close()
-        if self._link is link or connection.is_going_away:
-            self._on_ready()
+            if self._link is link:
+                self._part_with(connection)
+        self._on_ready()
 
-    def _on_lost(self, link: Link) -> None:
+    def _on_lost(self, link: ClientLink) -> None:
         self._links.pop(link, None)
-        if self._settled is not None and not self._settled.done():
-            self._settled.set_exception(ConnectionResetError(104, link.connection.closed or "the connection is closed"))
+        link.unwatch()
+        if not link.settled.done():
+            link.settled.set_exception(ConnectionResetError(errno.ECONNRESET, link.connection.closed or "closed"))
+            link.settled.exception()  # (Somebody may wait for it, or not.)
         if self._link is link:
             self._part_with(link.connection)
             self._on_ready()
@@ -214,10 +241,9 @@ class Subchannel:
         else:
             self._fail("the server closed the connection at once", now + self._backoff())
 
-    def _keep_alive(self, link: Link) -> None:
-        if link is not self._link:
-            return
-        after = options_interval = self._options.keepalive_interval
+    def _keep_alive(self, link: ClientLink) -> None:
+        after = interval = self._keepalive_interval
         if link.connection.streams or self._options.keepalive_without_calls:
-            after = link.keep_alive(self._loop.time(), options_interval, self._options.keepalive_timeout)
-        self._keepalive = self._loop.call_later(max(after, 0.001), self._keep_alive, link)
+            after = link.keep_alive(self._loop.time(), interval, self._options.keepalive_timeout)
+        if link.connection.closed is None:
+            link.watch(self._keep_alive, max(after, 0.001))

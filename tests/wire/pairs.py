@@ -137,6 +137,8 @@ class Rig:
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
+        self.channels: list[grpc.aio.Channel] = []
+        """All that were opened, the last one last."""
         self._channels = contextlib.AsyncExitStack()
         self._servers = contextlib.AsyncExitStack()
 
@@ -169,6 +171,7 @@ class Rig:
             channel = client.insecure_channel(target, **settings)
         else:
             channel = client.secure_channel(target, credentials, **settings)
+        self.channels.append(channel)
         self._channels.push_async_callback(channel.close)
         return channel
 

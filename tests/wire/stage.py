@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.wire.pairs import Context, Rig, path, soon, stream_stream, stream_unary, unary_stream, unary_unary
+from tests.wire.pairs import GRPCIO, Context, Rig, path, soon, stream_stream, stream_unary, unary_stream, unary_unary
 
 StatusCode = grpc.StatusCode
 KINDS = ["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
@@ -82,3 +82,11 @@ async def assert_cancelled(call: Any) -> None:
     assert await soon(call.details())
     assert await soon(call.trailing_metadata()) == grpc.aio.Metadata()
     assert not call.cancel()
+
+
+async def assert_unwound(rig: Rig, ended: asyncio.Queue[str]) -> None:
+    """A handler that read when its call ended was cancelled where it read. On grpcio the stream may have ended before."""
+    how = await soon(ended.get())
+    if how == "complete" and rig.pair.server.name == GRPCIO:
+        how = await soon(ended.get())
+    assert how == "cancelled"

@@ -185,7 +185,7 @@ async def test_cancel_while_a_write_waits_wakes_it(rig: Rig) -> None:
 
     writing = asyncio.create_task(write())
     await soon(stage.started.get())
-    done, _ = await asyncio.wait([writing], timeout=0.2)
+    done, _ = await asyncio.wait([writing], timeout=0.1)
     assert not done
     assert call.cancel()
     with pytest.raises((asyncio.CancelledError, asyncio.InvalidStateError, grpc.aio.AioRpcError)):

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from tests.wire.pairs import GRPCIO, Context, Rig, path, soon, unary_stream, unary_unary
-from tests.wire.stage import StatusCode, assert_cancelled
+from tests.wire.stage import StatusCode, assert_cancelled, assert_unwound
 
 
 @pytest.mark.parametrize("style", ["generator", "write"])
@@ -100,7 +100,7 @@ async def test_cancel_while_response_is_blocked_stops_the_handler(rig: Rig, styl
 async def test_cancel_during_request_stream_stops_both_sides(rig: Rig) -> None:
     """Writing afterwards is an invalid state; the handler does not take what it got for complete.
 
-    (On grpcio it does: the iterator ends first, and the handler is cancelled at its next step.)
+    (On grpcio it may: the iterator ends first, and the handler is cancelled at its next step.)
     """
     reading, ended = asyncio.Event(), asyncio.Queue[str]()
 
@@ -123,13 +123,11 @@ async def test_cancel_during_request_stream_stops_both_sides(rig: Rig) -> None:
         await call.write(b"2")
     await call.done_writing()
     await assert_cancelled(call)
-    if rig.pair.server.name == GRPCIO:
-        assert await soon(ended.get()) == "complete"
-    assert await soon(ended.get()) == "cancelled"
+    await assert_unwound(rig, ended)
 
 
 async def test_cancel_while_the_handler_reads_by_method_stops_it(rig: Rig) -> None:
-    """`context.read()` of a cancelled call raises CancelledError (on grpcio: at the next step after an EOF)."""
+    """`context.read()` of a cancelled call raises CancelledError (on grpcio perhaps the next step, after an EOF)."""
     reading, ended = asyncio.Event(), asyncio.Queue[str]()
 
     async def handler(requests: AsyncIterator[bytes], context: Context) -> None:
@@ -146,9 +144,7 @@ async def test_cancel_while_the_handler_reads_by_method_stops_it(rig: Rig) -> No
     await call.write(b"1")
     await soon(reading.wait())
     call.cancel()
-    if rig.pair.server.name == GRPCIO:
-        assert await soon(ended.get()) == "complete"
-    assert await soon(ended.get()) == "cancelled"
+    await assert_unwound(rig, ended)
 
 
 async def test_abort_in_a_cancelled_handler_reaches_nobody(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
@@ -259,3 +255,61 @@ async def test_handler_that_swallows_its_cancellation_harms_nobody(rig: Rig, cap
     await assert_cancelled(call)
     await soon(ended.wait())
     assert await soon(channel.unary_unary(path("E"))(b"on")) == b"on"
+
+
+@pytest.mark.parametrize("timeout", [None, 0.2], ids=["cancel", "deadline"])
+async def test_context_of_a_cancelled_call_says_so(rig: Rig, timeout: float | None) -> None:
+    """`done()` and `cancelled()` while the handler is unwound, in its callbacks, and for who kept the context.
+
+    (grpcio says neither of a call that ended without its handler's doing.)
+    """
+    started, ended = asyncio.Event(), asyncio.Event()
+    told: list[tuple[str, bool, bool]] = []
+    kept: list[Context] = []
+
+    async def handler(request: bytes, context: Context) -> bytes:
+        def tell(when: str) -> None:
+            told.append((when, context.done(), context.cancelled()))
+
+        def on_done(_: Context) -> None:
+            tell("callback")
+            ended.set()
+
+        kept.append(context)
+        context.add_done_callback(on_done)
+        tell("running")
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            tell("unwound")
+            raise
+        return b""
+
+    call = (await rig.unary_unary(handler))(b"", timeout=timeout)
+    await soon(started.wait())
+    if timeout is None:
+        call.cancel()
+    await soon(ended.wait())
+    is_over = rig.pair.server.name != GRPCIO
+    assert told == [("running", False, False), ("unwound", is_over, is_over), ("callback", is_over, is_over)]
+    assert (kept[0].done(), kept[0].cancelled()) == (is_over, is_over)
+
+
+async def test_context_of_an_ended_call_is_done_not_cancelled(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """An answer, a refusal and an exception are no cancellations."""
+    caplog.set_level(logging.CRITICAL)
+    told: asyncio.Queue[tuple[bool, bool]] = asyncio.Queue()
+
+    async def handler(request: bytes, context: Context) -> bytes:
+        context.add_done_callback(lambda _: told.put_nowait((context.done(), context.cancelled())))
+        if request == b"abort":
+            await context.abort(StatusCode.ABORTED, "enough")
+        if request == b"raise":
+            raise ValueError("boom")
+        return b""
+
+    method = await rig.unary_unary(handler)
+    for request in (b"return", b"abort", b"raise"):
+        await soon(method(request).code())
+        assert await soon(told.get()) == (True, False), request

@@ -46,12 +46,12 @@ async def test_metadata_of_requests_has_the_limit_of_the_server(
         assert await soon(method(b"", metadata=(("large", "x" * size),))) == str(size).encode()
         many = tuple((f"key-{number}", "y" * 200) for number in range(size // 280))
         await soon(method(b"", metadata=many))
-    for size in refused:
+    is_slow = rig.pair.server.name == GRPCIO
+    for size in refused[:1] if is_slow else refused:
         assert (await refusal(method(b"", metadata=(("large", "x" * size),)))).code() is StatusCode.RESOURCE_EXHAUSTED
-        if rig.pair.server.name == GRPCIO:
-            break
-        many = tuple((f"key-{number}", "y" * 200) for number in range(size // 200))
-        assert (await refusal(method(b"", metadata=many))).code() is StatusCode.RESOURCE_EXHAUSTED
+        if not is_slow:
+            many = tuple((f"key-{number}", "y" * 200) for number in range(size // 200))
+            assert (await refusal(method(b"", metadata=many))).code() is StatusCode.RESOURCE_EXHAUSTED
         assert await soon(method(b"", metadata=(("small", "x" * 300),))) == b"300"
 
 

@@ -227,9 +227,9 @@ async def test_responses_after_the_end_of_requests_still_come(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("style", ["iterator", "methods"])
-async def test_ten_thousand_messages_arrive_in_order(rig: Rig, style: str) -> None:
+async def test_thousands_of_messages_arrive_in_order(rig: Rig, style: str) -> None:
     """Both directions at once, none lost, none changed places."""
-    count = 2_000 if style == "methods" else 10_000
+    count = 1_000 if style == "methods" else 5_000
     sent = [number.to_bytes(4, "big") for number in range(count)]
     method = await rig.stream_stream(copy_by_generator if style == "iterator" else copy_by_methods)
     if style == "iterator":
@@ -240,13 +240,13 @@ async def test_ten_thousand_messages_arrive_in_order(rig: Rig, style: str) -> No
     assert got == sent
 
 
-async def test_stream_that_flows_for_a_second_is_not_cut_off(rig: Rig) -> None:
+async def test_stream_that_flows_for_a_while_is_not_cut_off(rig: Rig) -> None:
     """A client that measures its bandwidth by pings while data flows (as grpcio does) is no attacker."""
     channel = await rig.open(G=stream_stream(copy_by_generator), M=stream_stream(copy_by_methods))
 
     async def flow(method: str) -> None:
         call = channel.stream_stream(path(method))()
-        end = asyncio.get_running_loop().time() + 1
+        end = asyncio.get_running_loop().time() + 0.8
         while asyncio.get_running_loop().time() < end:
             await call.write(b"x" * 1000)
             assert await soon(call.read()) == b"x" * 1000
