@@ -90,7 +90,7 @@ class Peer:
         """Write bytes, in one go, and wait until the socket took them."""
         whole = b"".join(parts)
         self._count_settings(whole)
-        if self._owes_ack and self._settings_sent:
+        if self._owes_ack and self._settings_sent and self._held is None:
             self._owes_ack, whole = False, whole + h2.settings_ack()
         self.writer.write(whole)
         await self.writer.drain()

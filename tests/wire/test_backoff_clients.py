@@ -155,12 +155,12 @@ async def test_attempts_that_fail_come_at_growing_intervals(client_wire: Wire) -
     """The first interval as it was set, each next one 1.6 times as long up to the longest, give or take a fifth."""
     with reserved() as port:
         door = Door()
-        async with await door.open(port), calling(client_wire, port, backoff(200, 400, 100)) as channel:
+        async with await door.open(port), calling(client_wire, port, backoff(100, 200, 50)) as channel:
             waiting = begin(channel, wait_for_ready=True)
             gaps = await door.wait(6)
-            for gap, interval in zip(gaps, [0.2, 0.32, 0.4, 0.4, 0.4], strict=True):
+            for gap, interval in zip(gaps, [0.1, 0.16, 0.2, 0.2, 0.2], strict=True):
                 assert interval * 0.75 <= gap <= interval * 1.25 + SLACK_S
-            assert sum(gaps) >= 0.8 * 1.72 - 0.05
+            assert sum(gaps) >= 0.8 * 0.86 - 0.05
             waiting.cancel()
 
 
@@ -168,10 +168,10 @@ async def test_attempts_after_a_success_begin_with_the_first_interval(client_wir
     """What is long past is forgiven."""
     with reserved() as port:
         door = Door()
-        async with calling(client_wire, port, backoff(100, 60_000, 100)) as channel:
+        async with calling(client_wire, port, backoff(50, 60_000, 50)) as channel:
             async with await door.open(port):
                 waiting = begin(channel, wait_for_ready=True)
-                await door.wait(5)  # the next one would come after more than half a second
+                await door.wait(5)  # the next one would come after more than a quarter of a second
             async with raw.listen(port=port) as listener:
                 peer = await listener.accept()
                 await reply(peer)
@@ -180,8 +180,8 @@ async def test_attempts_after_a_success_begin_with_the_first_interval(client_wir
             async with await again.open(port):
                 waiting = begin(channel, wait_for_ready=True)
                 first, second = (await again.wait(3))[:2]
-                assert first < 0.1 * 1.25 + 0.2
-                assert second < 0.16 * 1.25 + 0.2
+                assert first < 0.05 * 1.25 + 0.2
+                assert second < 0.08 * 1.25 + 0.2
                 waiting.cancel()
 
 
@@ -190,7 +190,7 @@ async def test_server_that_says_nothing_fails_the_attempt_in_time(client_wire: W
     """A port that takes connections is no server before its SETTINGS; one that sends no more than these is."""
     async with raw.listen(greets=greets) as listener, calling(client_wire, listener.port, backoff(100, 100, 400)) as channel:
         begun = time.monotonic()
-        code = begin(channel, timeout=1.0)
+        code = begin(channel, timeout=0.7)
         if greets:
             await listener.accept()
             assert await soon(code) is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -233,7 +233,7 @@ async def test_server_that_goes_away_from_all_who_come_is_left_in_peace(client_w
         await asyncio.start_server(on_connection, HOST, 0) as server,
         calling(client_wire, server.sockets[0].getsockname()[1], backoff(1_000)) as channel,
     ):
-        await soon(begin(channel, timeout=1.5, wait_for_ready=True))
+        await soon(begin(channel, timeout=0.8, wait_for_ready=True))
         # grpcio connects only when a call wants to, and fails each after two attempts.
         assert 1 <= knocks <= 6
 

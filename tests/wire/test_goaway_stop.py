@@ -178,7 +178,7 @@ async def test_stop_answers_or_disowns_a_request_that_crosses_its_goaway(server_
         peer.answers_pings = False
         await peer.send(request(1, path("Wait")), data(1, message(), end=True))
         await soon(methods.begun.acquire())
-        stopping = asyncio.ensure_future(served.server.stop(1))
+        stopping = asyncio.ensure_future(served.server.stop(0.3))
         await peer.take(h2.GOAWAY)
         await peer.send(request(3, path("Echo")), data(3, message(b"late"), end=True))
         methods.go_on.set()

@@ -65,24 +65,23 @@ async def be_called(listener: raw.Listener, channel: Any) -> raw.Peer:
     return peer
 
 
-@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream", "stream_stream"])
 @pytest.mark.parametrize("way", ["deaf", "frozen"])
-async def test_server_that_answers_no_ping_fails_calls_in_time(client_wire: Wire, kind: str, way: str) -> None:
+async def test_server_that_answers_no_ping_fails_calls_in_time(client_wire: Wire, way: str) -> None:
     """UNAVAILABLE after the interval and the time-out, whether or not bytes still leave; the next call goes elsewhere."""
     async with calling(client_wire) as (listener, channel):
-        call = getattr(channel, kind)(path("Method"))(*([] if kind == "stream_stream" else [b"q"]), timeout=25)
-        code = asyncio.ensure_future(call.code())
+        unary, watch = begin(channel), channel.unary_stream(path("Method"))(b"q", timeout=25)
+        talk = channel.stream_stream(path("Method"))(timeout=25)
+        codes = [unary, asyncio.ensure_future(watch.code()), asyncio.ensure_future(talk.code())]
         peer = await listener.accept()
-        if kind == "stream_stream":
-            await call.write(b"q")
-        stream = (await listener.request(peer)).stream
-        await peer.send(response(stream))
+        await talk.write(b"q")
+        for _ in codes:
+            await peer.send(response((await listener.request(peer)).stream))
         await peer.settled()
         begun = time.monotonic()
         peer.answers_pings = False
         if way == "frozen":
             await peer.stop_reading()
-        assert await soon(code) is UNAVAILABLE
+        assert {await soon(code) for code in codes} == {UNAVAILABLE}
         assert TIMEOUT_S <= time.monotonic() - begun <= INTERVAL_S + TIMEOUT_S + SLACK_S
         if way == "deaf":
             await peer.end()
@@ -107,7 +106,7 @@ async def test_server_that_lives_keeps_its_idle_connection(client_wire: Wire) ->
     """Ping after ping is answered, and the next call finds the connection warm."""
     async with calling(client_wire, WITHOUT_CALLS) as (listener, channel):
         peer = await be_called(listener, channel)
-        for _ in range(3):
+        for _ in range(2):
             await peer.take(is_question)
         code = begin(channel)
         await reply(peer, (await listener.request(peer)).stream)
@@ -119,7 +118,7 @@ async def test_idle_connection_is_not_pinged_unless_that_is_permitted(client_wir
     """Without calls no pings; as soon as there is a call they come."""
     async with calling(client_wire) as (listener, channel):
         peer = await be_called(listener, channel)
-        await asyncio.sleep(1.3)  # longer than the interval: that nothing comes takes time to see
+        await asyncio.sleep(0.5)  # longer than the interval: that nothing comes takes time to see
         assert not any(is_question(frame) for frame in peer.seen)
         code = begin(channel)
         stream = (await listener.request(peer)).stream
@@ -138,7 +137,7 @@ async def test_server_that_sends_messages_is_not_asked_or_not_doubted(client_wir
         # grpcio insists on an answer.
         peer.answers_pings = client_wire.name == "grpcio"
         await peer.send(response(stream))
-        for number in range(30):
+        for number in range(15):
             await peer.send(data(stream, message(b"%d" % number)))
             assert await soon(call.read()) == b"%d" % number
             await asyncio.sleep(0.05)
@@ -163,7 +162,7 @@ async def test_server_that_went_away_and_dies_fails_its_last_calls(client_wire: 
 
 async def test_server_that_calls_the_pings_too_many_gets_half_of_them(client_wire: Wire) -> None:
     """gRFC A8: GOAWAY with "too_many_pings" doubles the interval of the channel's next connections."""
-    async with calling(client_wire, ("grpc.keepalive_time_ms", 1000), WITHOUT_CALLS) as (listener, channel):
+    async with calling(client_wire, WITHOUT_CALLS) as (listener, channel):
         intervals = []
         for _ in range(2):
             peer = await be_called(listener, channel)
@@ -172,4 +171,5 @@ async def test_server_that_calls_the_pings_too_many_gets_half_of_them(client_wir
             intervals.append(time.monotonic() - begun)
             await peer.send(goaway(1, h2.ENHANCE_YOUR_CALM, b"too_many_pings"))
             await peer.end()
-        assert intervals[0] < 1.7 < intervals[1] < 3.5
+        assert intervals[0] >= INTERVAL_S * 0.9
+        assert intervals[1] >= INTERVAL_S * 1.9

@@ -125,7 +125,7 @@ async def test_idle_client_is_not_pinged_unless_that_is_permitted(server_wire: W
     async with served(server_wire, Methods().handler(), options=OPTIONS) as address, raw.connect(address) as peer:
         peer.answers_pings = False
         await peer.settled()
-        await asyncio.sleep(1.3)  # longer than the interval and the time-out: that nothing comes takes time to see
+        await asyncio.sleep(0.7)  # longer than the interval and the time-out: that nothing comes takes time to see
         assert not any(is_question(frame) for frame in peer.seen)
         assert not peer.ended
 
@@ -185,9 +185,9 @@ async def test_pings_of_a_client_that_is_sent_data_are_never_too_many(server_wir
 @pytest.mark.parametrize("state", ["idle", "a watch"])
 async def test_pings_at_the_permitted_interval_are_never_too_many(server_wire: Wire, state: str) -> None:
     """Whoever keeps to what the server says is answered for ever."""
-    options = [("grpc.http2.min_ping_interval_without_data_ms", 50), WITHOUT_CALLS]
+    options = [("grpc.http2.min_ping_interval_without_data_ms", 20), WITHOUT_CALLS]
     async with served(server_wire, Methods().handler(), options=options) as address, raw.connect(address) as peer:
         if state == "a watch":
             await watch(peer)
-        assert await pinged(peer, 0.06) == OFTEN
+        assert await pinged(peer, 0.03) == OFTEN
         assert await pinged(peer) in (3, 4)

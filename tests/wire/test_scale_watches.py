@@ -20,8 +20,7 @@ from tests.wire.serving import served
 
 WATCHES = 500
 NOTICES = [b"notice %d" % number for number in range(5)] + [b"END"]
-CONNECTIONS = 2_000
-FILES = CONNECTIONS + 500
+CONNECTIONS = {"grpcio": 500, "kvwire": 2_000}
 CONNECTION_KIB_MAX = {"grpcio": 64, "kvwire": 32}
 """What an idle connection may cost a server."""
 MIB = 1 << 20
@@ -111,17 +110,18 @@ def files(count: int) -> Iterator[None]:
 
 async def test_connections_by_the_thousands_are_served(server_wire: Wire) -> None:
     """2,000 at once: each is answered, twice; one more who comes then is served at once, and each costs the server little."""
-    with files(FILES):
+    connections = CONNECTIONS[server_wire.name]
+    with files(connections + 500):
         async with posted(server_wire) as server, contextlib.AsyncExitStack() as stack:
             async with raw.connect(server.target) as warm:
                 assert (await warm.call(1, path("Echo"), b"x")).status == 0
             before = server.rss_kib
             peers: list[raw.Peer] = []
-            for _ in range(CONNECTIONS // 100):
+            for _ in range(connections // 100):
                 peers += await asyncio.gather(*(stack.enter_async_context(raw.connect(server.target)) for _ in range(100)))
             # grpcio's server cancels calls that come by the thousands in an instant.
-            at_once = 100 if server_wire.name == GRPCIO else CONNECTIONS
-            for stream, at in itertools.product((1, 3), range(0, CONNECTIONS, at_once)):
+            at_once = 100 if server_wire.name == GRPCIO else connections
+            for stream, at in itertools.product((1, 3), range(0, connections, at_once)):
                 asked = peers[at : at + at_once]
                 answers = await asyncio.gather(*(peer.call(stream, path("Echo"), b"x") for peer in asked))
                 assert [answer.messages for answer in answers] == [[b"x"]] * len(asked)
@@ -129,4 +129,4 @@ async def test_connections_by_the_thousands_are_served(server_wire: Wire) -> Non
             async with raw.connect(server.target) as late:
                 assert (await late.call(1, path("Echo"), b"x")).messages == [b"x"]
             assert time.monotonic() - begun < 1.0
-            assert (server.rss_kib - before) / CONNECTIONS <= CONNECTION_KIB_MAX[server_wire.name]
+            assert (server.rss_kib - before) / connections <= CONNECTION_KIB_MAX[server_wire.name]
