@@ -48,8 +48,9 @@ from kvwire.turns import Turns
 AnyStream = TypeVar("AnyStream", bound=Stream)
 PRIORITY_SIZE = 5
 WORK_OF_BYTES = 9
+BLOCK_WORK = 7
 FIELDS_OF_WORK = 8
-"""Payload (512 bytes) and header fields that count as one more frame of work."""
+"""Settings (512 bytes), unknown header blocks (128 bytes) and header fields that count as one more frame of work."""
 
 
 def _ignore(_: bytes) -> None:
@@ -252,12 +253,13 @@ class Connection(Output, Generic[AnyStream]):
             raise ProtocolError(frames.PROTOCOL_ERROR, "the first frame is no SETTINGS")
         made = self._decoder.blocks.get(block)
         if made is None:
+            self.work += 1 + (len(block) >> BLOCK_WORK)
             try:
                 fields = self._decoder.decode(block)
             except HeadersTooLarge as error:
                 self._on_headers_too_large(stream_id, error, ended)
                 return
-            self.work += 1 + len(fields) // FIELDS_OF_WORK
+            self.work += len(fields) // FIELDS_OF_WORK
             made = self._read_fields(fields)
             self._decoder.remember(block, made, len(fields))
         self._on_headers(stream_id, made, ended)

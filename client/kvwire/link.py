@@ -6,6 +6,7 @@ Owns the transport, and nothing of the protocol. All that is put in one turn lea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -32,7 +33,7 @@ class Link(asyncio.Protocol):
         self._receive, self._time = connection.receive, loop.time
         self.made_at = loop.time()
         self._closing: asyncio.TimerHandle | None = None
-        self._is_resting = False
+        self._is_resting = self._has_ended = False
         self._unread_by_peer = 0
         self._pinged_at: float | None = None
         self._is_last_look = False
@@ -112,23 +113,41 @@ class Link(asyncio.Protocol):
         if transport is None or not connection.output_size:
             return
         data = connection.take()
-        if transport.is_closing():
+        if transport.is_closing() or self._has_ended:
             return
         transport.write(data)
-        if not connection.is_writable:
+        if connection.closed is not None:
+            self.close()
+        elif not connection.is_writable:
             self._count_unread(transport.get_write_buffer_size())
             if self._unread_by_peer > limits.CONTROL_OUTPUT_BYTES_MAX:
                 self.abort("the peer does not read what it is answered")
-        elif connection.closed is not None:
-            self.close()
 
     def close(self) -> None:
         """Closes once what is written has been taken, or after a while."""
-        if self.transport is None or self._closing is not None:
+        transport = self.transport
+        if transport is None or transport.is_closing():
             return
-        self._closing = self._loop.call_later(limits.CLOSE_SECONDS_MAX, self.transport.abort)
+        if self._closing is None:
+            self._closing = self._loop.call_later(limits.CLOSE_SECONDS_MAX, transport.abort)
         self.flush()
-        self.transport.close()
+        transport.close()
+
+    def end(self) -> None:
+        """Says that nothing more follows, and reads on until the peer says so, too: what is on its way to a socket that is
+        closed would destroy our last words (a TCP reset does that). Over TLS: closes."""
+        transport = self.transport
+        if transport is None or self._closing is not None:
+            return
+        if not transport.can_write_eof():
+            self.close()
+            return
+        self._closing = self._loop.call_later(limits.CLOSE_SECONDS_MAX, transport.abort)
+        self.flush()
+        self._has_ended = True
+        if not transport.is_closing():
+            with contextlib.suppress(OSError):  # (The peer is gone, which we are about to be told.)
+                transport.write_eof()
 
     def abort(self, why: str) -> None:
         """Closes at once."""

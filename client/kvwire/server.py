@@ -14,7 +14,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import grpc
@@ -33,6 +33,10 @@ from kvwire.server_connection import ServerConnection
 
 logger = logging.getLogger(__name__)
 PREPARED_MAX = 1_024
+UNPACKERS = 2
+"""Threads that unpack compressed requests; each may hold two messages meanwhile."""
+LAST_WORDS_SECONDS = 0.5
+"""How long `stop` waits for clients to close their connections, once all calls are over."""
 SHUTDOWN_DETAILS = "Cancelling all calls"
 
 
@@ -89,6 +93,7 @@ class Server(grpc.aio.Server):
         self._idle: asyncio.Event | None = None
         self._stopped: asyncio.Event = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
+        self._unpackers: Executor | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._keepalive: asyncio.TimerHandle | None = None
         self.loop: asyncio.AbstractEventLoop
@@ -217,7 +222,7 @@ class Server(grpc.aio.Server):
             self.options.ping_strikes_max,
         )
         link = ServerLink(self.loop, connection, self._on_made, self._on_lost)
-        connection.on_drained = link.close
+        connection.on_drained = link.end
         return link
 
     def _on_made(self, link: Any) -> None:
@@ -264,8 +269,15 @@ class Server(grpc.aio.Server):
     def on_call_closed(self, count: int = 1) -> None:
         """A call is over."""
         self.in_flight -= count
-        if self._idle is not None and not self.in_flight:
+        if self._idle is not None:
             self._idle.set()
+
+    @property
+    def unpackers(self) -> Executor:
+        """Threads of the server's own: handlers may keep those of its pool busy."""
+        if self._unpackers is None:
+            self._unpackers = ThreadPoolExecutor(UNPACKERS, thread_name_prefix="kvwire-unpack")
+        return self._unpackers
 
     def unwind(self, task: asyncio.Task[None]) -> None:
         """Cancels the handler of a call that is over, and keeps it until it has ended."""
@@ -318,8 +330,18 @@ class Server(grpc.aio.Server):
         self._cancel_calls()
         if self._unwinding:
             await asyncio.wait(list(self._unwinding), timeout=limits.CLOSE_SECONDS_MAX)
+        if grace:
+            try:
+                async with asyncio.timeout(LAST_WORDS_SECONDS):
+                    while self._links:
+                        self._idle.clear()
+                        await self._idle.wait()
+            except TimeoutError:
+                pass
         for link in list(self._links):
             link.close()
+        if self._unpackers is not None:
+            self._unpackers.shutdown(wait=False, cancel_futures=True)
         for timer in (self._watch, self._keepalive):
             if timer is not None:
                 timer.cancel()

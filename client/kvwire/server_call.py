@@ -66,6 +66,7 @@ class ServerCall(Stream):
         "next_is_plain",
         "server",
         "task",
+        "unpacked_size",
     )
 
     connection: ServerConnection
@@ -74,7 +75,7 @@ class ServerCall(Stream):
         super().__init__(connection, stream_id, server.options.receive_size_max)
         self.server, self.link = server, link
         self.next_is_plain = False
-        self._written_in_turn = 0
+        self._written_in_turn = self.unpacked_size = 0
         self.is_over = self.is_cancelled = self.headers_sent = self._is_settled = False
         self.inbox: Inbox | None = None
         self.message: tuple[int, bytes] | None = None
@@ -175,7 +176,7 @@ class ServerCall(Stream):
     def on_reset(self, code: int | None, why: str) -> None:
         """The caller has gone."""
         self.next_is_plain = False
-        self._written_in_turn = 0
+        self._written_in_turn = self.unpacked_size = 0
         self.is_over = self.is_cancelled = True
         self.close()
         self._cancel()
