@@ -127,6 +127,23 @@ async def test_call_that_waits_for_a_server_is_served_by_the_one_that_appears(cl
                 assert channel.get_state() is READY
 
 
+async def test_caller_that_tries_again_at_once_finds_the_server_that_appears(client_wire: Wire) -> None:
+    """A loop without a pause leaves the channel the time to connect."""
+    with reserved() as port:
+        async with calling(client_wire, port, backoff(100, 200)) as channel:
+            assert await soon(begin(channel)) is UNAVAILABLE
+            async with raw.listen(port=port) as listener:
+
+                async def serve() -> None:
+                    await reply(await listener.accept())
+
+                serving = asyncio.ensure_future(serve())
+                method = channel.unary_unary(path("Method"))
+                while await method(b"q", timeout=25).code() is UNAVAILABLE:
+                    pass
+                await soon(serving)
+
+
 async def test_call_that_waits_for_a_server_meets_its_deadline(client_wire: Wire) -> None:
     """It waits no longer than it was told to; given up by its caller, it is over at once."""
     with reserved() as port:

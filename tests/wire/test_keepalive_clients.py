@@ -17,12 +17,12 @@ from tests.wire.frames import data, goaway, message, response, trailers, trailer
 from tests.wire.pairs import Wire, path, soon
 
 UNAVAILABLE, READY = grpc.StatusCode.UNAVAILABLE, grpc.ChannelConnectivity.READY
-INTERVAL_S, TIMEOUT_S = 0.2, 0.3
+INTERVAL_S, TIMEOUT_S = 0.1, 0.25
 SLACK_S = 3.0
 OPTIONS = {
-    "grpc.keepalive_time_ms": 200,  # grpcio: only the first ping comes so early, the others every second
-    "grpc.keepalive_timeout_ms": 300,
-    "grpc.http2.ping_timeout_ms": 300,  # without which grpcio waits for a minute
+    "grpc.keepalive_time_ms": 100,  # grpcio: only the first ping comes so early, the others every second
+    "grpc.keepalive_timeout_ms": 250,
+    "grpc.http2.ping_timeout_ms": 250,  # without which grpcio waits for a minute
     "grpc.http2.max_pings_without_data": 0,
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.min_reconnect_backoff_ms": 2000,
@@ -118,7 +118,7 @@ async def test_idle_connection_is_not_pinged_unless_that_is_permitted(client_wir
     """Without calls no pings; as soon as there is a call they come."""
     async with calling(client_wire) as (listener, channel):
         peer = await be_called(listener, channel)
-        await asyncio.sleep(0.5)  # longer than the interval: that nothing comes takes time to see
+        await asyncio.sleep(0.3)  # longer than the interval: that nothing comes takes time to see
         assert not any(is_question(frame) for frame in peer.seen)
         code = begin(channel)
         stream = (await listener.request(peer)).stream
@@ -137,7 +137,7 @@ async def test_server_that_sends_messages_is_not_asked_or_not_doubted(client_wir
         # grpcio insists on an answer.
         peer.answers_pings = client_wire.name == "grpcio"
         await peer.send(response(stream))
-        for number in range(15):
+        for number in range(10):
             await peer.send(data(stream, message(b"%d" % number)))
             assert await soon(call.read()) == b"%d" % number
             await asyncio.sleep(0.05)

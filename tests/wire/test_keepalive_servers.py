@@ -15,12 +15,12 @@ from tests.wire.frames import data, message, request, window_update
 from tests.wire.pairs import Context, Wire, path, service, soon, unary_stream, unary_unary
 from tests.wire.serving import served
 
-INTERVAL_S, TIMEOUT_S = 0.2, 0.3
+INTERVAL_S, TIMEOUT_S = 0.1, 0.25
 SLACK_S = 3.0
 OPTIONS: list[tuple[str, Any]] = [
-    ("grpc.keepalive_time_ms", 200),
-    ("grpc.keepalive_timeout_ms", 300),
-    ("grpc.http2.ping_timeout_ms", 300),  # without which grpcio waits for a minute
+    ("grpc.keepalive_time_ms", 100),
+    ("grpc.keepalive_timeout_ms", 250),
+    ("grpc.http2.ping_timeout_ms", 250),  # without which grpcio waits for a minute
     ("grpc.http2.max_pings_without_data", 0),
 ]
 WITHOUT_CALLS = ("grpc.keepalive_permit_without_calls", 1)
@@ -125,7 +125,7 @@ async def test_idle_client_is_not_pinged_unless_that_is_permitted(server_wire: W
     async with served(server_wire, Methods().handler(), options=OPTIONS) as address, raw.connect(address) as peer:
         peer.answers_pings = False
         await peer.settled()
-        await asyncio.sleep(0.7)  # longer than the interval and the time-out: that nothing comes takes time to see
+        await asyncio.sleep(0.5)  # longer than the interval and the time-out: that nothing comes takes time to see
         assert not any(is_question(frame) for frame in peer.seen)
         assert not peer.ended
 
