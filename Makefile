@@ -13,7 +13,7 @@ TESTS := $(wildcard tests/tidy tests/unit tests/scripts tests/fuzz tests/sim tes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest scripts fuzz sim sim-replay sim-soak mutants nemesis integration clean
+.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest scripts fuzz sim sim-replay sim-soak mutants nemesis integration bench-wire clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ mutants: setup ## Put about a hundred known bugs into the product, or ONLY one, 
 
 integration: setup ## Run the tests with real processes and real disks.
 	$(PYTEST) -q tests/integration
+
+bench-wire: setup ## Measure kvwire beside grpcio, in five minutes; ARGS="--quick" takes one, "--million" looks for growth, too.
+	$(BIN)/python benchmarks/wire.py $(ARGS)
 
 clean: ## Remove everything that is built, .venv too.
 	rm -rf $(VENV) .venv-proto .venv-lowest build client/build dist *.egg-info client/*.egg-info
