@@ -201,6 +201,7 @@ class Peer:
                 self._news.set()
         except (asyncio.IncompleteReadError, OSError):
             self.ended = True
+            self.writer.close()  # Whoever has nothing more to say is not kept waiting.
         finally:
             self._news.set()
 
