@@ -8,8 +8,12 @@ PYTEST := $(BIN)/python -m pytest
 MINUTES ?= 2
 SEEDS ?= 50
 SCENARIO ?= all
-# Quick ones first, so that a mistake shows early.
-TESTS := $(wildcard tests/tidy tests/unit tests/scripts tests/fuzz tests/sim tests/nemesis tests/integration)
+JOBS ?= 2
+# What only computes, in JOBS processes, quick ones first; then what real processes and real time decide, one after the other.
+COMPUTING := $(wildcard tests/tidy tests/unit tests/scripts tests/fuzz tests/wire tests/sim)
+REAL := $(wildcard tests/nemesis tests/integration)
+# Of these what goes through every part of a transport, once more on the one that is not the default.
+ON_BOTH := $(addprefix tests/integration/,test_serve.py test_bad_input.py test_transactions.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -32,11 +36,13 @@ $(STAMP): pyproject.toml client/pyproject.toml
 run: setup ## Run a one-node cluster in the foreground on 127.0.0.1:7401, for trying things out; data in build/local.
 	$(BIN)/kvnode run --preset local --node.data_dir build/local
 
-demo: setup ## Start three nodes, break things, and show what the cluster does about it.
-	$(BIN)/kvctl demo
+demo: setup ## Start three nodes, break things, and show what the cluster does about it; TRANSPORT=kvwire or grpcio.
+	$(BIN)/kvctl demo $(if $(TRANSPORT),--transport $(TRANSPORT))
 
 test: setup lint type ## Lint, type-check and run all tests.
-	$(PYTEST) $(TESTS)
+	$(PYTEST) -n $(JOBS) --dist worksteal $(COMPUTING)
+	$(PYTEST) $(REAL)
+	KVNODE_TRANSPORT=other $(PYTEST) $(ON_BOTH)
 
 check: lint type proto-check tidy ## Everything that needs no running code: style, types, protos, house rules.
 
@@ -88,8 +94,8 @@ nemesis: setup ## Break real nodes for MINUTES (2) under load, and judge what cl
 mutants: setup ## Put about a hundred known bugs into the product, or ONLY one, one at a time: the simulator must find 95 % of them.
 	$(BIN)/python -m tests.sim.mutants $(if $(ONLY),--only $(ONLY))
 
-integration: setup ## Run the tests with real processes and real disks.
-	$(PYTEST) -q tests/integration
+integration: setup ## Run the tests with real processes and real disks; TRANSPORT=kvwire or grpcio carries gRPC in them.
+	KVNODE_TRANSPORT=$(TRANSPORT) $(PYTEST) -q tests/integration
 
 bench-wire: setup ## Measure kvwire beside grpcio, in five minutes; ARGS="--quick" takes one, "--million" looks for growth, too.
 	$(BIN)/python benchmarks/wire.py $(ARGS)

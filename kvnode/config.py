@@ -36,6 +36,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?):(?P<port>[0-9]{1,5})")
 _WILDCARDS = ("0.0.0.0", "[::]")
 
+TRANSPORT_DEFAULT: Literal["kvwire", "grpcio"] = "kvwire"
+
 PRESETS: Mapping[str, Tree] = {
     "local": {
         "node": {"name": "n1", "data_dir": "kvnode-data"},
@@ -113,8 +115,9 @@ class Node(Section):
     """"host:port" where the others reach this node; empty: `listen`. It is this node's address in `cluster.members`."""
     data_dir: Directory
     """Directory of the log and the store, created when it is missing. One process at a time may hold it."""
-    transport: Literal["grpcio"] = "grpcio"
-    """What carries gRPC. "grpcio" is the reference."""
+    transport: Literal["kvwire", "grpcio"] = TRANSPORT_DEFAULT
+    """What carries gRPC, for clients and to peers. "kvwire" is this project's own, on asyncio: several times the calls for the
+    same processor time. "grpcio" is the reference. Nodes and clients with different ones understand each other."""
 
     @field_validator("advertise", mode="after")
     @classmethod

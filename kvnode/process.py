@@ -89,7 +89,7 @@ async def _serve(config: Config) -> int:
             store=LmdbStore(directory / "store", config.storage.store_size_bytes_max),
             log_worker=ThreadWorker("log", loop),
             store_worker=ThreadWorker("store", loop),
-            transport=GrpcTransport(peers, loop),
+            transport=GrpcTransport(peers, config.node.transport, loop),
             wall_ms=lambda: time.time_ns() // 1_000_000,
             rng=random.Random(),
             new_uid=lambda: uuid.uuid4().hex,

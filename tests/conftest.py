@@ -1,10 +1,14 @@
-"""What all tests share: no setting of the caller's environment reaches them."""
+"""What all tests share: no setting of the caller's environment reaches them, and no example of a property is too slow."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)

@@ -92,13 +92,15 @@ __all__ = [
 def connect(uri: str, *, tracer_provider: TracerProvider | None = None) -> AsyncClient:
     """A client for asyncio, for one event loop: the one on which it is first used. Make one for each `asyncio.run`.
 
-    `uri` is `kv://host:port,host:port?timeout=5&pipeline=2`: some of the cluster's nodes, the seconds an operation may take,
-    and the calls in flight to one node. Use it with `async with`, or `await client.close()` in the end. It connects with its
-    first operation. Raises `InvalidArgument` for a wrong address.
+    `uri` is `kv://host:port,host:port?timeout=5&pipeline=2&transport=kvwire`: some of the cluster's nodes, the seconds an
+    operation may take, the calls in flight to one node, and what carries them, "kvwire" or "grpcio". Use it with `async with`,
+    or `await client.close()` in the end. It connects with its first operation. Raises `InvalidArgument` for a wrong address.
     """
     return AsyncClient(parse_uri(uri), tracer_provider)
 
 
 def connect_sync(uri: str, *, tracer_provider: TracerProvider | None = None) -> Client:
-    """A client for threads, which may share it; `uri` as for `connect`. Use it with `with`, or `client.close()` in the end."""
+    """A client for threads, which may share it; `uri` as for `connect`, but its calls are always carried by grpcio. Use it
+    with `with`, or `client.close()` in the end.
+    """
     return Client(parse_uri(uri), tracer_provider)

@@ -6,9 +6,9 @@ Invariants:
 - Without proof a failed write is an `OutcomeUnknown`. Proof is a reason that the server calls definite, a code that servers
   send only before they look at the request, or gRPC's word that no connection could be made.
 - That word is trusted only if gRPC made the status itself. "failed to connect to all addresses" is what gRPC's pick_first
-  policy says when it fails a call that it never gave to a connection (gRPC's connectivity semantics: fail-fast calls fail in
-  TRANSIENT_FAILURE). A node that forwards could repeat those words about *its* peer after it sent something, so: no trailing
-  metadata (a node attaches details), the policy's whole wording, and our node's own port in it.
+  policy says, and kvwire after it, when it fails a call that it never gave to a connection (gRPC's connectivity semantics:
+  fail-fast calls fail in TRANSIENT_FAILURE). A node that forwards could repeat those words about *its* peer after it sent
+  something, so: no trailing metadata (a node attaches details), the policy's whole wording, and our node's own port in it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ _WORDS: dict[grpc.StatusCode, str] = {
 }
 
 _NEVER_CONNECTED = re.compile(
-    r"failed to connect to all addresses; last error: \w+: (?:ipv[46]|unix|vsock):\S*?:(\d+): .", re.DOTALL
+    r"failed to connect to all addresses; last error: \w+: (?:(?:ipv[46]|unix|vsock):)?\S*?:(\d+): .", re.DOTALL
 )
 
 

@@ -1,4 +1,4 @@
-"""Cluster addresses: `kv://host:port,host:port?timeout=5`.
+"""Cluster addresses: `kv://host:port,host:port?timeout=5&transport=kvwire`.
 
 Owns their grammar. Never connects.
 """
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from kvclient._requests import invalid, quoted, timeout_seconds
+from kvclient.transport import TRANSPORT_DEFAULT, TRANSPORTS
 
 SCHEME = "kv://"
 TIMEOUT_S_DEFAULT = 5.0
@@ -26,6 +27,8 @@ class ClusterUri(NamedTuple):
     pipeline: int = PIPELINE_DEFAULT
     """Calls in flight to one node; beyond, operations wait and leave together. More: lower latency for few callers on a fast
     node, more CPU a call."""
+    transport: str = TRANSPORT_DEFAULT
+    """What carries an asyncio client's calls: "kvwire" or "grpcio". A client for threads has grpcio, whatever this says."""
 
 
 def parse_uri(uri: str) -> ClusterUri:
@@ -70,8 +73,14 @@ def _count(name: str, text: str) -> int:
     return int(text)
 
 
+def _transport(name: str, text: str) -> str:
+    if text not in TRANSPORTS:
+        raise invalid(name, f"{quoted(text)} is none of {', '.join(TRANSPORTS)}")
+    return text
+
+
 def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 5
 
 
-_SETTINGS: dict[str, Callable[[str, str], Any]] = {"timeout": _seconds, "pipeline": _count}
+_SETTINGS: dict[str, Callable[[str, str], Any]] = {"timeout": _seconds, "pipeline": _count, "transport": _transport}

@@ -27,6 +27,7 @@ from rich.markup import escape
 
 import kvclient
 from kvapi.v1 import kv_pb2, kv_pb2_grpc
+from kvclient.transport import TRANSPORT_DEFAULT, insecure_channel
 from kvctl.demo_checks import CONVERGENCE_TIMEOUT_S, NODE_TIMEOUT_S, Checks
 from kvctl.demo_load import BUSY_TAG, Load, longest_gap_s
 from kvctl.demo_story import Story, span
@@ -61,15 +62,16 @@ class Figures:
 class Demo:
     """One run."""
 
-    def __init__(self, playground: Playground, story: Story) -> None:
+    def __init__(self, playground: Playground, story: Story, transport: str = "") -> None:
         self.playground, self.story, self.figures = playground, story, Figures()
+        self.transport = transport or TRANSPORT_DEFAULT
         self.checks = Checks(playground)
         self.killed_at, self.victim_shards, self.busy_shard = 0.0, set[int](), 0
 
     async def run(self) -> None:
         """All acts."""
         await self.start()
-        async with kvclient.connect(self.playground.uri) as client:
+        async with kvclient.connect(f"{self.playground.uri}?transport={self.transport}") as client:
             load, transfers = Load(client, RATE), Transfers(client)
             await transfers.open()
             running = asyncio.gather(load.run(), transfers.run())
@@ -216,7 +218,7 @@ class Demo:
         for name in others:
             playground.pause(name)
         try:
-            async with grpc.aio.insecure_channel(playground.node(island).address) as channel:
+            async with insecure_channel(self.transport, playground.node(island).address) as channel:
                 operation_id = await self.write_alone(channel, island, b"island", b"written alone")
                 await self.strong_write_alone(channel, island)
         finally:
@@ -282,7 +284,7 @@ class Demo:
         for name in others:
             playground.kill(name)
         story.fact(f"kill -9 {' and '.join(others)}")
-        async with grpc.aio.insecure_channel(playground.node(island).address) as channel:
+        async with insecure_channel(self.transport, playground.node(island).address) as channel:
             operation_id = await self.write_alone(channel, island, b"contested", b"eventual")
         playground.pause(island)
         try:
@@ -365,8 +367,10 @@ def state_name(fate: kvclient.OperationResult | None) -> str:
     return fate.state.name if fate is not None else "UNKNOWN"
 
 
-def run_demo(*, json_path: Path | None = None, transport: str = "grpcio", directory: Path | None = None) -> None:
-    """Run the demo in a directory of its own, or in `directory`, whose files are kept. Raises Failure if a claim failed."""
+def run_demo(*, json_path: Path | None = None, transport: str = "", directory: Path | None = None) -> None:
+    """Run the demo in a directory of its own, or in `directory`, whose files are kept. `transport`: of daemons and clients;
+    empty: what they take by themselves. Raises Failure if a claim failed.
+    """
     story = Story()
     story.title(
         "kvnode: a replicated key-value store, at work",
@@ -374,9 +378,9 @@ def run_demo(*, json_path: Path | None = None, transport: str = "grpcio", direct
     )
     place = directory or Path(tempfile.mkdtemp(prefix="kvctl-demo-"))
     playground = Playground.create(
-        place, NODES, None if directory else free_base_port(NODES), shards=SHARDS, transport=transport
+        place, NODES, None if directory else free_base_port(NODES), shards=SHARDS, transport=transport or None
     )
-    demo = Demo(playground, story)
+    demo = Demo(playground, story, transport)
     try:
         asyncio.run(demo.run())
     except (kvclient.KvError, grpc.RpcError, PlaygroundError) as error:

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     call: Call,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures to a file.")] = None,
-    transport: Annotated[str, typer.Option("--transport", help="What carries gRPC.")] = "grpcio",
+    transport: Annotated[str, typer.Option("--transport", help="What carries gRPC: kvwire or grpcio.")] = "",
 ) -> None:
     """Show a cluster at work: three daemons, a steady load, a crash, a partition; the numbers are the run's."""
     from kvctl.demo import run_demo

@@ -94,8 +94,8 @@ class Playground:
 
         Node i (n1, n2, ...) listens on 127.0.0.1, port `base_port` + i - 1. `settings` is additional configuration for all
         nodes, flat ("election.timeout_ms_min": 500) or nested; None takes one back. kvnode judges them before anything is
-        written. Defaults: 3 nodes, port 7401, 8 shards, grpcio. Of an existing cluster nodes, base_port and shards cannot
-        change; transport and settings take effect at a node's next start. Raises PlaygroundError.
+        written. Defaults: 3 nodes, port 7401, 8 shards, kvnode's own transport. Of an existing cluster nodes, base_port and
+        shards cannot change; transport and settings take effect at a node's next start. Raises PlaygroundError.
         """
         files = PlaygroundFiles(Path(directory).resolve())
         flat = flatten(settings or {})
@@ -108,7 +108,7 @@ class Playground:
                     if transport is None and not flat and command is None:
                         return cls(files.directory)
                 else:
-                    record = new_record(nodes or 3, base_port or 7401, shards or 8, "grpcio")
+                    record = new_record(nodes or 3, base_port or 7401, shards or 8)
                 record.transport = transport or record.transport
                 record.settings = {name: value for name, value in (record.settings | flat).items() if value is not None}
                 record.command = list(command) if command else record.command

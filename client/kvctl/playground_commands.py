@@ -100,7 +100,7 @@ def up(
         int | None, typer.Option("--base-port", min=1, max=65535, help="Node i listens on this + i - 1 (default: 7401).")
     ] = None,
     shards: Annotated[int | None, typer.Option("--shards", min=1, max=1024, help="Number of shards (default: 8).")] = None,
-    transport: Annotated[str | None, typer.Option("--transport", help="What carries gRPC (default: grpcio).")] = None,
+    transport: Annotated[str | None, typer.Option("--transport", help="What carries gRPC: kvwire or grpcio.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Configuration of all nodes; no VALUE takes it back."),

@@ -70,6 +70,7 @@ class ClusterRecord:
     base_port: int
     shards: int
     transport: str
+    """Empty: what kvnode takes by itself."""
     nodes: dict[str, NodeRecord]
     settings: dict[str, Any] = field(default_factory=dict)
     """Additional configuration: "section.field" -> value."""
@@ -142,14 +143,14 @@ def record_of(record: ClusterRecord, name: str) -> NodeRecord:
     return record.nodes[name]
 
 
-def new_record(nodes: int, base_port: int, shards: int, transport: str) -> ClusterRecord:
+def new_record(nodes: int, base_port: int, shards: int) -> ClusterRecord:
     """A new cluster: nodes n1, n2, ... on consecutive ports, with an identity of its own. Raises PlaygroundError."""
     if not 1 <= nodes <= NODES_MAX:
         raise PlaygroundError(f"{nodes} nodes: a playground has 1 to {NODES_MAX}")
     if not 1 <= base_port <= 65535 - nodes + 1:
         raise PlaygroundError(f"base port {base_port}: {nodes} nodes need ports between 1 and 65535")
     addresses = {f"n{i}": NodeRecord(f"{HOST}:{base_port + i - 1}") for i in range(1, nodes + 1)}
-    return ClusterRecord(uuid.uuid4().hex, base_port, shards, transport, addresses)
+    return ClusterRecord(uuid.uuid4().hex, base_port, shards, "", addresses)
 
 
 def check_same(directory: Path, record: ClusterRecord, wanted: Mapping[str, int | None]) -> None:
@@ -268,7 +269,7 @@ class PlaygroundFiles:
                 "name": name,
                 "listen": record.nodes[name].address,
                 "data_dir": str(self.data_path(name)),
-                "transport": record.transport,
+                **({"transport": record.transport} if record.transport else {}),
             },
             "cluster": {
                 "id": record.cluster_id,

@@ -20,6 +20,14 @@ class Address(NamedTuple):
     path: str = ""
 
     @property
+    def described(self) -> str:
+        """As errors name it: "ipv4:127.0.0.1:7401"."""
+        if self.path:
+            return f"unix:{self.path}"
+        kind = "ipv6:" if ":" in self.host else "ipv4:" if self.host.replace(".", "").isdigit() else ""
+        return kind + self.authority
+
+    @property
     def authority(self) -> str:
         """`:authority` of calls to it."""
         return "localhost" if self.path else f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

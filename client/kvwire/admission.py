@@ -27,14 +27,12 @@ BAD_TIMEOUT = Refusal(INTERNAL, "Error parsing 'grpc-timeout' metadata: no time-
 TOO_LATE = Refusal(DEADLINE_EXCEEDED, "Deadline Exceeded")
 
 
-def refusal(head: RequestHead, is_full: bool) -> Refusal | None:
-    """Why a request is not served; `is_full`: the server has as many calls as it takes."""
+def refusal(head: RequestHead) -> Refusal | None:
+    """Why a request is not served; the same for all requests with such a head."""
     if head.method != b"POST":
         return METHOD_NOT_ALLOWED
     if not head.content_type.startswith(b"application/grpc"):
         return UNSUPPORTED_MEDIA_TYPE
-    if is_full:
-        return LIMIT_EXCEEDED
     if head.timeout_is_bad:
         return BAD_TIMEOUT
     if head.timeout == 0:

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from kvwire import frames
-from kvwire.client_stream import CANCELLED, OK, ClientStream, Status
+from kvwire.client_stream import CANCELLED, OK, ClientStream, ForgettableStream, Status
 from kvwire.heads import ResponseHead
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class Call(grpc.aio.Call):
     def on_initial(self, head: ResponseHead) -> None:
         """The initial metadata are here."""
         self._initial = head
-        self._wake()
+        if self._waiters is not None:
+            self._wake()
 
     def on_message(self, compressed: int, message: bytes) -> None:
         """A response."""
@@ -112,12 +113,13 @@ class Call(grpc.aio.Call):
             self._timer.cancel()
             self._timer = None
         stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.give_up(frames.CANCEL)
-        else:
+        if stream is None:
             self._channel.withdraw(self)
+        elif not stream.is_closed:
+            stream.give_up(frames.CANCEL)
         self._on_end()
-        self._wake()
+        if self._waiters is not None:
+            self._wake()
         if self._callbacks is not None:
             callbacks, self._callbacks = self._callbacks, None
             for callback in callbacks:
@@ -145,7 +147,8 @@ class Call(grpc.aio.Call):
         await waiter
 
     def _open(self, connection: ClientConnection) -> ClientStream:
-        stream = self._stream = ClientStream(connection, self, self._channel.options.receive_size_max)
+        kind = ForgettableStream if self.is_cancelled_when_forgotten else ClientStream
+        stream = self._stream = kind(connection, self, self._channel.options.receive_size_max)
         return stream
 
     # ---- grpc.aio.Call -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from kvwire.client_stream import INTERNAL, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from kvwire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 from kvwire.heads import ResponseHead
 from kvwire.inbox import Inbox
-from kvwire.stream import MessageRefused, framed
+from kvwire.stream import PREFIX_SIZE, MessageRefused, framed
 
 if TYPE_CHECKING:
     from kvwire.client_connection import ClientConnection
@@ -38,7 +38,8 @@ def _unreadable(error: Exception) -> Status:
 class _OneRequest(Call):
     """A call with one request, which leaves with the headers."""
 
-    _data: bytes | None = None
+    _message: bytes = b""
+    _compressed = 0
 
     def _set_request(self, request: Any) -> None:
         """Raises what the serializer raises."""
@@ -46,16 +47,15 @@ class _OneRequest(Call):
         if size_max is not None and len(data) > size_max:
             self.end(_too_large(len(data), size_max))
         elif self._encoding == compression.IDENTITY:
-            self._data = framed(data)
+            self._message = data
         else:
-            self._data = framed(compression.compress(data, self._encoding), 1)
+            self._message, self._compressed = compression.compress(data, self._encoding), 1
 
     def begin(self, connection: ClientConnection) -> None:
         """Headers and request, nearly always in one buffer."""
-        block, data = self._block, self._data
-        assert data is not None
+        block, message = self._block, self._message
         stream = self._open(connection)
-        size, frame_size_max = len(data), connection.frame_size_max
+        size, frame_size_max = len(message) + PREFIX_SIZE, connection.frame_size_max
         if (
             size <= connection.send_window
             and size <= stream.send_window
@@ -71,11 +71,11 @@ class _OneRequest(Call):
                 frames.head(HEADERS, END_HEADERS, stream.id, len(block))
                 + block
                 + frames.head(DATA, END_STREAM, stream.id, size)
-                + data
+                + framed(message, self._compressed)
             )
         else:
             connection.put(connection.header_frames(stream.id, block, 0))
-            stream.send(data, ends=True)
+            stream.send(message, self._compressed, ends=True)
         if self._waiters is not None:
             self._wake()
 
@@ -87,7 +87,7 @@ class _ManyRequests(Call):
     _is_done_writing = False
 
     def _set_requests(self, requests: Any) -> None:
-        self._kept: list[bytes] | None = []
+        self._kept: list[tuple[bytes, int]] | None = []
         self._kept_size = 0
         self._by_hand = requests is None
         if requests is not None:
@@ -101,8 +101,8 @@ class _ManyRequests(Call):
         """The headers, and the requests that another server did not look at; more follow."""
         stream = self._open(connection)
         connection.put(connection.header_frames(stream.id, self._block, 0))
-        for data in self._kept or ():
-            stream.send(data)
+        for message, compressed in self._kept or ():
+            stream.send(message, compressed)
         if self._is_done_writing:
             stream.end(b"")
         self._wake()
@@ -112,12 +112,12 @@ class _ManyRequests(Call):
         self._kept = None
         super().on_initial(head)
 
-    def _keep(self, data: bytes) -> None:
-        self._kept_size += len(data)
+    def _keep(self, message: bytes, compressed: int) -> None:
+        self._kept_size += len(message)
         if self._kept_size > limits.RETRY_BUFFER_BYTES_MAX:
             self._kept = None
         if self._kept is not None:
-            self._kept.append(data)
+            self._kept.append((message, compressed))
 
     def _on_end(self) -> None:
         super()._on_end()
@@ -165,9 +165,9 @@ class _ManyRequests(Call):
             if stream.is_closed and self._status is None:
                 raise asyncio.InvalidStateError(FINISHED)  # The server has ended the call, which its reader has yet to see.
             is_plain = self._encoding == compression.IDENTITY
-            message = framed(data) if is_plain else framed(compression.compress(data, self._encoding), 1)
-            self._keep(message)
-            leaves = stream.send(message)
+            message, compressed = (data, 0) if is_plain else (compression.compress(data, self._encoding), 1)
+            self._keep(message, compressed)
+            leaves = stream.send(message, compressed)
             while not leaves and stream.is_blocked and self._status is None:
                 await self._event()
         except asyncio.CancelledError:
@@ -202,23 +202,23 @@ class _ManyRequests(Call):
 class _OneResponse(Call):
     """A call that is awaited for its one response."""
 
-    _message: tuple[int, bytes] | None = None
+    _answer: tuple[int, bytes] | None = None
     _response: Any = None
     _future: asyncio.Future[None]
 
     def on_message(self, compressed: int, message: bytes) -> None:
         """The response; one is enough."""
-        if self._message is not None:
+        if self._answer is not None:
             self.end(Status(UNIMPLEMENTED, "the server sent more than one response"))
-        self._message = (compressed, message)
+        self._answer = (compressed, message)
 
     def on_status(self, status: Status) -> None:
         """The end: with a response, or without."""
         if status.code == OK:
-            if self._message is None:
+            if self._answer is None:
                 status = Status(UNIMPLEMENTED, "the server sent no response", status.trailers)
             else:
-                stream, (compressed, message) = self._stream, self._message
+                stream, (compressed, message) = self._stream, self._answer
                 try:
                     if compressed and stream is not None:
                         message = stream.unpacked(compressed, message)

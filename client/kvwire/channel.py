@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -55,6 +55,16 @@ class Target:
         return message if self.deserialize is None else self.deserialize(message)
 
 
+if TYPE_CHECKING:
+    UnaryUnaryBase = grpc.aio.UnaryUnaryMultiCallable[Any, Any]
+    UnaryStreamBase = grpc.aio.UnaryStreamMultiCallable[Any, Any]
+    StreamUnaryBase = grpc.aio.StreamUnaryMultiCallable[Any, Any]
+    StreamStreamBase = grpc.aio.StreamStreamMultiCallable[Any, Any]
+else:  # (grpcio 1.76 has them without parameters.)
+    UnaryUnaryBase, UnaryStreamBase = grpc.aio.UnaryUnaryMultiCallable, grpc.aio.UnaryStreamMultiCallable
+    StreamUnaryBase, StreamStreamBase = grpc.aio.StreamUnaryMultiCallable, grpc.aio.StreamStreamMultiCallable
+
+
 class _MultiCallable:
     """What makes calls of one method."""
 
@@ -100,25 +110,25 @@ def _text(path: str | bytes) -> str:
     return path.decode() if isinstance(path, bytes) else path
 
 
-class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
+class UnaryUnaryMultiCallable(_MultiCallable, UnaryUnaryBase):
     """One request, one response."""
 
     _kind, _intercepted, _interception = UnaryUnaryCall, InterceptedUnaryUnaryCall, "intercept_unary_unary"
 
 
-class UnaryStreamMultiCallable(_MultiCallable, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
+class UnaryStreamMultiCallable(_MultiCallable, UnaryStreamBase):
     """One request, a stream of responses."""
 
     _kind, _intercepted, _interception = UnaryStreamCall, InterceptedUnaryStreamCall, "intercept_unary_stream"
 
 
-class StreamUnaryMultiCallable(_MultiCallable, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
+class StreamUnaryMultiCallable(_MultiCallable, StreamUnaryBase):
     """A stream of requests, one response."""
 
     _kind, _intercepted, _interception = StreamUnaryCall, InterceptedStreamUnaryCall, "intercept_stream_unary"
 
 
-class StreamStreamMultiCallable(_MultiCallable, grpc.aio.StreamStreamMultiCallable[Any, Any]):
+class StreamStreamMultiCallable(_MultiCallable, StreamStreamBase):
     """A stream of requests, a stream of responses."""
 
     _kind, _intercepted, _interception = StreamStreamCall, InterceptedStreamStreamCall, "intercept_stream_stream"

@@ -47,8 +47,8 @@ class ClientConnection(Connection["ClientStream"]):
             self.is_going_away = True
         return stream_id
 
-    def _read_fields(self, fields: list[Field]) -> ResponseHead:
-        return ResponseHead(fields)
+    def _read_fields(self, fields: list[Field], begun: ResponseHead | None) -> ResponseHead:
+        return ResponseHead(fields if begun is None else begun.fields + fields)
 
     def _is_idle(self, stream_id: int) -> bool:
         return stream_id >= self._next_id or not stream_id & 1

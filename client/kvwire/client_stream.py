@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvwire import compression, frames
@@ -36,21 +37,16 @@ class Status(NamedTuple):
 class ClientStream(Stream):
     """The stream of a call; its hooks are the call's events."""
 
-    __slots__ = ("_call", "initial")
+    __slots__ = ("call", "initial")
 
     connection: ClientConnection
 
     def __init__(self, connection: ClientConnection, call: Call, message_size_max: int) -> None:
         super().__init__(connection, connection.next_id(), message_size_max)
         connection.streams[self.id] = self
-        self._call: Call | weakref.ref[Call] = weakref.ref(call) if call.is_cancelled_when_forgotten else call
-        self.initial: ResponseHead | None = None
-
-    @property
-    def call(self) -> Call | None:
+        self.call: Call | None = call
         """Whose attempt this is; None for one that was forgotten, which is about to end."""
-        call = self._call
-        return call() if isinstance(call, weakref.ref) else call
+        self.initial: ResponseHead | None = None
 
     def unpacked(self, compressed: int, message: bytes) -> bytes:
         """A message as the server meant it. Raises `MessageRefused`."""
@@ -65,6 +61,9 @@ class ClientStream(Stream):
             self._on_initial(head)
             return
         self.remote_ended = True
+        if head.success is not None and self.initial is not None and self._partial is None:
+            self._end(head.success)
+            return
         if self.initial is None:
             refusal = _refusal(head)
             if refusal is not None:
@@ -74,8 +73,9 @@ class ClientStream(Stream):
             code = HTTP_STATUS_CODES.get(head.http_status or 0, UNKNOWN)
             self._end(Status(code, head.message or "the server sent no grpc-status", head))
         elif head.status == OK:
+            head.success = Status(OK, "", head)
             is_cut = self._partial is not None
-            self._end(Status(INTERNAL, "the stream ended within a message", head) if is_cut else Status(OK, "", head))
+            self._end(Status(INTERNAL, "the stream ended within a message", head) if is_cut else head.success)
         else:
             self._end(Status(head.status if head.status <= 16 else UNKNOWN, head.message, head))
 
@@ -83,6 +83,9 @@ class ClientStream(Stream):
         if self.initial is not None:
             self.give_up(frames.PROTOCOL_ERROR)
             self._end(Status(INTERNAL, "headers within a response"))
+            return
+        if head.is_beginning:
+            self._begin(head)
             return
         refusal = _refusal(head)
         if refusal is not None:
@@ -93,10 +96,14 @@ class ClientStream(Stream):
             encoding = head.encoding.decode("latin-1")
             self._end(Status(INTERNAL, f"the server compresses by {encoding!r}, which was not offered"))
         else:
-            self.initial = head
-            call = self.call
-            if call is not None:
-                call.on_initial(head)
+            head.is_beginning = True
+            self._begin(head)
+
+    def _begin(self, head: ResponseHead) -> None:
+        self.initial = head
+        call = self.call
+        if call is not None:
+            call.on_initial(head)
 
     def on_headers_too_large(self, error: HeadersTooLarge) -> None:
         """The server's metadata is above the limit."""
@@ -155,6 +162,25 @@ class ClientStream(Stream):
                 self.close()
         if call is not None:
             call.on_status(status)
+
+
+def _nobody() -> None:
+    return None
+
+
+class ForgettableStream(ClientStream):
+    """The stream of a call that ends when nobody holds the call any more."""
+
+    __slots__ = ("_reference",)
+
+    @property
+    def call(self) -> Call | None:
+        """Whose attempt this is, if that still matters to anybody."""
+        return self._reference()
+
+    @call.setter
+    def call(self, call: Call | None) -> None:
+        self._reference: Callable[[], Call | None] = _nobody if call is None else weakref.ref(call)
 
 
 def refusal_status(refused: MessageRefused) -> Status:

@@ -53,10 +53,6 @@ FIELDS_OF_WORK = 8
 """Settings (512 bytes), unknown header blocks (128 bytes) and header fields that count as one more frame of work."""
 
 
-def _ignore(_: bytes) -> None:
-    return None
-
-
 class Connection(Output, Generic[AnyStream]):
     """One connection, of either role."""
 
@@ -70,9 +66,9 @@ class Connection(Output, Generic[AnyStream]):
         """What the peer did wrong, where that is why it is closed."""
         self.is_settled = False
         """Whether the peer's first SETTINGS have come."""
-        self.held, self._holds_nothing = 0, False
-        self._memory, self._metadata_size_max = memory, metadata_size_max
-        self._decoder = HeaderDecoder(metadata_size_max)
+        self.held, self.holds_nothing = 0, False
+        self.memory, self._metadata_size_max = memory, metadata_size_max
+        self._decoder = HeaderDecoder(metadata_size_max, self._read_fields)
         self._block_size_max = max(4 * metadata_size_max, 64 * limits.KIB)
         self._tail = b""
         self._block: tuple[int, bytearray, bool] | None = None
@@ -92,7 +88,6 @@ class Connection(Output, Generic[AnyStream]):
         self.room = Room()
         self.turns = Turns(self)
         self.frequency = Frequency()
-        self.on_pong: Callable[[bytes], None] = _ignore
         self.received_at = 0.0
         """When bytes came last."""
         self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
@@ -119,8 +114,8 @@ class Connection(Output, Generic[AnyStream]):
 
     # ---- what the roles do -------------------------------------------------------------------------------------------
 
-    def _read_fields(self, fields: list[Field]) -> Any:
-        """What the role makes of a header list; remembered by block."""
+    def _read_fields(self, fields: list[Field], begun: Any) -> Any:
+        """What the role makes of a header list, or (`begun`) of the rest of one; it has a `size` and a `malformed`."""
         raise NotImplementedError
 
     def _on_headers(self, stream_id: int, made: Any, ended: bool) -> None:
@@ -150,17 +145,25 @@ class Connection(Output, Generic[AnyStream]):
             return
         self.received_at = now
         self.frequency.tick(now)
-        self._parse(self._tail + data if self._tail else data, now)
+        tail = self._tail
+        if len(tail) >= HEADER_SIZE and not self.has_more:
+            cut = HEADER_SIZE + (read_head(tail, 0)[0] >> 8) - len(tail)
+            if 0 < cut < len(data):  # Only the frame that was cut is put together.
+                self._parse(tail + data[:cut], now)
+                if self.closed is None:
+                    self._parse(data, now, cut)
+                return
+        self._parse(tail + data if tail else data, now)
 
     def resume(self, now: float) -> None:
         """Goes on with what `receive` left."""
         if self.closed is None:
             self._parse(self._tail, now)
 
-    def _parse(self, data: bytes, now: float) -> None:
+    def _parse(self, data: bytes, now: float, position: int = 0) -> None:
         self.work, self.has_more = 0, False
         try:
-            self._frames(data)
+            self._frames(data, position)
         except ProtocolError as error:
             self.fail(error.code, error.message)
             return
@@ -174,8 +177,8 @@ class Connection(Output, Generic[AnyStream]):
         began = now if self._frame_began is None else self._frame_began
         return now - min(began, self._block_began if self._block is not None else now)
 
-    def _frames(self, data: bytes) -> None:
-        position, end, streams = 0, len(data), self.streams
+    def _frames(self, data: bytes, position: int) -> None:
+        end, streams, blocks = len(data), self.streams, self._decoder.blocks
         while end - position >= HEADER_SIZE:
             if self.work >= limits.WORK_PER_TURN_MAX:
                 self.has_more = True
@@ -215,7 +218,11 @@ class Connection(Output, Generic[AnyStream]):
                 if flags & (PADDED | PRIORITY_FLAG):
                     payload = self._bare_block(payload, flags, stream_id)
                 if flags & END_HEADERS:
-                    self._on_block(stream_id, payload, flags & END_STREAM != 0)
+                    made = blocks.get(payload)
+                    if made is not None:
+                        self._on_headers(stream_id, made, flags & END_STREAM != 0)
+                    else:
+                        self._on_block(stream_id, payload, flags & END_STREAM != 0)
                 else:
                     self._block = (stream_id, bytearray(payload), flags & END_STREAM != 0)
                     self._block_began = self.received_at
@@ -251,17 +258,13 @@ class Connection(Output, Generic[AnyStream]):
     def _on_block(self, stream_id: int, block: bytes, ended: bool) -> None:
         if not self.is_settled:
             raise ProtocolError(frames.PROTOCOL_ERROR, "the first frame is no SETTINGS")
-        made = self._decoder.blocks.get(block)
-        if made is None:
-            self.work += 1 + (len(block) >> BLOCK_WORK)
-            try:
-                fields = self._decoder.decode(block)
-            except HeadersTooLarge as error:
-                self._on_headers_too_large(stream_id, error, ended)
-                return
-            self.work += len(fields) // FIELDS_OF_WORK
-            made = self._read_fields(fields)
-            self._decoder.remember(block, made, len(fields))
+        self.work += 1 + (len(block) >> BLOCK_WORK)
+        try:
+            made, new = self._decoder.read(block)
+        except HeadersTooLarge as error:
+            self._on_headers_too_large(stream_id, error, ended)
+            return
+        self.work += new // FIELDS_OF_WORK
         self._on_headers(stream_id, made, ended)
 
     # ---- control frames ----------------------------------------------------------------------------------------------
@@ -351,9 +354,7 @@ class Connection(Output, Generic[AnyStream]):
             raise ProtocolError(frames.PROTOCOL_ERROR, "PING of a stream")
         if len(payload) != 8:
             raise ProtocolError(frames.FRAME_SIZE_ERROR, "PING of a wrong size")
-        if flags & ACK:
-            self.on_pong(payload)
-        else:
+        if not flags & ACK:  # (An answer says that the peer lives, as anything else does.)
             self._on_pinged()
             self.put(frames.frame(PING, ACK, 0, payload))
 
@@ -361,7 +362,7 @@ class Connection(Output, Generic[AnyStream]):
         """A peer asks whether we live: the role may count how often."""
 
     def ping(self, payload: bytes) -> None:
-        """Asks whether the peer lives; `on_pong` follows. `payload`: 8 bytes."""
+        """Asks whether the peer lives: anything that it sends is an answer. `payload`: 8 bytes."""
         self.put(frames.frame(PING, 0, 0, payload))
 
     # ---- flow control ------------------------------------------------------------------------------------------------
@@ -398,10 +399,10 @@ class Connection(Output, Generic[AnyStream]):
 
     def hold(self, size: int) -> None:
         """So many bytes more (negative: less) are kept for the peer."""
-        if self._holds_nothing:
+        if self.holds_nothing:
             return
         self.held += size
-        self._memory.add(size)
+        self.memory.add(size)
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
@@ -442,5 +443,5 @@ class Connection(Output, Generic[AnyStream]):
             stream.on_reset(None, why)
         self._tail, self._block, self.has_more = b"", None, False
         self.hold(-self.held)
-        self._holds_nothing = True
+        self.holds_nothing = True
         self.wants_output()

@@ -9,10 +9,12 @@ Limits hold before anything is built: the size of the block, the number of field
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from hpack import Decoder
 from hpack.exceptions import HPACKError, OversizedHeaderListError
+from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from kvwire import limits
@@ -62,18 +64,30 @@ def list_size(fields: list[Field]) -> int:
     return sum(len(name) + len(value) + 32 for name, value in fields)
 
 
+class Head(Protocol):
+    """What the owner of a decoder makes of a header list."""
+
+    size: int
+    malformed: str | None
+
+
 class HeaderDecoder:
     """Decodes one connection's blocks, in the order of their arrival."""
 
-    __slots__ = ("_fields", "_limit", "_stateful", "blocks")
+    __slots__ = ("_beginnings", "_fields", "_limit", "_make", "_new_at", "_sizes", "_stateful", "blocks")
 
-    def __init__(self, list_size_bytes_max: int) -> None:
-        self._limit = list_size_bytes_max
+    def __init__(self, list_size_bytes_max: int, make: Callable[[list[Field], Any], Head]) -> None:
+        """`make(fields, begun)`: what the owner makes of a list, or of the rest of one behind the fields of `begun`."""
+        self._limit, self._make = list_size_bytes_max, make
         # A list somewhat too large is refused by its call alone, which the library's limit would not permit.
         self._stateful: Decoder | None = Decoder(max_header_list_size=list_size_bytes_max * 4)
         self._fields: dict[bytes, Field] = {}
-        self.blocks: dict[bytes, object] = {}
-        """What the owner made of whole blocks; its own memo, kept here because it must begin with `forget_table`."""
+        self._beginnings: dict[bytes, Head] = {}
+        self._sizes: list[int] = []
+        self._new_at: tuple[int, int] | None = None
+        """Of the block decoded last: bytes and fields before the first field that had not been seen; None: all had been."""
+        self.blocks: dict[bytes, Head] = {}
+        """What was made of whole blocks that came before."""
 
     @property
     def is_stateless(self) -> bool:
@@ -84,19 +98,50 @@ class HeaderDecoder:
         """The peer has acknowledged that the dynamic table has no size any more."""
         self._stateful = None
 
-    def remember(self, block: bytes, made: object, fields: int) -> None:
-        """Keeps what was made of a block with so many fields, if it may be remembered."""
-        if (
-            self._stateful is None
-            and len(block) <= limits.HEADER_MEMO_ENTRY_SIZE_BYTES_MAX
-            and fields <= limits.HEADER_MEMO_FIELDS_MAX
-        ):
+    def read(self, block: bytes) -> tuple[Head, int]:
+        """What is made of a block that is not among `blocks`, and how many fields were read for it. What it begins with may be
+        remembered, where fields differ each time (a time-out, a trace). Raises as `decode`."""
+        begun, known = self._beginning(block)
+        fields = self.decode(block[known:] if known else block, 0 if begun is None else begun.size)
+        made = self._make(fields, begun)
+        if self._stateful is None and len(block) <= limits.HEADER_MEMO_ENTRY_SIZE_BYTES_MAX:
+            if self._new_at is None:
+                self._remember(block, made, len(fields))
+            elif begun is None:
+                start, count = self._new_at
+                beginning = self._make(fields[:count], None)
+                if beginning.malformed is None:
+                    self._remember_beginning(block[:start], beginning)
+        return made, len(fields)
+
+    def _beginning(self, block: bytes) -> tuple[Head | None, int]:
+        """What was made of the fields that a block begins with, and their size in bytes. Without a table each field stands
+        alone: bytes that were whole fields once are the same fields again."""
+        for size in self._sizes:
+            made = self._beginnings.get(block[:size])
+            if made is not None:
+                return made, size
+        return None, 0
+
+    def _remember(self, block: bytes, made: Head, fields: int) -> None:
+        if fields <= limits.HEADER_MEMO_FIELDS_MAX:
             if len(self.blocks) >= limits.HEADER_MEMO_ENTRIES_MAX:
                 self.blocks.clear()
             self.blocks[block] = made
 
-    def decode(self, block: bytes) -> list[Field]:
-        """The fields of a block. Raises `ProtocolError` (COMPRESSION_ERROR, the connection ends), `HeadersTooLarge`."""
+    def _remember_beginning(self, beginning: bytes, made: Head) -> None:
+        size = len(beginning)
+        is_full = len(self._beginnings) >= limits.HEADER_MEMO_FIELDS_MAX
+        if is_full or (size not in self._sizes and len(self._sizes) >= limits.HEADER_MEMO_BEGINNINGS_MAX):
+            self._beginnings.clear()
+            self._sizes.clear()
+        if size not in self._sizes:
+            self._sizes.append(size)
+        self._beginnings[beginning] = made
+
+    def decode(self, block: bytes, size_before: int = 0) -> list[Field]:
+        """The fields of a block, or of the rest of one, behind fields of `size_before` as SETTINGS_MAX_HEADER_LIST_SIZE counts.
+        Raises `ProtocolError` (COMPRESSION_ERROR, the connection ends), `HeadersTooLarge`."""
         try:
             if self._stateful is not None:
                 fields = [(bytes(name), bytes(value)) for name, value in self._stateful.decode(block, raw=True)]
@@ -107,13 +152,14 @@ class HeaderDecoder:
             raise ProtocolError(COMPRESSION_ERROR, f"a header list of far more than {self._limit} bytes") from error
         except (HPACKError, IndexError, ValueError) as error:
             raise ProtocolError(COMPRESSION_ERROR, f"a header block cannot be decoded: {error}") from error
-        size = list_size(fields)
+        size = size_before + list_size(fields)
         if size > self._limit or len(fields) > limits.HEADER_FIELDS_MAX:
             raise HeadersTooLarge(size)
         return fields
 
     def _decode_stateless(self, block: bytes) -> list[Field]:
         fields: list[Field] = []
+        self._new_at = None
         known, position, end, size, size_max = self._fields, 0, len(block), 0, 4 * self._limit
         while position < end:
             start, first = position, block[position]
@@ -131,7 +177,11 @@ class HeaderDecoder:
                     raise ValueError("a field is cut short")
                 raw = block[start:position]
                 found = known.get(raw)
-                field = found if found is not None else self._literal(raw, 6 if first & 0x40 else 4)
+                if found is not None:
+                    field = found
+                else:
+                    self._new_at = self._new_at or (start, len(fields))
+                    field = self._literal(raw, 6 if first & 0x40 else 4)
             size += len(field[0]) + len(field[1]) + 32
             if size > size_max:  # What is referred to again and again expands a lot.
                 raise HeadersTooLarge(size)
@@ -185,9 +235,7 @@ def _string(raw: bytes, position: int, size_max: int) -> tuple[bytes, int]:
     size, position = _integer(raw, position, 7)
     value = raw[position : position + size]
     if is_huffman:
-        # The library speaks of whole fields: an unnamed literal around the string.
-        field = next(
-            iter(Decoder(max_header_list_size=size_max + 64).decode(b"\x00\x01x" + integer(size, 7, 0x80) + value, True))
-        )
-        value = bytes(field[1])
+        if size > size_max:
+            raise ValueError("a string is longer than the whole list may be")
+        value = bytes(decode_huffman(value))
     return value, position + size

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from kvwire.header_block import Field, list_size
 from kvwire.metadata import Metadatum, decode_message, decode_metadata, decode_timeout
@@ -41,24 +42,34 @@ class RequestHead:
         "content_type",
         "encoding",
         "fields",
+        "is_judged",
         "malformed",
         "method",
         "path",
+        "refusal",
         "size",
         "timeout",
         "timeout_is_bad",
     )
 
-    def __init__(self, fields: list[Field]) -> None:
-        self.fields = fields
-        self.size = list_size(fields)
-        self.method = self.path = self.content_type = self.authority = b""
-        self.encoding = b"identity"
-        self.timeout: float | None = None
-        self.timeout_is_bad = False
+    def __init__(self, fields: list[Field], begun: RequestHead | None = None) -> None:
+        """`begun`: what stands before these fields; it has all of the pseudo-headers."""
+        self.refusal: Any = None
+        self.is_judged = False  # For whoever admits requests.
         self.malformed: str | None = None
         self._metadata: tuple[Metadatum, ...] | None = None
-        scheme, seen, is_regular = b"", set[bytes](), False
+        scheme, seen, is_regular = b"", set[bytes](), begun is not None
+        if begun is None:
+            self.fields, self.size = fields, list_size(fields)
+            self.method = self.path = self.content_type = self.authority = b""
+            self.encoding = b"identity"
+            self.timeout: float | None = None
+            self.timeout_is_bad = False
+        else:
+            self.fields, self.size = begun.fields + fields, begun.size + list_size(fields)
+            self.method, self.path, self.authority, scheme = begun.method, begun.path, begun.authority, b"known"
+            self.content_type, self.encoding = begun.content_type, begun.encoding
+            self.timeout, self.timeout_is_bad = begun.timeout, begun.timeout_is_bad
         for name, value in fields:
             if name[:1] == b":":
                 if is_regular or name in seen or name not in _REQUEST_PSEUDO:
@@ -98,10 +109,26 @@ class RequestHead:
 class ResponseHead:
     """Initial metadata or trailers, at the client."""
 
-    __slots__ = ("_metadata", "content_type", "encoding", "fields", "http_status", "malformed", "message", "status")
+    __slots__ = (
+        "_metadata",
+        "content_type",
+        "encoding",
+        "fields",
+        "http_status",
+        "is_beginning",
+        "malformed",
+        "message",
+        "size",
+        "status",
+        "success",
+    )
 
     def __init__(self, fields: list[Field]) -> None:
-        self.fields = fields
+        self.fields, self.size = fields, list_size(fields)
+        self.is_beginning = False
+        """Whether it was found fit to be initial metadata."""
+        self.success: Any = None
+        """The status that it makes as trailers, once it has made one."""
         self.http_status: int | None = None
         self.status: int | None = None
         self.message = ""

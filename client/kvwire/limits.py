@@ -22,8 +22,9 @@ HEADER_FIELDS_MAX = 512
 HEADER_MEMO_ENTRIES_MAX = 128
 HEADER_MEMO_ENTRY_SIZE_BYTES_MAX = 512
 HEADER_MEMO_FIELDS_MAX = 32
-"""Header blocks (of so many fields) and fields that a connection remembers decoded. A memo of each connection: nobody can fill
-another's."""
+HEADER_MEMO_BEGINNINGS_MAX = 8
+"""Header blocks (of so many fields), beginnings of blocks (of so many lengths) and fields that a connection remembers decoded.
+A memo of each connection: nobody can fill another's."""
 
 # ---- streams and messages ---------------------------------------------------------------------------------------------
 
@@ -74,8 +75,8 @@ LATE_FRAME_BYTES = 16
 LATE_BYTES_MAX = 16 * MIB
 """A stream that we close may still receive what its window permits, and a frame that ends it (which counts as so many bytes).
 So much is expected at most; beyond, frames of closed streams count as control frames."""
-WINDOW_UPDATES_PER_SECOND_MAX = 20_000
-"""A peer that reads a gigabyte a second in small frames sends about as many."""
+WINDOW_UPDATES_PER_SECOND_MAX = 200_000
+"""grpcio's client sends two for each call that it makes, and there may be tens of thousands of calls."""
 RESETS_PER_SECOND_MAX = 2_000
 """Calls that the peer ended by RST_STREAM before they were answered (CVE-2023-44487, "rapid reset"), or made us end by a fault
 of its own (CVE-2025-8671, "MadeYouReset"). All calls of a connection may meet their deadlines at once; that is half as many."""

@@ -112,10 +112,13 @@ class Link(asyncio.Protocol):
         connection, transport = self.connection, self.transport
         if transport is None or not connection.output_size:
             return
-        data = connection.take()
+        parts = connection.take_parts()
         if transport.is_closing() or self._has_ended:
             return
-        transport.write(data)
+        if len(parts) == 1:
+            transport.write(parts[0])
+        else:
+            transport.writelines(parts)
         if connection.closed is not None:
             self.close()
         elif not connection.is_writable:

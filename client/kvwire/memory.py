@@ -30,6 +30,11 @@ class Memory:
         """Somebody holds so many bytes more, or (negative) less."""
         self.held += size
         if self.held > self.limit and size > 0:
+            self.make_room()
+
+    def make_room(self) -> None:
+        """Closes the connection that holds most, if that is too much."""
+        if self.held > self.limit:
             heaviest = max(self._holders, key=lambda holder: holder.held, default=None)
             if heaviest is not None and heaviest.held > 0:
                 heaviest.give_up(f"this server buffers {self.held} bytes, {heaviest.held} of them for this connection")

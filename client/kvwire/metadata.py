@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from kvwire.header_block import Field, encode
+from kvwire.header_block import Field, integer
 
 MetadataPairs = Iterable[tuple[str, str | bytes]]
 
@@ -19,6 +20,7 @@ _KEY = re.compile(rb"[0-9a-z_.\-]+")
 _VALUE = re.compile(rb"[\x20-\x7e]*")
 _ESCAPED = re.compile(rb"[^\x20-\x24\x26-\x7e]")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_ILLEGAL = "metadata value of {!r} is illegal: printable ASCII only; a key that ends in '-bin' takes any bytes"
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
@@ -53,26 +55,35 @@ def encode_metadata(metadata: Any) -> bytes:
 
 
 def _encode_pair(key: Any, value: Any) -> bytes:
-    name = key.encode() if isinstance(key, str) else bytes(key)
-    if isinstance(value, str):
+    beginning, is_binary = _encode_key(key)
+    if beginning is None:
+        return b""
+    if is_binary:
+        if not isinstance(value, bytes):
+            raise TypeError(f"metadata {key!r} must be bytes, since its key ends in '-bin', not {type(value).__name__}")
+        raw = base64.b64encode(value).rstrip(b"=")
+    elif isinstance(value, str):
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError(_ILLEGAL.format(key))
         raw = value.encode()
     elif isinstance(value, bytes):
+        if not _VALUE.fullmatch(value):
+            raise ValueError(_ILLEGAL.format(key))
         raw = value
     else:
         raise TypeError(f"metadata {key!r} must be str or bytes, not {type(value).__name__}")
+    return beginning + integer(len(raw), 7) + raw
+
+
+@functools.lru_cache(maxsize=1_024)
+def _encode_key(key: str | bytes) -> tuple[bytes | None, bool]:
+    """A literal field up to its value, and whether the value is binary; None for what applications cannot say."""
+    name = key.encode() if isinstance(key, str) else bytes(key)
     if name in _NOT_TO_BE_SAID:
-        return b""
+        return None, False
     if not _KEY.fullmatch(name):
         raise ValueError(f"metadata key {key!r} is illegal: lower-case letters, digits, '_', '-' and '.' are possible")
-    if name.endswith(b"-bin"):
-        if isinstance(value, str):
-            raise TypeError(f"metadata {key!r} must be bytes: its key ends in '-bin'")
-        return encode(name, base64.b64encode(raw).rstrip(b"="))
-    if not _VALUE.fullmatch(raw):
-        raise ValueError(
-            f"metadata value of {key!r} is illegal: printable ASCII only; a key that ends in '-bin' takes any bytes"
-        )
-    return encode(name, raw)
+    return b"\x00" + integer(len(name), 7) + name, name.endswith(b"-bin")
 
 
 def decode_metadata(fields: Iterable[Field]) -> tuple[Metadatum, ...]:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 from kvwire import frames, limits
 
+VIEWED_BYTES_MIN = 4 * limits.KIB
+"""A part below this is copied: that is cheaper than a part of its own."""
+
 
 def _nothing() -> None:
     return None
@@ -25,8 +28,9 @@ class Output:
         """Whether headers or data were put since somebody (the server's role) looked."""
         self.frame_size_max = limits.FRAME_SIZE_BYTES_MAX
         """Payload of a frame that the peer accepts."""
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._out_size = 0
+        self._has_views = False
         self._table_is_announced = False
 
     def put(self, data: bytes) -> None:
@@ -39,12 +43,30 @@ class Output:
         elif self._out_size > limits.OUTPUT_BATCH_BYTES_MAX:
             self.must_write()
 
+    def put_data(self, head: bytes, payload: memoryview) -> None:
+        """Appends a frame whose payload lies elsewhere, and is not copied if it is large."""
+        if len(payload) < VIEWED_BYTES_MIN:
+            self.put(head + payload)
+            return
+        self._has_views = True
+        self._out_size += len(payload)
+        is_first = not self._out
+        self._out += (head, payload)
+        self._out_size += len(head)
+        if is_first:
+            self.wants_output()
+        if self._out_size > limits.OUTPUT_BATCH_BYTES_MAX:
+            self.must_write()
+
     def take(self) -> bytes:
         """All that is to be written now."""
-        out = self._out
-        data = out[0] if len(out) == 1 else b"".join(out)
-        self._out, self._out_size = [], 0
-        return data
+        return b"".join(self.take_parts())
+
+    def take_parts(self) -> list[bytes | memoryview]:
+        """The same, in parts where that spares copies."""
+        out, has_views = self._out, self._has_views
+        self._out, self._out_size, self._has_views = [], 0, False
+        return out if has_views or len(out) < 2 else [b"".join(out)]
 
     @property
     def output_size(self) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 
 from kvwire import compression, frames, limits
-from kvwire.admission import Refusal, refusal
+from kvwire.admission import LIMIT_EXCEEDED, Refusal, refusal
 from kvwire.answer import RESPONSE, Refused, of_server, trailers, whole_answer
 from kvwire.blocking import serve_blocking
 from kvwire.frames import END_STREAM
@@ -28,7 +28,7 @@ from kvwire.inbox import Inbox
 from kvwire.method import Method, Style
 from kvwire.request_reader import deserialized, read_request, request_stream, unpacked
 from kvwire.servicer_context import ServicerContext
-from kvwire.stream import PREFIX_SIZE, MessageRefused, Stream, framed
+from kvwire.stream import PREFIX_SIZE, MessageRefused, Stream
 
 if TYPE_CHECKING:
     from kvwire.server import Server
@@ -98,7 +98,9 @@ class ServerCall(Stream):
         server = self.server
         if self.is_over:
             return
-        refused = refusal(head, server.is_full)
+        if not head.is_judged:
+            head.refusal, head.is_judged = refusal(head), True
+        refused = head.refusal or (LIMIT_EXCEEDED if server.is_full else None)
         if refused is not None:
             self._refuse(refused)
             return
@@ -216,7 +218,8 @@ class ServerCall(Stream):
 
     def _settle(self) -> None:
         """The call is over, if its stream is not."""
-        self._set_timer(None)
+        if self._timer is not None:
+            self._set_timer(None)
         if self._is_settled:
             return
         self._is_settled = True
@@ -366,14 +369,14 @@ class ServerCall(Stream):
             self.on_local_end()
             return
         self.send_headers()
-        self.send(self._framed(data))
+        self._send(data)
         self.finish_with(context)
 
-    def _framed(self, data: bytes) -> bytes:
+    def _send(self, data: bytes) -> bool:
         if self.encoding == compression.IDENTITY or self.next_is_plain:
             self.next_is_plain = False
-            return framed(data)
-        return framed(compression.compress(data, self.encoding), 1)
+            return self.send(data)
+        return self.send(compression.compress(data, self.encoding), 1)
 
     async def write(self, method: Method, response: Any) -> None:
         """Sends a response; returns when it has left. Raises `Refused`, and CancelledError when the caller has gone."""
@@ -382,7 +385,7 @@ class ServerCall(Stream):
             raise asyncio.CancelledError("the call is over")
         self.send_headers()
         self._written_in_turn += 1
-        if self.send(self._framed(data)):
+        if self._send(data):
             if self._written_in_turn >= limits.WORK_PER_TURN_MAX:
                 self._written_in_turn = 0
                 await asyncio.sleep(0)

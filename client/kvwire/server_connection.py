@@ -50,8 +50,8 @@ class ServerConnection(Connection["ServerCall"]):
             self._preface, data = awaited[len(part) :], data[len(part) :]
         super().receive(data, now)
 
-    def _read_fields(self, fields: list[Field]) -> RequestHead:
-        return RequestHead(fields)
+    def _read_fields(self, fields: list[Field], begun: RequestHead | None) -> RequestHead:
+        return RequestHead(fields, begun)
 
     def _is_idle(self, stream_id: int) -> bool:
         return stream_id > self.last_stream or not stream_id & 1
@@ -67,14 +67,16 @@ class ServerConnection(Connection["ServerCall"]):
             if made.malformed:
                 self.refuse(stream_id, frames.PROTOCOL_ERROR, made.malformed)
             else:
-                self._begin_stream(stream_id).on_request(made, ended)
+                stream = self.streams[stream_id] = self._accept(self, stream_id)
+                stream.on_request(made, ended)
 
     def _on_headers_too_large(self, stream_id: int, error: HeadersTooLarge, ended: bool) -> None:
         stream = self.streams.get(stream_id)
         if stream is not None:
             self.refuse(stream_id, frames.ENHANCE_YOUR_CALM, str(error))
         elif self._opens(stream_id):
-            self._begin_stream(stream_id).on_request_too_large(error, ended)
+            stream = self.streams[stream_id] = self._accept(self, stream_id)
+            stream.on_request_too_large(error, ended)
 
     def _opens(self, stream_id: int) -> bool:
         """Whether a stream begins here. Raises `ProtocolError` for ids that no client may use."""
@@ -91,10 +93,6 @@ class ServerConnection(Connection["ServerCall"]):
             self.refuse(stream_id, frames.REFUSED_STREAM, "too many streams")
             return False
         return True
-
-    def _begin_stream(self, stream_id: int) -> ServerCall:
-        stream = self.streams[stream_id] = self._accept(self, stream_id)
-        return stream
 
     def _on_pinged(self) -> None:
         if self.has_sent:  # Who gets data may measure the connection by pings.

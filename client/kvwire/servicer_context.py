@@ -22,13 +22,14 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
     """See grpc.aio's documentation; `status`, `message` and `trailing` are what the handler has said so far."""
 
+    method: Method | None = None
+    message = ""
+    trailing: Any = ()
+    _code: Any = None
+    _aborted = False
+
     def __init__(self, call: ServerCall) -> None:
         self._call = call
-        self.method: Method | None = None
-        self._code: Any = None
-        self.message = ""
-        self.trailing: Any = ()
-        self._aborted = False
 
     # ---- for the call ------------------------------------------------------------------------------------------------
 

@@ -13,17 +13,20 @@ Subclasses react: `on_message`, `on_end`, `on_reset`, `on_writable`, and their r
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from kvwire import frames, limits
 from kvwire.frames import DATA, END_STREAM
+from kvwire.pieces import Pieces
 
 if TYPE_CHECKING:
     from kvwire.connection import Connection
 
 PREFIX_SIZE = 5
 """Of a message: one byte that says whether it is compressed, four of its size."""
+_prefix = struct.Struct(">BI").pack
 HALF_WINDOW = limits.STREAM_WINDOW_BYTES // 2
 
 
@@ -35,9 +38,14 @@ class MessageRefused(Exception):
         self.code, self.details = code, details
 
 
+def prefix(size: int, compressed: int = 0) -> bytes:
+    """What stands before a message of a size."""
+    return _prefix(compressed, size)
+
+
 def framed(message: bytes, compressed: int = 0) -> bytes:
     """A message with its prefix."""
-    return compressed.to_bytes(1, "big") + len(message).to_bytes(4, "big") + message
+    return _prefix(compressed, len(message)) + message
 
 
 class Stream:
@@ -77,7 +85,7 @@ class Stream:
         """Bytes that are kept for this stream."""
         self.discards = False
         """Whether what still comes is of no use to anybody."""
-        self._partial: bytearray | None = None
+        self._partial: Pieces | None = None
         self._unsent: deque[memoryview] | None = None
         self._ending: bytes | None = None
 
@@ -107,9 +115,17 @@ class Stream:
 
     def hold(self, size: int) -> None:
         """So many bytes more (negative: less) are kept. That may be too much, and end the connection."""
-        if not self.is_closed:
-            self.held += size
-            self.connection.hold(size)
+        if self.is_closed:
+            return
+        self.held += size
+        connection = self.connection
+        if connection.holds_nothing:
+            return
+        connection.held += size  # (As `connection.hold`, which this spares each call.)
+        memory = connection.memory
+        memory.held += size
+        if size > 0 and memory.held > memory.limit:
+            memory.make_room()
 
     # ---- inward ------------------------------------------------------------------------------------------------------
 
@@ -146,41 +162,46 @@ class Stream:
             self.on_refused(refused)
 
     def _assemble(self, payload: bytes) -> None:
+        size = len(payload)
         partial = self._partial
         if partial is None:
-            partial = self._partial = bytearray()
-        partial += payload
-        self.hold(len(payload))
-        position = 0
+            partial = self._partial = Pieces(payload)
+        else:
+            partial.add(payload)
+        self.hold(size)
         if self.is_closed:
             return
-        while len(partial) - position >= PREFIX_SIZE:
-            size = int.from_bytes(partial[position + 1 : position + PREFIX_SIZE], "big")
+        if self.missing > size:
+            self.missing -= size
+        else:
+            self.missing = 0
+            self._deliver(partial)
+        if self._partial is not None and not self.remote_ended:
+            self.replenish()
+
+    def _deliver(self, partial: Pieces) -> None:
+        """The messages that are whole."""
+        while (head := partial.prefix(PREFIX_SIZE)) is not None:
+            size = int.from_bytes(head[1:], "big")
             if size > self.message_size_max:
                 raise MessageRefused(8, f"Received message larger than max ({size} vs. {self.message_size_max})")
-            end = position + PREFIX_SIZE + size
-            if len(partial) < end:
-                self.missing = end - len(partial)
-                break
-            compressed, message = partial[position], bytes(partial[position + PREFIX_SIZE : end])
-            position = end
-            self.missing = 0
+            end = PREFIX_SIZE + size
+            if partial.size < end:
+                self.missing = end - partial.size
+                return
+            message = partial.take(PREFIX_SIZE, end)
+            self.hold(-end)
             self.release_grant()
             self.connection.work += 1
-            self.on_message(compressed, message)
+            self.on_message(head[0], message)
             if self.is_closed or self._partial is None:
                 return
-        if position:
-            del partial[:position]
-            self.hold(-position)
-        if not partial:
+        if not partial.size:
             self._partial = None
-        elif not self.remote_ended:
-            self.replenish()
 
     def _forget_partial(self) -> None:
         if self._partial is not None:
-            self.hold(-len(self._partial))
+            self.hold(-self._partial.size)
             self._partial = None
         self.release_grant()
 
@@ -196,7 +217,7 @@ class Stream:
             return
         if self.missing > self.receive_window and not self.granted and not self.connection.room.grant(self):
             return
-        partial = 0 if self._partial is None else len(self._partial)
+        partial = 0 if self._partial is None else self._partial.size
         credit = limits.STREAM_WINDOW_BYTES + self.granted - self.unread - partial - self.receive_window
         if credit >= HALF_WINDOW or (credit > 0 and self.missing > self.receive_window):
             self.receive_window += credit
@@ -209,11 +230,11 @@ class Stream:
         """Whether something waits for a window or for the socket."""
         return self._unsent is not None
 
-    def send(self, data: bytes, ends: bool = False) -> bool:
-        """Sends bytes of framed messages; False: they wait, and `on_writable` follows. `ends`: these are the last."""
-        connection, size = self.connection, len(data)
+    def send(self, message: bytes, compressed: int = 0, ends: bool = False) -> bool:
+        """Sends a message; False: it waits, and `on_writable` follows. `ends`: it is the last."""
         if self.is_closed:
             return True
+        connection, size = self.connection, len(message) + PREFIX_SIZE
         if (
             self._unsent is None
             and size <= self.send_window
@@ -224,15 +245,20 @@ class Stream:
             self.send_window -= size
             connection.send_window -= size
             connection.has_sent = True
-            connection.put(frames.head(DATA, END_STREAM if ends else 0, self.id, size) + data)
+            head = frames.head(DATA, END_STREAM if ends else 0, self.id, size)
+            connection.put(head + prefix(len(message), compressed) + message)
             if ends:
                 self.local_ended = True
                 self.on_local_end()
             return True
         if self._unsent is None:
             self._unsent = deque()
-        self._unsent.append(memoryview(data))
-        self.hold(size)
+        # The prefix leaves with the first frame's worth; the rest is not copied.
+        first = prefix(len(message), compressed) + message[: connection.frame_size_max - PREFIX_SIZE]
+        for part in (memoryview(first), memoryview(message)[connection.frame_size_max - PREFIX_SIZE :]):
+            if part:
+                self._unsent.append(part)
+                self.hold(len(cast(bytes, part.obj)))
         if ends:
             self.end(b"")
         if not self.is_closed:
@@ -270,7 +296,7 @@ class Stream:
                 self.hold(-len(cast(bytes, chunk.obj)))  # A part of it keeps all of it.
             else:
                 unsent[0] = chunk[size:]
-            connection.put(frames.head(DATA, 0, self.id, size) + chunk[:size])
+            connection.put_data(frames.head(DATA, 0, self.id, size), chunk[:size])
         self._unsent = None
         if self._ending is not None:
             connection.put(self._ending)

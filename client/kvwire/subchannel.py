@@ -195,7 +195,7 @@ class Subchannel:
 
     def _fail(self, reason: str, next_attempt: float) -> None:
         self._failures += 1
-        where = f"unix:{self._address.path}" if self._address.path else f"{self._address.host}:{self._address.port}"
+        where = self._address.described
         self.why_failed = f"failed to connect to all addresses; last error: UNAVAILABLE: {where}: {reason}"
         self._set(TRANSIENT_FAILURE)
         if self.state is not SHUTDOWN:

@@ -1,4 +1,7 @@
-"""The gRPC server: which transport serves is chosen here and nowhere else; the services are the same under each."""
+"""The gRPC server: which transport serves is chosen here and nowhere else; the services are the same under each.
+
+(Which one carries this node's calls to its peers is chosen in `kvclient.transport`, as for the SDK.)
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+import kvwire
 from kvapi.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
@@ -32,7 +36,6 @@ from kvnode.api.cluster_service import ClusterService
 from kvnode.api.decoding import DecodingServer
 from kvnode.api.kv_service import KvService
 from kvnode.api.peer_service import PeerService
-from kvnode.errors import Unavailable
 from kvnode.types import Seconds
 
 KV_SERVICE = "kvapi.v1.KV"
@@ -77,9 +80,8 @@ class Server:
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         faults: fault_pb2_grpc.FaultServicer | None = None,
     ) -> None:
-        if transport != "grpcio":
-            raise Unavailable(f"transport {transport!r} is not part of this release; use grpcio")
-        self._server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=tuple(interceptors))
+        make = {"kvwire": kvwire.server, "grpcio": grpc.aio.server}[transport]
+        self._server: grpc.aio.Server = make(options=SERVER_OPTIONS, interceptors=tuple(interceptors))
         self._peer, self._listen = peer, listen
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)

@@ -1,4 +1,4 @@
-"""The peer protocols over grpcio: two connections to each peer, one for heartbeats and votes, one for everything else.
+"""The peer protocols over gRPC: two connections to each peer, one for heartbeats and votes, one for everything else.
 
 Heartbeats and appends go through long-lived streams, whose messages are cheaper than calls and keep their order; everything
 else is a unary call. A stream that breaks fails what is unanswered on it and is opened anew by the next call.
@@ -27,6 +27,7 @@ from kvapi.v1 import (
     two_phase_commit_pb2,
     two_phase_commit_pb2_grpc,
 )
+from kvclient.transport import insecure_channel
 from kvnode import limits
 from kvnode.api.kv_service import HOPS_KEY
 from kvnode.api.status import from_rpc_error
@@ -137,11 +138,8 @@ def translate(peer: NodeName, error: grpc.RpcError, was_open: bool = False) -> E
 class _Connection:
     """One channel to a peer, with the streams that are open on it."""
 
-    def __init__(
-        self, peer: NodeName, address: str, options: Sequence[tuple[str, Any]], loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self.peer, self._loop = peer, loop
-        self.channel = grpc.aio.insecure_channel(address, options)
+    def __init__(self, peer: NodeName, channel: grpc.aio.Channel, loop: asyncio.AbstractEventLoop) -> None:
+        self.peer, self.channel, self._loop = peer, channel, loop
         detection = failure_detection_pb2_grpc.FailureDetectionStub(self.channel)
         election = election_pb2_grpc.ElectionStub(self.channel)
         replication = replication_pb2_grpc.ReplicationStub(self.channel)
@@ -194,11 +192,13 @@ class _Peer:
     stream that got no answer in time takes its connection with it, and the next call opens a new one.
     """
 
-    def __init__(self, name: NodeName, address: str, loop: asyncio.AbstractEventLoop) -> None:
-        self.name, self._address, self._loop = name, address, loop
-        self.quick = _Connection(name, address, QUICK_OPTIONS, loop)
-        self.bulk = _Connection(name, address, CHANNEL_OPTIONS, loop)
+    def __init__(self, name: NodeName, address: str, transport: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.name, self._address, self._transport, self._loop = name, address, transport, loop
+        self.quick, self.bulk = self._connect(QUICK_OPTIONS), self._connect(CHANNEL_OPTIONS)
         self._closing: dict[asyncio.Task[None], None] = {}
+
+    def _connect(self, options: Sequence[tuple[str, Any]]) -> _Connection:
+        return _Connection(self.name, insecure_channel(self._transport, self._address, options), self._loop)
 
     def connection(self, kind: type) -> _Connection:
         """Where requests of a kind go."""
@@ -207,9 +207,9 @@ class _Peer:
     def renew(self, connection: _Connection) -> None:
         """Gives a connection up for a new one; a second word about the same one changes nothing."""
         if connection is self.quick:
-            self.quick = _Connection(self.name, self._address, QUICK_OPTIONS, self._loop)
+            self.quick = self._connect(QUICK_OPTIONS)
         elif connection is self.bulk:
-            self.bulk = _Connection(self.name, self._address, CHANNEL_OPTIONS, self._loop)
+            self.bulk = self._connect(CHANNEL_OPTIONS)
         else:
             return
         task = self._loop.create_task(connection.close("the connection gave no answer in time"))
@@ -224,10 +224,10 @@ class _Peer:
 
 
 class GrpcTransport:
-    """`Transport` over grpcio."""
+    """`Transport` over gRPC, carried by `carrier`: "kvwire" or "grpcio"."""
 
-    def __init__(self, peers: Mapping[NodeName, str], loop: asyncio.AbstractEventLoop) -> None:
-        self._peers = {name: _Peer(name, address, loop) for name, address in peers.items()}
+    def __init__(self, peers: Mapping[NodeName, str], carrier: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._peers = {name: _Peer(name, address, carrier, loop) for name, address in peers.items()}
         self._loop = loop
 
     async def call(self, to: NodeName, request: Any, timeout: Seconds) -> Any:

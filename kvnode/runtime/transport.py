@@ -1,4 +1,4 @@
-"""How nodes reach each other, as a port: grpcio implements it in `grpc_transport`, the simulator in its own network.
+"""How nodes reach each other, as a port: gRPC implements it in `grpc_transport`, the simulator in its own network.
 
 A call carries one protocol message with its envelope and brings back the answer. Heartbeats and appends to one peer arrive
 in the order of the calls unless lost; nothing else is promised. An answer that does not come is `PeerUnreachable`, which

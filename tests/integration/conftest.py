@@ -33,7 +33,7 @@ def cluster(shared_cluster: Playground, request: pytest.FixtureRequest) -> Itera
 @pytest.fixture
 async def client(cluster: Playground) -> AsyncIterator[kvclient.AsyncClient]:
     """The SDK's asynchronous client."""
-    async with kvclient.connect(cluster.uri) as connected:
+    async with harness.connect(cluster) as connected:
         yield connected
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -24,11 +25,19 @@ from google.rpc import error_details_pb2, status_pb2
 import kvclient
 from kvapi.v1 import cluster_pb2, cluster_pb2_grpc, kv_pb2_grpc
 from kvclient.hashing import shard_of
+from kvclient.transport import TRANSPORT_DEFAULT, TRANSPORTS, insecure_channel
 from kvctl.playground import Playground, free_base_port
 from kvctl.probe import ClusterProbe
 
 Answer = TypeVar("Answer")
 
+TRANSPORT_OF_NODES = os.environ.get("KVNODE_TRANSPORT") or None
+"""What carries gRPC to nodes and between them in these tests: "kvwire", "grpcio", or "other", the one that is not the default;
+None: the nodes' own default."""
+if TRANSPORT_OF_NODES == "other":
+    TRANSPORT_OF_NODES = next(name for name in TRANSPORTS if name != TRANSPORT_DEFAULT)
+TRANSPORT = TRANSPORT_OF_NODES or TRANSPORT_DEFAULT
+"""The same for the clients."""
 CONVERGENCE_TIMEOUT_S = 15.0
 POLL_INTERVAL_S = 0.05
 SMALL_STORAGE: Mapping[str, Any] = {
@@ -41,12 +50,19 @@ SMALL_STORAGE: Mapping[str, Any] = {
 
 @contextmanager
 def playground(
-    nodes: int = 3, settings: Mapping[str, Any] | None = None, directory: Path | None = None, shards: int = 8
+    nodes: int = 3,
+    settings: Mapping[str, Any] | None = None,
+    directory: Path | None = None,
+    shards: int = 8,
+    transport: str | None = TRANSPORT_OF_NODES,
+    prepare: Callable[[Playground], None] = lambda made: None,
 ) -> Iterator[Playground]:
-    """A running cluster in a directory of its own, or in `directory`; processes and files are gone afterwards."""
+    """A running cluster in a directory of its own, or in `directory`, as `prepare` has left its configuration; processes and
+    files are gone afterwards."""
     place = directory or Path(tempfile.mkdtemp(prefix="kvnode-test-"))
-    made = Playground.create(place / "cluster", nodes, free_base_port(nodes), shards=shards, settings=settings)
+    made = create(place / "cluster", nodes, shards, settings, transport)
     try:
+        prepare(made)
         made.up()
         yield made
     except BaseException:
@@ -56,6 +72,18 @@ def playground(
         made.down(timeout_s=5)
         if directory is None:
             shutil.rmtree(place)
+
+
+def create(
+    directory: Path,
+    nodes: int,
+    shards: int,
+    settings: Mapping[str, Any] | None,
+    transport: str | None = TRANSPORT_OF_NODES,
+) -> Playground:
+    """A cluster that is laid out, and not started."""
+    port = free_base_port(nodes)
+    return Playground.create(directory, nodes, port, shards=shards, transport=transport, settings=settings)
 
 
 def print_logs(cluster: Playground, lines_max: int = 25) -> None:
@@ -113,6 +141,11 @@ async def until_async(
     raise AssertionError(f"{what} is not there after {timeout_s:.0f} s: {last}")
 
 
+def connect(cluster: Playground, timeout_s: float = 5.0, transport: str = TRANSPORT) -> kvclient.AsyncClient:
+    """The SDK's asynchronous client."""
+    return kvclient.connect(f"{cluster.uri}?timeout={timeout_s}&transport={transport}")
+
+
 # One node at a time.
 
 
@@ -126,10 +159,10 @@ class NodeStubs:
 
 
 @asynccontextmanager
-async def connect_node(address: str) -> AsyncIterator[NodeStubs]:
+async def connect_node(address: str, transport: str = TRANSPORT) -> AsyncIterator[NodeStubs]:
     """Stubs for one node, by "host:port"."""
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
-    async with grpc.aio.insecure_channel(address, options) as channel:
+    async with insecure_channel(transport, address, options) as channel:
         yield NodeStubs(channel, kv_pb2_grpc.KVStub(channel), cluster_pb2_grpc.ClusterStub(channel))
 
 

@@ -29,7 +29,7 @@ STOP_S_MAX = 5.0
 async def test_leader_killed_under_load_loses_no_acknowledged_write(cluster: Playground) -> None:
     """Three times kill -9 of the leader of the busy shard: strong writes work again soon, the node comes back and catches up,
     and in the end every acknowledged write is there and all replicas agree."""
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         async with harness.Writers(client, "kill", strong=8, eventual=2) as writers:
             await writers.acked_after(time.monotonic(), 10)
             for _ in range(3):
@@ -48,7 +48,7 @@ async def test_leader_killed_under_load_loses_no_acknowledged_write(cluster: Pla
 
 async def test_all_nodes_killed_at_once_under_load_lose_nothing_acknowledged(cluster: Playground) -> None:
     """Every node dies at the same moment, and starts again: strong writes are there, eventual ones too, or superseded."""
-    async with kvclient.connect(cluster.uri) as client, harness.Writers(client, "all", strong=8, eventual=6) as writers:
+    async with harness.connect(cluster) as client, harness.Writers(client, "all", strong=8, eventual=6) as writers:
         await writers.acked_after(time.monotonic(), 10)
         await asyncio.sleep(1.0)
         await asyncio.gather(*(asyncio.to_thread(cluster.kill, name) for name in cluster.names))
@@ -58,7 +58,7 @@ async def test_all_nodes_killed_at_once_under_load_lose_nothing_acknowledged(clu
     assert len(ledger.strong) > 50
     assert len(ledger.eventual) > 50
     await asyncio.to_thread(cluster.up)
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         await harness.verify(client, ledger, "all")
         fates = await asyncio.gather(*(client.operation(one) for _, one in list(ledger.eventual.values())[-50:]))
         allowed = (OperationState.APPLIED, OperationState.SUPERSEDED, OperationState.SETTLED)
@@ -136,7 +136,7 @@ async def test_frozen_leader_never_serves_a_stale_strong_read(cluster: Playgroun
     key = b"counter{busy}"
     frozen = harness.leader_name(cluster, key)
     history, over = CounterHistory(), asyncio.Event()
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         await client.delete(key)
         addresses = {node.name: node.address for node in cluster.nodes}
         async with (
@@ -169,7 +169,7 @@ async def test_frozen_leader_never_serves_a_stale_strong_read(cluster: Playgroun
 async def test_graceful_stops_of_all_nodes_in_turn_hand_leadership_over(cluster: Playground) -> None:
     """A rolling restart with SIGTERM: each node exits with 0 within 5 s, no strong write waits for more than a second while a
     node stops, and none is lost."""
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         async with harness.Writers(client, "roll", strong=6) as writers:
             await writers.acked_after(time.monotonic(), 10)
             for name in cluster.names:
@@ -203,7 +203,7 @@ async def test_leader_stopped_gracefully_exits_with_0(cluster: Playground) -> No
         cwd=node.data_path.parent,
     )
     try:
-        async with kvclient.connect(cluster.uri) as client, harness.Writers(client, "exit", strong=4) as writers:
+        async with harness.connect(cluster) as client, harness.Writers(client, "exit", strong=4) as writers:
             async with harness.connect_node(node.address) as stubs:
 
                 async def active() -> bool:
@@ -216,7 +216,7 @@ async def test_leader_stopped_gracefully_exits_with_0(cluster: Playground) -> No
             output, _ = await asyncio.to_thread(daemon.communicate, None, 10)
             assert time.monotonic() - began < STOP_S_MAX
             assert daemon.returncode == 0, output.decode()
-        async with kvclient.connect(cluster.uri) as client:
+        async with harness.connect(cluster) as client:
             await harness.verify(client, writers.ledger, "exit")
     finally:
         if daemon.poll() is None:
@@ -230,7 +230,7 @@ async def test_eventual_write_on_a_cut_off_node_converges_or_is_reported_superse
     eventual one is reported as superseded: by Operation and by Cluster.Superseded."""
     island, *others = cluster.names
     free, contested = b"island/free", b"island/contested"
-    async with kvclient.connect(cluster.uri) as client, harness.connect_node(cluster.node(island).address) as node:
+    async with harness.connect(cluster) as client, harness.connect_node(cluster.node(island).address) as node:
         await client.put(contested, "before")
         await asyncio.to_thread(cluster.wait_caught_up, island)
         ids: dict[bytes, str] = {}
@@ -287,7 +287,7 @@ async def test_eventual_write_on_a_cut_off_node_converges_or_is_reported_superse
 async def test_random_faults_under_load_lose_nothing_acknowledged(cluster: Playground) -> None:
     """A short storm of kills, freezes and stops of single nodes; afterwards everything acknowledged is there."""
     rng = random.Random(7)
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         async with harness.Writers(client, "storm", strong=6, eventual=4) as writers:
             for _ in range(3):
                 name, fault = rng.choice(cluster.names), rng.choice(["kill", "pause", "stop"])
@@ -305,7 +305,7 @@ async def test_killed_node_is_recorded_as_failed_and_back_and_needs_no_snapshot(
     """One crash is one failure in the durable record of who changed state, whatever connections that try again say; and a node
     that was away for a moment is fed from the log."""
     seen = {name: len(harness.log_lines(cluster, name)) for name in cluster.names}
-    async with kvclient.connect(cluster.uri) as client, harness.Writers(client, "events", strong=4) as writers:
+    async with harness.connect(cluster) as client, harness.Writers(client, "events", strong=4) as writers:
         await asyncio.to_thread(cluster.kill, "n3")
         await writers.acked_after(time.monotonic(), 10)
         await asyncio.to_thread(cluster.start, "n3")

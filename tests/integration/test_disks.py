@@ -89,7 +89,7 @@ async def _check(client: kvclient.AsyncClient, written: dict[bytes, bytes], name
 async def test_follower_behind_the_cut_log_gets_a_snapshot_and_agrees(cluster: Playground) -> None:
     """While a node is down the others write more than they keep in their logs; when it starts it gets snapshots, and its
     state's hash is that of the others at the same index."""
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         before = await _write(client, "snap/before", 100)
         await asyncio.to_thread(cluster.kill, "n3")
         written = await _write(client, "snap/away", 1200)
@@ -113,7 +113,7 @@ async def test_follower_behind_the_cut_log_gets_a_snapshot_and_agrees(cluster: P
 
 async def test_restarts_after_flushes_and_cuts_find_everything(cluster: Playground) -> None:
     """After the log was cut behind flushes many times, all nodes die at once: what was flushed and what was not is there."""
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         written = await _write(client, "cut", 600)
         await asyncio.gather(*(asyncio.to_thread(cluster.kill, name) for name in cluster.names))
         await asyncio.to_thread(cluster.up)
@@ -179,7 +179,7 @@ async def test_node_with_a_lost_disk_may_not_vote_under_its_old_name(cluster: Pl
     majority, or the acknowledged write would be gone. Both say clearly what is wrong; when n1 is back, the write is there."""
     key = b"lost{disk}"
     n3 = cluster.node("n3")
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         await client.put(key, "before")
         await asyncio.to_thread(cluster.wait_caught_up, "n2")
         await asyncio.to_thread(cluster.kill, "n2")
@@ -205,7 +205,7 @@ async def test_node_with_a_lost_disk_may_not_vote_under_its_old_name(cluster: Pl
             assert all("n3" in line for line in said)
             assert any("a lost disk makes a new node" in line for line in said)
             await asyncio.to_thread(cluster.start, "n1")
-            async with kvclient.connect(cluster.uri) as client:
+            async with harness.connect(cluster) as client:
                 found = await harness.until_async(lambda: client.get(key, timeout=5), what="the write")
                 assert found.value == b"after"
         finally:
@@ -228,7 +228,7 @@ async def test_damaged_log_is_refused_with_file_and_offset_while_the_others_go_o
     """A flipped byte in the middle of a segment is corruption and no torn tail: the node does not start, names the file and
     the place, changes nothing, and says what to do; the others serve; with the right bytes it starts again."""
     node = cluster.node("n2")
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         written = await _write(client, "damage", 60)
         await asyncio.to_thread(cluster.kill, "n2")
         segment, offset = _damage(node.data_path)
@@ -257,7 +257,7 @@ async def test_damaged_log_is_refused_with_file_and_offset_while_the_others_go_o
 async def test_torn_tail_of_a_log_is_cut_and_the_node_starts(cluster: Playground) -> None:
     """Bytes behind the last whole frame that never became one are what a power cut leaves: the node starts and catches up."""
     node = cluster.node("n3")
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         written = await _write(client, "torn", 60)
         await asyncio.to_thread(cluster.kill, "n3")
         segment = max(node.data_path.glob("log-0*"))
@@ -329,7 +329,7 @@ async def test_full_quota_refuses_writes_serves_reads_and_recovers_when_space_re
     filled by writes alone, and raised: everything is there, and writes go on."""
     settings = {**harness.SMALL_STORAGE, "storage.quota_bytes": QUOTA_BYTES}
     with harness.playground(settings=settings) as cluster:
-        async with kvclient.connect(cluster.uri) as client:
+        async with harness.connect(cluster) as client:
             before = await _write(client, "before", 50)
             fillers = [_fill(node.data_path, QUOTA_BYTES) for node in cluster.nodes]
             acked, refused = await _write_until_refused(client, "full")
@@ -362,7 +362,7 @@ async def test_full_disk_of_one_node_leaves_the_cluster_writing() -> None:
     """Only one node's quota is full: its shards' leaderships go to the others, and strong writes go on."""
     settings = {**harness.SMALL_STORAGE, "storage.quota_bytes": QUOTA_BYTES}
     with harness.playground(settings=settings) as cluster:
-        async with kvclient.connect(cluster.uri) as client:
+        async with harness.connect(cluster) as client:
             await _write(client, "before", 20)
             filler = _fill(cluster.node("n1").data_path, QUOTA_BYTES)
 
@@ -406,7 +406,7 @@ async def test_full_file_system_refuses_writes_serves_reads_and_recovers() -> No
     reading, and writes again when space returns."""
     settings = {**harness.SMALL_STORAGE, "storage.store_size_bytes_max": 256 * MIB}
     with _tmpfs(24 * MIB) as directory, harness.playground(1, settings, directory) as cluster:
-        async with kvclient.connect(cluster.uri) as client:
+        async with harness.connect(cluster) as client:
             filler = directory / "filler"
             with filler.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, 10 * MIB)

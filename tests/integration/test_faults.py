@@ -13,7 +13,6 @@ import grpc
 import pytest
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-import kvclient
 from kvapi.v1 import cluster_pb2, fault_pb2, fault_pb2_grpc, kv_pb2
 from kvclient.errors import NoSpace
 from kvctl.failures import Failure
@@ -98,7 +97,7 @@ async def test_leader_partitioned_away_is_replaced_and_follows_again_when_healed
     assert await _get_at(cluster, lone) in (b"during", b"lost")  # (its own attempt may have been under way)
     await asyncio.to_thread(cluster.wait_caught_up, lone)
     await asyncio.to_thread(harness.await_agreement, cluster)
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         await harness.until_async(lambda: client.get("alone"), what="the eventual write that it took alone")
 
 
@@ -126,12 +125,12 @@ async def test_slow_links_make_writes_slow_and_lose_none(cluster: Playground, fa
     await harness.until_async(lambda: _put_at(cluster, leader, b"slow"), what="a slow write")
     assert time.monotonic() - began >= 0.1
     faults.inject(cluster.node(leader).address, link_fault(loss=0.2, direction="out"))
-    async with kvclient.connect(cluster.uri) as client, harness.Writers(client, "slow", strong=6, eventual=2) as writers:
+    async with harness.connect(cluster) as client, harness.Writers(client, "slow", strong=6, eventual=2) as writers:
         await writers.acked_after(time.monotonic(), 20)
         await asyncio.sleep(3)
     for node in cluster.nodes:
         faults.heal(node.address)
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         await harness.verify(client, writers.ledger, "slow")
     await asyncio.to_thread(harness.await_agreement, cluster)
 
@@ -140,7 +139,7 @@ async def test_full_disks_refuse_writes_serve_reads_and_take_writes_when_healed(
     cluster: Playground, faults: FaultClient
 ) -> None:
     """NO_SPACE at once, for strong and eventual writes; status says so."""
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         await client.put(KEY, "before")
         for node in cluster.nodes:
             faults.inject(node.address, disk_fault(full=True))
@@ -160,7 +159,7 @@ async def test_full_disks_refuse_writes_serve_reads_and_take_writes_when_healed(
 
 async def test_slow_disks_make_writes_slow_and_leave_the_event_loop_alone(cluster: Playground, faults: FaultClient) -> None:
     """A write waits for the log's write and its sync; meanwhile the nodes answer other calls at once."""
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         await client.put(KEY, "fast")
         for node in cluster.nodes:
             faults.inject(node.address, disk_fault(delay_ms=200))
@@ -182,7 +181,7 @@ async def test_slow_disks_make_writes_slow_and_leave_the_event_loop_alone(cluste
 
 async def test_failed_sync_stops_the_node_and_nothing_is_lost(cluster: Playground, faults: FaultClient) -> None:
     """As after a real I/O error: exit code 1 with a message, the others go on, and the node comes back with what it had."""
-    async with kvclient.connect(cluster.uri) as client, harness.Writers(client, "fail", strong=4) as writers:
+    async with harness.connect(cluster) as client, harness.Writers(client, "fail", strong=4) as writers:
         await writers.acked_after(time.monotonic(), 10)
         victim = await asyncio.to_thread(harness.leader_name, cluster, writers.BUSY)
         faults.inject(cluster.node(victim).address, disk_fault(fail=True))
@@ -195,7 +194,7 @@ async def test_failed_sync_stops_the_node_and_nothing_is_lost(cluster: Playgroun
     assert "an injected fault" in line
     await asyncio.to_thread(cluster.start, victim)
     assert faults.active(cluster.node(victim).address) == []
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         await harness.verify(client, writers.ledger, "fail")
     await asyncio.to_thread(harness.await_agreement, cluster)
 

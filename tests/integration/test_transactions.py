@@ -164,7 +164,7 @@ async def test_bank_under_kill_of_random_nodes_keeps_its_sum(cluster: Playground
     """Six tellers and two auditors while random nodes are killed with SIGKILL, one after the other: every audit sees the same
     sum, every acknowledged transfer is there once, no lock is left, and all replicas agree."""
     rng = random.Random(7)
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         await client.txn().then(*(Put(account, str(INITIAL)) for account in _accounts())).run()
         bank = Bank()
         async with _banking(client, bank):
@@ -267,7 +267,7 @@ async def test_strong_writes_while_leaders_are_killed_execute_exactly_once(clust
     version, which counts executions, is the number of acknowledged writes; none was reported unknown."""
     counts: dict[str, int] = {}
     over = False
-    async with kvclient.connect(cluster.uri + "?timeout=20") as client:
+    async with harness.connect(cluster, timeout_s=20) as client:
 
         async def writer(number: int) -> None:
             key = f"once/{number}"
@@ -313,5 +313,5 @@ async def test_same_request_sent_to_every_node_executes_once(cluster: Playground
     revisions = await asyncio.gather(*map(send, addresses * 3))
     revisions += [await send(address) for address in addresses]
     assert len(dict.fromkeys(revisions)) == 1
-    async with kvclient.connect(cluster.uri) as client:
+    async with harness.connect(cluster) as client:
         assert (await client.get(key)).version == 1

@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc
-
 import kvclient
 from kvclient.hashing import shard_of
-from kvctl.playground import Playground, free_base_port
+from kvclient.transport import insecure_channel
+from kvctl.playground import Playground
 from tests.integration import harness
 
 from .check import verdict
@@ -69,12 +68,10 @@ async def run(plan: Plan) -> tuple[History, list[Failure]]:
     settings: dict[str, Any] = {**harness.SMALL_STORAGE, "storage.flush_interval_s": 3.0, **plan.settings}
     if any(kind in plan.faults for kind in INJECTED_KINDS):
         settings["faults.enabled"] = True
-    made = Playground.create(
-        plan.directory / "cluster", plan.nodes, free_base_port(plan.nodes), shards=plan.shards, settings=settings
-    )
+    made = harness.create(plan.directory / "cluster", plan.nodes, plan.shards, settings)
     header = {
         "seed": plan.seed, "seconds": plan.seconds, "nodes": plan.nodes, "shards": plan.shards,
-        "workloads": list(plan.workloads), "faults": list(plan.faults),
+        "workloads": list(plan.workloads), "faults": list(plan.faults), "transport": harness.TRANSPORT,
     }  # fmt: skip
     try:
         await asyncio.to_thread(made.up)
@@ -131,12 +128,12 @@ class _Run:
 
     async def _client(self, stack: AsyncExitStack, workload: Workload, number: int) -> Client:
         name = f"{workload.name}-{number}"
-        kv = await stack.enter_async_context(kvclient.connect(self.made.uri))
+        kv = await stack.enter_async_context(harness.connect(self.made))
         return Client(name, kv, random.Random(f"{self.plan.seed}/{name}"))
 
     async def _pinned(self, stack: AsyncExitStack, name: str, address: str) -> Pinned:
         options = [("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 500)]
-        return pinned(name, await stack.enter_async_context(grpc.aio.insecure_channel(address, options)))
+        return pinned(name, await stack.enter_async_context(insecure_channel(harness.TRANSPORT, address, options)))
 
     async def _faults(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """The nemesis, for as long as planned; a client that fails ends it at once: it is the harness that is broken then."""

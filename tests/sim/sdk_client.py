@@ -57,7 +57,7 @@ def simulated_sdk(world: World) -> Iterator[None]:
     """While it lasts the SDK lives in this world: its modules have its clock and randomness, and connect over its network."""
     names = {address: name for name, address in world.config.cluster.members.items()}
 
-    def open_channel(target: str) -> Any:
+    def open_channel(target: str, transport: str) -> Any:
         return SimulatedChannel(world.network, _asking.get(), names[target], target)
 
     replaced: list[tuple[Any, str, Any]] = [(backend, "open_channel", backend.open_channel)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from kvclient.transport import TRANSPORTS
 from kvnode.__main__ import main, split_settings
 from kvnode.config import Cluster, Config, ConfigError, Node
 
@@ -48,6 +49,12 @@ def problems(file: Path, flags: dict[str, str] | None = None, environ: dict[str,
 def extended(file: Path, more: str) -> Path:
     file.write_text(TOML + more)
     return file
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_config_of_the_transport_takes_what_clients_take(file: Path, transport: str) -> None:
+    """Nodes and the SDK have the same names for what carries gRPC."""
+    assert Config.load(file, {"node.transport": transport}, {}).node.transport == transport
 
 
 def test_config_from_a_file_alone_fills_in_defaults(file: Path) -> None:

@@ -356,6 +356,6 @@ class AsyncClient(AsyncOperations):
                 connection = self._connections.get(node)
                 if connection is None:
                     health = self._router.health.of(node)
-                    connection = Connection(node, self._uri.pipeline, health, self._tracing, self._background)
+                    connection = Connection(node, self._uri, health, self._tracing, self._background)
                     self._connections[node] = connection
         return connection

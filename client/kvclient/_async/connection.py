@@ -26,13 +26,14 @@ from kvclient._requests import BATCH, GET, Call, topology_call
 from kvclient._status import error_from, failure_of_call, failure_of_operation, unknown
 from kvclient._tracing import Tracing
 from kvclient.errors import ClientClosed, DeadlineExceeded, InternalError, KvError, NotSentInTime, Overloaded
+from kvclient.uri import ClusterUri
 
 
 class Connection:
     """Carries operations to one node."""
 
     def __init__(
-        self, address: str, pipeline: int, health: NodeHealth, tracing: Tracing, background: _backend.Background
+        self, address: str, settings: ClusterUri, health: NodeHealth, tracing: Tracing, background: _backend.Background
     ) -> None:
         self.address = address
         self._health = health
@@ -40,9 +41,9 @@ class Connection:
         self._background = background
         self._mutex = _backend.Mutex()
         self._alarm = _backend.Alarm()
-        self._lane = Lane(pipeline)
+        self._lane = Lane(settings.pipeline)
         self._closed = False
-        self._channel = _backend.open_channel(address)
+        self._channel = _backend.open_channel(address, settings.transport)
         stubs: dict[str, Any] = {
             "kvapi.v1.KV": kv_pb2_grpc.KVStub(self._channel),
             "kvapi.v1.Cluster": cluster_pb2_grpc.ClusterStub(self._channel),

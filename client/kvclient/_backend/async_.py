@@ -18,6 +18,7 @@ import grpc.aio
 from kvclient._backend.channels import OPTIONS, ChannelClosed
 from kvclient._tracing import Metadata
 from kvclient.errors import InvalidArgument
+from kvclient.transport import insecure_channel
 
 Channel = grpc.aio.Channel
 OnDone = Callable[[Any, Exception | None], None]
@@ -168,9 +169,9 @@ class Background:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def open_channel(target: str) -> Channel:
-    """A channel to "host:port"; it connects with its first call."""
-    return grpc.aio.insecure_channel(target, options=OPTIONS)
+def open_channel(target: str, transport: str) -> Channel:
+    """A channel to "host:port", carried by `transport`; it connects with its first call."""
+    return insecure_channel(transport, target, OPTIONS)
 
 
 async def invoke(method: Any, request: Any, timeout: float | None, metadata: Metadata | None) -> Any:

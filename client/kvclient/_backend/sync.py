@@ -99,8 +99,8 @@ class Background:
         """Nothing to wait for: calls end with their channels."""
 
 
-def open_channel(target: str) -> Channel:
-    """A channel to "host:port"; it connects with its first call."""
+def open_channel(target: str, transport: str) -> Channel:
+    """A channel to "host:port"; it connects with its first call. On threads it is grpcio that carries it, always."""
     return grpc.insecure_channel(target, options=OPTIONS)
 
 

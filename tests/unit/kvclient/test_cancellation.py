@@ -11,6 +11,8 @@ import pytest
 import kvclient
 from tests.unit.kvclient.fake_cluster import NO_LEADER, FakeCluster, Fault
 
+pytestmark = pytest.mark.usefixtures("carried_by")
+
 STEPS = range(24)
 """Loop steps after which victims that share batches are cancelled."""
 

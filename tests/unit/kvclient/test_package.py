@@ -10,7 +10,7 @@ from pathlib import Path
 import kvclient
 
 PACKAGE = Path(kvclient.__file__).parent
-ALLOWED = {"kvclient", "kvapi", "grpc", "google", "opentelemetry", "xxhash"}
+ALLOWED = {"kvclient", "kvapi", "kvwire", "grpc", "google", "opentelemetry", "xxhash"}
 
 
 def test_sync_twin_is_what_the_generator_makes() -> None:

@@ -16,6 +16,8 @@ from kvclient.uri import ClusterUri, parse_uri
         ("kv://a:1", ClusterUri(("a:1",))),
         ("kv://a:1, b:2/", ClusterUri(("a:1", "b:2"))),
         ("kv://[::1]:7401?timeout=0.5&pipeline=8", ClusterUri(("[::1]:7401",), 0.5, 8)),
+        ("kv://a:1?transport=kvwire", ClusterUri(("a:1",), transport="kvwire")),
+        ("kv://a:1?transport=grpcio", ClusterUri(("a:1",), transport="grpcio")),
     ],
 )
 def test_parse_uri_good_address_gives_its_parts(text: str, uri: ClusterUri) -> None:
@@ -44,6 +46,8 @@ def test_parse_uri_good_address_gives_its_parts(text: str, uri: ClusterUri) -> N
         (b"kv://a:1", "uri"),
         (["kv://a:1", "kv://b:1"], "uri"),
         ("kv://a:1?pipeline=0", "pipeline"),
+        ("kv://a:1?transport=pigeon", "transport"),
+        ("kv://a:1?transport=", "transport"),
         ("kv://a:1?time_out=3", "time_out"),
     ],
 )

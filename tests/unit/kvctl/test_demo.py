@@ -67,7 +67,7 @@ def test_load_keeps_puts_of_unknown_outcome_apart() -> None:
         async with FakeCluster(nodes=1) as cluster:
             refusal = Refusal(grpc.StatusCode.UNAVAILABLE, "OUTCOME_UNKNOWN")
             cluster.nodes["n1"].refusals.extend([(lambda kind, key: kind == "put", refusal)] * 1_000)
-            load = await run_load(cluster, timeout_s=0.2)
+            load = await run_load(cluster, timeout_s=0.6)
             failed = {(row.operation, row.consistency): row.failed for row in load.latencies.rows()}
             assert load.ledger.failures["OUTCOME_UNKNOWN"] == sum(failed.values())
             assert len(load.ledger.unknown) == failed[STRONG_PUT] > 0

@@ -70,14 +70,14 @@ def test_volley_that_waited_too_long_waits_again(monkeypatch: pytest.MonkeyPatch
         async with FakeCluster() as cluster, kvclient.connect(cluster.uri) as client:
             transfers = Transfers(client)
             await transfers.open()
-            transfers.book += [Transfer(0.0, 0.3, SUCCESS)] * TELLERS  # Far slower than what comes: a third of it is too long.
+            transfers.book += [Transfer(0.0, 2.0, SUCCESS)] * TELLERS  # Far slower than what comes: a third of it is too long.
             running = asyncio.create_task(transfers.run())
             await transfers.volley()
             called = len(transfers.book)
             transfers.stop()
             await running
-            assert called == 2 * TELLERS, "the first volley was over"
-            assert len(transfers.book) > called, "the second was under way"
+            assert called >= 2 * TELLERS, "the first volley was over"
+            assert len(transfers.book) > called, "the last was under way"
 
     monkeypatch.setattr(demo_transfers, "TELLER_PAUSE_S", 0.2)
     asyncio.run(scenario())

@@ -244,7 +244,7 @@ def test_put_that_is_refused_exits_with_the_code_of_its_reason(
     """Scripts can tell what went wrong without reading the message. What may have happened is 5."""
     for _ in range(50):
         cluster.refuse_next(refusal)
-    result = run("put", "k", "v", "-o", "json", "--timeout", "0.3")
+    result = run("put", "k", "v", "-o", "json", "--timeout", "0.8")
     assert (result.code, result.out) == (code, "")
     assert result.error["exit_code"] == code
     assert result.error["message"]

@@ -21,7 +21,6 @@ def test_create_writes_one_configuration_a_node(tmp_path: Path) -> None:
         "name": "n2",
         "listen": "127.0.0.1:17402",
         "data_dir": str(playground.directory / "n2" / "data"),
-        "transport": "grpcio",
     }
     assert configs[0]["cluster"] == configs[2]["cluster"] == {
         "id": playground.cluster_id,
@@ -34,6 +33,14 @@ def test_create_writes_one_configuration_a_node(tmp_path: Path) -> None:
     assert configs[0]["clock"] == {"max_clock_skew_ms": 1.5}
     assert playground.endpoints == list(configs[0]["cluster"]["members"].values())
     assert playground.uri == "kv://127.0.0.1:17401,127.0.0.1:17402,127.0.0.1:17403"
+
+
+def test_create_with_a_transport_says_so_to_every_node_until_there_is_another(tmp_path: Path) -> None:
+    """What carries gRPC is kvnode's own choice, unless the playground was told; then it is remembered, and can be changed."""
+    for transport, written in ((None, None), ("kvwire", "kvwire"), (None, "kvwire"), ("grpcio", "grpcio")):
+        playground = Playground.create(tmp_path / "pg", 2, 17401, transport=transport, command=["x"])
+        configs = [tomllib.loads(node.config_path.read_text()) for node in playground.nodes]
+        assert [config["node"].get("transport") for config in configs] == [written] * 2
 
 
 def test_create_on_an_existing_directory_keeps_the_cluster(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_run_that_loses_against_another_transaction_exits_with_6(run: Run, clust
     """A conflict is a refusal: nothing was done, try again."""
     for node in cluster.nodes.values():
         node.faults.extend([Fault(before=Refusal(grpc.StatusCode.ABORTED, "CONFLICT"))] * 50)
-    result = run("txn", "run", sale, "--timeout", "0.3", "-o", "json")
+    result = run("txn", "run", sale, "-o", "json")
     assert (result.code, result.error["reason"], result.error["hint"]) == (6, "CONFLICT", "try again")
 
 
