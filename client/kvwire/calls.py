@@ -293,8 +293,10 @@ class _ManyResponses(Call):
             self.end(status)
 
     def on_unprocessed(self, stream: ClientStream, status: Status) -> None:
-        """No server has looked at the call."""
-        self._inbox = None
+        """No server has looked at the call: who waits for a response looks into the next attempt's inbox."""
+        inbox, self._inbox = self._inbox, None
+        if inbox is not None:
+            inbox.end()
         super().on_unprocessed(stream, status)
 
     def _on_end(self) -> None:
@@ -305,12 +307,12 @@ class _ManyResponses(Call):
     async def _read(self) -> Any:
         try:
             while self._status is None:
-                if self._inbox is None:
+                inbox, stream = self._inbox, self._stream
+                if inbox is None:
                     await self._event()
                     continue
-                stream = self._stream
-                received = await self._inbox.get()
-                if self._late is not None and self._inbox.is_empty:
+                received = await inbox.get()
+                if self._late is not None and inbox.is_empty:
                     self.end(self._late)
                 if received is not None and stream is not None:
                     return self._deserialized(stream, *received)

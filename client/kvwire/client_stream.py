@@ -150,7 +150,8 @@ class ClientStream(Stream):
     def give_up(self, code: int) -> None:
         """Resets the stream, which nobody needs any more."""
         if not self.is_closed:
-            self.connection.put(frames.rst_stream(self.id, code))
+            if self.connection.closed is None:
+                self.connection.put(frames.rst_stream(self.id, code))
             self.close()
 
     def _end(self, status: Status) -> None:

@@ -47,6 +47,8 @@ HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX
 ) = range(14)
 
 WINDOW = 65_535
+FRAME_SIZE = 16_384
+"""The payload of a frame that everybody must accept."""
 
 Fields = Sequence[tuple[str, str]]
 
@@ -93,7 +95,9 @@ def data(stream: int, payload: bytes = b"", *, end: bool = False, padding: int |
 
 
 def headers(stream: int, block: bytes, *, end: bool = False, flags: int = END_HEADERS) -> bytes:
-    """A HEADERS frame around an encoded block."""
+    """A HEADERS frame around an encoded block; what is too long for it goes into CONTINUATION frames."""
+    if len(block) > FRAME_SIZE and flags == END_HEADERS:
+        return b"".join(cut(block, stream, FRAME_SIZE, end=end))
     return frame(HEADERS, flags | (END_STREAM if end else 0), stream, block)
 
 

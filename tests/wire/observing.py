@@ -46,20 +46,28 @@ async def observe(peer: raw.Peer, stream: int, *, silence_is_right: bool = False
         word = name(await peer.answer(stream, HANGS_AFTER_S))
         await peer.settled(HANGS_AFTER_S)
         return word
-    except (raw.Ended, OSError):
-        last = await peer.end(HANGS_AFTER_S)
-        return "CLOSED" if last is None else f"GOAWAY {last.number}"
     except TimeoutError:
         return "HANGS"
+    except (raw.Ended, OSError):
+        return await ending(peer)
+
+
+async def ending(peer: raw.Peer) -> str:
+    """The word for how a connection ended."""
+    try:
+        last = await peer.end(HANGS_AFTER_S)
+    except TimeoutError:
+        return "HANGS"
+    return "CLOSED" if last is None else f"GOAWAY {last.number}"
 
 
 def name(answer: raw.Answer) -> str:
     """The word for an answer."""
+    if answer.http_status not in (0, 200):
+        return f"HTTP {answer.http_status}"
     if answer.status is not None:
         return str(answer.status or "OK")
-    if answer.reset is not None and answer.http_status in (0, 200):
-        return f"RST {answer.reset}"
-    return f"HTTP {answer.http_status}"
+    return "NO STATUS" if answer.reset is None else f"RST {answer.reset}"
 
 
 async def departures(wire: Wire, address: str, cases: Mapping[str, Case]) -> dict[str, str]:

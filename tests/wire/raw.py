@@ -80,6 +80,7 @@ class Peer:
         self._block, self._opener = b"", Frame(0, 0, 0, b"")
         self._held: list[bytes] | None = None
         self._sent, self._settings_sent, self._settings_acked = b"", 0, 0
+        self._owes_ack = False
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -89,6 +90,8 @@ class Peer:
         """Write bytes, in one go, and wait until the socket took them."""
         whole = b"".join(parts)
         self._count_settings(whole)
+        if self._owes_ack and self._settings_sent and self._held is None:
+            self._owes_ack, whole = False, whole + h2.settings_ack()
         self.writer.write(whole)
         await self.writer.drain()
 
@@ -198,6 +201,7 @@ class Peer:
                 self._news.set()
         except (asyncio.IncompleteReadError, OSError):
             self.ended = True
+            self.writer.close()  # Whoever has nothing more to say is not kept waiting.
         finally:
             self._news.set()
 
@@ -220,7 +224,10 @@ class Peer:
 
     def _behave(self, frame: Frame) -> None:
         if frame.type == h2.SETTINGS and not frame.flags & h2.ACK and self.acks_settings:
-            self._reply(h2.settings_ack())
+            if self._settings_sent:
+                self._reply(h2.settings_ack())
+            else:
+                self._owes_ack = True  # Our own come first.
         elif frame.type == h2.SETTINGS and frame.flags & h2.ACK:
             self._settings_acked += 1
         elif frame.type == h2.PING and not frame.flags & h2.ACK and self.answers_pings:

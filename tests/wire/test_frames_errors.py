@@ -23,7 +23,7 @@ END = data(1, message(b"hi"), end=True)
 MOST = 0x7FFFFFFF
 
 PROTOCOL, FLOW, CLOSED_STREAM, SIZE, COMPRESSION = "GOAWAY 1", "GOAWAY 3", "GOAWAY 5", "GOAWAY 6", "GOAWAY 9"
-LATE = {"RST 5", CLOSED_STREAM, PROTOCOL}
+LATE = {"RST 5", "RST 1", CLOSED_STREAM, PROTOCOL}
 
 STREAMS = {
     "DATA on an idle stream": Case(data(1, b"x"), "IGNORED", PROTOCOL),

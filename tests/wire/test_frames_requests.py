@@ -120,7 +120,7 @@ HALF_CLOSES = {
     # Specification: wrong numbers of messages are UNIMPLEMENTED; grpcio waits for the caller to give up.
     "no message": Case(request(1, ECHO, end=True), "IGNORED", {"12", "13"}),
     "no message, END_STREAM on DATA": Case(request(1, ECHO) + data(1, end=True), "IGNORED", {"12", "13"}),
-    "two messages": Case(request(1, ECHO) + data(1, message(b"hi") * 2, end=True), "OK", {"OK", "12", "13"}),
+    "two messages": Case(request(1, ECHO) + data(1, message(b"hi") * 2, end=True), "OK"),
     "half a message": Case(request(1, ECHO) + data(1, message(b"hi", length=9), end=True), "IGNORED", "13"),
     "half a prefix": Case(request(1, ECHO) + data(1, b"\0\0", end=True), "IGNORED", "13"),
     "half a message of a client stream": Case(
@@ -137,7 +137,9 @@ TIMEOUTS_TAKEN = {
     "50000000u": 50,
     "99999999n": 0.1,
     "00000005S": 5,
-    "99999999H": 4e11,
+    "99999999S": 99_999_999,
+    "99999999M": 99_999_999 * 60,
+    "99999999H": 99_999_999 * 3600,
 }
 TIMEOUTS = {text: Case(request(1, ECHO, [("grpc-timeout", text)]) + BODY, "13", REFUSED) for text in TIMEOUTS_REFUSED}
 TIMEOUTS |= {
@@ -179,7 +181,7 @@ async def test_grpc_timeout_in_every_unit_reaches_the_handler(server_wire: Wire)
         for number, (text, seconds) in enumerate(TIMEOUTS_TAKEN.items()):
             answer = await peer.call(1 + 2 * number, path("Remaining"), b"", [("grpc-timeout", text)])
             assert answer.status == 0, text
-            assert seconds * 0.5 < float(answer.messages[0]) <= seconds, text
+            assert max(seconds - 20, seconds * 0.5) < float(answer.messages[0]) <= seconds, text
 
 
 async def test_unsupported_encoding_tells_which_are_supported(server_wire: Wire) -> None:
