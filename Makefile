@@ -11,13 +11,13 @@ SCENARIO ?= all
 JOBS ?= 2
 # What only computes, in JOBS processes, quick ones first; then what real processes and real time decide, one after the other.
 COMPUTING := $(wildcard tests/tidy tests/unit tests/scripts tests/fuzz tests/wire tests/sim)
-REAL := $(wildcard tests/nemesis tests/integration)
+REAL := $(wildcard tests/nemesis tests/integration tests/wire/test_attacks_*.py)
 # Of these what goes through every part of a transport, once more on the one that is not the default.
 ON_BOTH := $(addprefix tests/integration/,test_serve.py test_bad_input.py test_transactions.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest scripts fuzz sim sim-replay sim-soak mutants nemesis integration bench-wire clean
+.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest scripts fuzz fuzz-wire sim sim-replay sim-soak mutants nemesis integration bench-wire clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ demo: setup ## Start three nodes, break things, and show what the cluster does a
 	$(BIN)/kvctl demo $(if $(TRANSPORT),--transport $(TRANSPORT))
 
 test: setup lint type ## Lint, type-check and run all tests.
-	$(PYTEST) -n $(JOBS) --dist worksteal $(COMPUTING)
+	$(PYTEST) -n $(JOBS) --dist worksteal $(COMPUTING) --ignore-glob='*/test_attacks_*'
 	$(PYTEST) $(REAL)
 	KVNODE_TRANSPORT=other $(PYTEST) $(ON_BOTH)
 
@@ -77,6 +77,11 @@ scripts: setup ## Run the golden dialogues of the protocols.
 
 fuzz: setup ## Feed arbitrary and damaged bytes to all that reads from outside, EXAMPLES (10) times as often, for a round or SECONDS (60).
 	$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS),60) --factor $(or $(EXAMPLES),10)
+
+fuzz-wire: setup ## Fuzz the transport guided by coverage (atheris, which is installed for it), each role for SECONDS (60).
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[fuzz]"
+	$(BIN)/python -m tests.fuzz.atheris_wire server -max_total_time=$(or $(SECONDS),60)
+	$(BIN)/python -m tests.fuzz.atheris_wire client -max_total_time=$(or $(SECONDS),60)
 
 sim: setup ## Run SEEDS (50) fresh seeds of the deterministic simulator, in SCENARIO (all), on all cores.
 	$(BIN)/python -m tests.sim.run --seeds $(SEEDS) --scenario $(SCENARIO)

@@ -16,7 +16,9 @@ from tests.fuzz import wire_bench, wire_corpus
 from tests.fuzz.profile import fuzz
 from tests.fuzz.wire_core import Outcome, play
 from tests.fuzz.wire_corpus import TO_CLIENT, TO_SERVER
+from tests.wire import frames as h2
 
+ECHO = h2.block(h2.request_fields("/wire.test.Service/Echo"))
 RECORDED = wire_corpus.names()
 
 
@@ -33,6 +35,55 @@ def test_wire_conversations_as_recorded_are_understood(direction: bytes, bench: 
         data = wire_corpus.one_side(name, direction)[: 3_000 if size == 7 else None]
         script = [(data[at : at + size], True) for at in range(0, len(data), size)]
         wire_bench.run(bench(script, is_sound=True))
+
+
+FINDINGS = {
+    "a binary header that is no base64 was raised out of `receive`": (
+        TO_SERVER,
+        h2.PREFACE + h2.settings() + h2.request(1, "/no/method", (("a-bin", "!!!"),), end=True),
+    ),
+    "a padded block in parts was given back without its padding": (
+        TO_SERVER,
+        h2.PREFACE
+        + h2.settings()
+        + h2.frame(h2.HEADERS, h2.PADDED, 1, b"\x20" + ECHO + bytes(32))
+        + h2.frame(h2.CONTINUATION, h2.END_HEADERS, 1),
+    ),
+    "an :authority behind a beginning that was remembered was malformed": (
+        TO_SERVER,
+        h2.PREFACE
+        + h2.settings()
+        + h2.settings_ack()
+        + b"".join(
+            h2.headers(number, h2.block([*fields, *also, ("te", "trailers"), ("content-type", "application/grpc")]), end=True)
+            for number, also in ((1, []), (3, [(":authority", "a")]), (5, [(":authority", "a")]))
+            for fields in ([(":method", "POST"), (":scheme", "http"), (":path", "/wire.test.Service/Echo")],)
+        ),
+    ),
+    "readers of calls that were made again were forgotten": (TO_CLIENT, h2.settings() + h2.goaway(0)),
+    "resets were sent behind a GOAWAY": (TO_CLIENT, h2.settings() + h2.headers(1, b"\xff", end=True)),
+    "the room of closed streams was given away behind a GOAWAY": (
+        TO_SERVER,
+        h2.PREFACE
+        + h2.settings()
+        + b"".join(
+            h2.request(number, "/wire.test.Service/Deaf") + h2.data(number, h2.message(b"", length=290_000))
+            for number in range(1, 39, 2)
+        )
+        + h2.frame(h2.PUSH_PROMISE, 0, 1, bytes(4)),
+    ),
+}
+"""Bytes that were once too much, cut down."""
+
+
+@pytest.mark.parametrize("name", FINDINGS)
+def test_wire_finding_of_former_times_stays_mended(name: str) -> None:
+    """Played in one piece and byte by byte."""
+    direction, data = FINDINGS[name]
+    for size in (len(data), 1):
+        script = [(data[at : at + size], True) for at in range(0, len(data), size)]
+        wire_bench.run(wire_bench.serve(script) if direction == TO_SERVER else wire_bench.ask(script))
+    assert play(direction, data, [1]) == play(direction, data, [len(data)])
 
 
 @fuzz(120)
