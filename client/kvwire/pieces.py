@@ -5,6 +5,9 @@ from __future__ import annotations
 SMALL_BYTES = 1_024
 """Pieces below this are gathered, so that a message in tiny frames costs no object for each of them."""
 
+KEPT_BYTES_MAX = 32 * 1024
+"""Bytes of messages that were taken which may stay in memory, for the sake of what stands behind them."""
+
 
 class Pieces:
     """What came so far, in order."""
@@ -48,6 +51,8 @@ class Pieces:
                 self._join()
             taken = bytes(self._pieces[0][start:stop])
             self._start = stop
+            if stop >= KEPT_BYTES_MAX:
+                self._pieces[0], self._start = self._pieces[0][stop:], 0
         self.size -= end
         return taken
 
