@@ -67,6 +67,7 @@ def list_size(fields: list[Field]) -> int:
 class Head(Protocol):
     """What the owner of a decoder makes of a header list."""
 
+    fields: list[Field]
     size: int
     malformed: str | None
 
@@ -106,9 +107,11 @@ class HeaderDecoder:
         made = self._make(fields, begun)
         if self._stateful is None and len(block) <= limits.HEADER_MEMO_ENTRY_SIZE_BYTES_MAX:
             if self._new_at is None:
-                self._remember(block, made, len(fields))
-            elif begun is None:
+                self._remember(block, made)
+            elif begun is None and 0 < self._new_at[1] <= limits.HEADER_MEMO_FIELDS_MAX:
                 start, count = self._new_at
+                if fields[count - 1][0][:1] == b":":
+                    return made, len(fields)  # More pseudo-headers may follow such a beginning.
                 beginning = self._make(fields[:count], None)
                 if beginning.malformed is None:
                     self._remember_beginning(block[:start], beginning)
@@ -123,8 +126,8 @@ class HeaderDecoder:
                 return made, size
         return None, 0
 
-    def _remember(self, block: bytes, made: Head, fields: int) -> None:
-        if fields <= limits.HEADER_MEMO_FIELDS_MAX:
+    def _remember(self, block: bytes, made: Head) -> None:
+        if len(made.fields) <= limits.HEADER_MEMO_FIELDS_MAX:
             if len(self.blocks) >= limits.HEADER_MEMO_ENTRIES_MAX:
                 self.blocks.clear()
             self.blocks[block] = made
@@ -151,7 +154,8 @@ class HeaderDecoder:
             # The table may not have seen all of the block: nothing that follows can be trusted.
             raise ProtocolError(COMPRESSION_ERROR, f"a header list of far more than {self._limit} bytes") from error
         except (HPACKError, IndexError, ValueError) as error:
-            raise ProtocolError(COMPRESSION_ERROR, f"a header block cannot be decoded: {error}") from error
+            # (The library's words may hold addresses of this process; the peer reads ours.)
+            raise ProtocolError(COMPRESSION_ERROR, f"a header block cannot be decoded ({type(error).__name__})") from error
         size = size_before + list_size(fields)
         if size > self._limit or len(fields) > limits.HEADER_FIELDS_MAX:
             raise HeadersTooLarge(size)

@@ -5,14 +5,18 @@ from __future__ import annotations
 SMALL_BYTES = 1_024
 """Pieces below this are gathered, so that a message in tiny frames costs no object for each of them."""
 
+KEPT_BYTES_MAX = 32 * 1024
+"""Bytes of messages that were taken which may stay in memory, for the sake of what stands behind them."""
+
 
 class Pieces:
     """What came so far, in order."""
 
-    __slots__ = ("_pieces", "size")
+    __slots__ = ("_pieces", "_start", "size")
 
     def __init__(self, first: bytes) -> None:
         self._pieces: list[bytes | bytearray] = [first]
+        self._start = 0  # Of what is not taken yet, in the first piece.
         self.size = len(first)
 
     def add(self, payload: bytes) -> None:
@@ -30,19 +34,28 @@ class Pieces:
         """The first `size` bytes; None while there are fewer."""
         if self.size < size:
             return None
-        if len(self._pieces[0]) < size:
-            self._pieces = [b"".join(self._pieces)]
-        return bytes(self._pieces[0][:size])
+        if len(self._pieces[0]) - self._start < size:
+            self._join()
+        return bytes(self._pieces[0][self._start : self._start + size])
 
     def take(self, start: int, end: int) -> bytes:
-        """The bytes from `start` (in the first piece) to `end`; those up to `end` are forgotten."""
+        """The bytes from `start`, which are within what `prefix` gave, to `end`; all up to `end` are forgotten."""
+        start, stop = self._start + start, self._start + end
         if end == self.size:
             first = memoryview(self._pieces[0])[start:]
             taken = b"".join([first, *self._pieces[1:]])
-            self._pieces = [b""]
+            self._pieces, self._start = [b""], 0
         else:
-            whole = b"".join(self._pieces)
-            taken = whole[start:end]
-            self._pieces = [whole[end:]]
+            if len(self._pieces[0]) < stop:
+                start, stop = start - self._start, stop - self._start
+                self._join()
+            taken = bytes(self._pieces[0][start:stop])
+            self._start = stop
+            if stop >= KEPT_BYTES_MAX:
+                self._pieces[0], self._start = self._pieces[0][stop:], 0
         self.size -= end
         return taken
+
+    def _join(self) -> None:
+        first = memoryview(self._pieces[0])[self._start :]
+        self._pieces, self._start = [b"".join([first, *self._pieces[1:]])], 0
