@@ -28,6 +28,7 @@ MESSAGE_BYTES_MAX = 300_000
 """Above the stream window, so that room is made for large ones."""
 MEMORY_BYTES_MAX = 2_000_000
 OPTIONS = [("grpc.max_concurrent_streams", STREAMS_MAX), ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)]
+WORK_PER_TURN = 8
 TURNS = 12
 """Of the event loop, after each piece of bytes."""
 ENDED_WITHIN_S = 1.0
@@ -254,14 +255,16 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 def run(example: Coroutine[Any, Any, None]) -> None:
-    """Plays an example on a loop of its own; what is raised into the loop fails it."""
+    """Plays an example on a loop of its own; what is raised into the loop fails it. (Short turns, so that there are some.)"""
     loop = Loop()
+    work, limits.WORK_PER_TURN_MAX = limits.WORK_PER_TURN_MAX, WORK_PER_TURN
     try:
         loop.run_until_complete(example)
         left = asyncio.all_tasks(loop)
         assert not left, f"tasks that nobody ended: {left}"
         assert not loop.raised, loop.raised
     finally:
+        limits.WORK_PER_TURN_MAX = work
         for task in asyncio.all_tasks(loop):  # (After a failure.)
             task.cancel()
         loop.run_until_complete(asyncio.sleep(0))
