@@ -31,6 +31,7 @@ OPTIONS = [("grpc.max_concurrent_streams", STREAMS_MAX), ("grpc.max_receive_mess
 WORK_PER_TURN = 8
 TURNS = 12
 """Of the event loop, after each piece of bytes."""
+TURNS_MAX = 20_000
 ENDED_WITHIN_S = 1.0
 ALLOWED = (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError, asyncio.CancelledError)
 """How calls may end for their callers."""
@@ -141,10 +142,10 @@ class Sent:
 
     def on_received(self, data: bytes) -> None:
         """The peer's bytes."""
-        for kind, flags, stream, payload in self._received.feed(data):
+        for kind, flags, number, payload in self._received.feed(data):
             if kind == frames.WINDOW_UPDATE and len(payload) == 4:
-                increment = int.from_bytes(payload, "big") & frames.WINDOW_MAX
-                self._updates[stream] = self._updates.get(stream & frames.STREAM_ID_MAX, 0) + increment
+                stream, increment = number & frames.STREAM_ID_MAX, int.from_bytes(payload, "big") & frames.WINDOW_MAX
+                self._updates[stream] = self._updates.get(stream, 0) + increment
             elif kind == frames.SETTINGS and not flags & frames.ACK and not len(payload) % 6:
                 sizes = [value for key, value in frames.read_settings(payload) if key == frames.INITIAL_WINDOW_SIZE]
                 self._initial = max([self._initial, *sizes])
@@ -190,6 +191,16 @@ async def turns(count: int = TURNS) -> None:
     """Some turns of the event loop."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+async def looked_at(connection: Connection[Any]) -> None:
+    """Turns of the event loop until all that came was looked at, and some more."""
+    for _ in range(TURNS_MAX):
+        if not connection.has_more:
+            break
+        await asyncio.sleep(0)
+    assert not connection.has_more, "bytes that nobody looks at"
+    await turns()
 
 
 class Methods:
@@ -291,7 +302,7 @@ async def serve(script: Script, is_sound: bool = False) -> None:
         peer.set_reads(reads)
         peer.feed(data)
         check(connection)
-        await turns()
+        await looked_at(connection)
         check(connection)
         assert server._memory.held == connection.held <= MEMORY_BYTES_MAX
         assert server.in_flight <= STREAMS_MAX
@@ -326,7 +337,7 @@ async def ask(script: Script, is_sound: bool = False) -> None:
         peer.set_reads(reads)
         peer.feed(data)
         check(connection)
-        await turns()
+        await looked_at(connection)
         check(connection)
         if peer.is_closing():
             break
