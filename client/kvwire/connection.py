@@ -38,7 +38,7 @@ from kvwire.frames import (
     read_head,
 )
 from kvwire.frequency import Frequency
-from kvwire.header_block import Field, HeaderDecoder, HeadersTooLarge
+from kvwire.header_block import BLOCK_WORK, Field, HeaderDecoder, HeadersTooLarge
 from kvwire.memory import Memory
 from kvwire.output import Output
 from kvwire.room import Room
@@ -48,9 +48,7 @@ from kvwire.turns import Turns
 AnyStream = TypeVar("AnyStream", bound=Stream)
 PRIORITY_SIZE = 5
 WORK_OF_BYTES = 9
-BLOCK_WORK = 7
-FIELDS_OF_WORK = 8
-"""Settings (512 bytes), unknown header blocks (128 bytes) and header fields that count as one more frame of work."""
+"""Settings (512 bytes) that count as one more frame of work."""
 
 
 class Connection(Output, Generic[AnyStream]):
@@ -87,6 +85,8 @@ class Connection(Output, Generic[AnyStream]):
         self._unreturned = 0
         self.room = Room()
         self.turns = Turns(self)
+        self.postponed: dict[Stream, None] = {}
+        """Streams with messages that came and were not looked at yet."""
         self.frequency = Frequency()
         self.received_at = 0.0
         """When bytes came last."""
@@ -163,7 +163,10 @@ class Connection(Output, Generic[AnyStream]):
     def _parse(self, data: bytes, now: float, position: int = 0) -> None:
         self.work, self.has_more = 0, False
         try:
-            self._frames(data, position)
+            for stream in list(self.postponed):
+                stream.go_on()
+            if self.closed is None:
+                self._frames(data, position)
         except ProtocolError as error:
             self.fail(error.code, error.message)
             return
@@ -258,13 +261,13 @@ class Connection(Output, Generic[AnyStream]):
     def _on_block(self, stream_id: int, block: bytes, ended: bool) -> None:
         if not self.is_settled:
             raise ProtocolError(frames.PROTOCOL_ERROR, "the first frame is no SETTINGS")
-        self.work += 1 + (len(block) >> BLOCK_WORK)
         try:
-            made, new = self._decoder.read(block)
+            made, cost = self._decoder.read(block)
         except HeadersTooLarge as error:
+            self.work += len(block) >> BLOCK_WORK
             self._on_headers_too_large(stream_id, error, ended)
             return
-        self.work += new // FIELDS_OF_WORK
+        self.work += cost
         self._on_headers(stream_id, made, ended)
 
     # ---- control frames ----------------------------------------------------------------------------------------------
