@@ -67,7 +67,7 @@ class Connection(Output, Generic[AnyStream]):
         self.held, self.holds_nothing = 0, False
         self.memory, self._metadata_size_max = memory, metadata_size_max
         self._decoder = HeaderDecoder(metadata_size_max, self._read_fields)
-        self._block_size_max = max(4 * metadata_size_max, 64 * limits.KIB)
+        self._block_size_max = max(4 * metadata_size_max, limits.HEADER_BLOCK_SIZE_BYTES_MAX)
         self._tail = b""
         self._block: tuple[int, bytearray, bool] | None = None
         self._frame_began: float | None = None
@@ -134,8 +134,7 @@ class Connection(Output, Generic[AnyStream]):
     def set_writable(self, is_writable: bool) -> None:
         """The socket takes more, or it does not."""
         self.is_writable = is_writable
-        if is_writable:
-            self.turns.pump()
+        self.turns.pump()
 
     # ---- bytes in ----------------------------------------------------------------------------------------------------
 
@@ -308,7 +307,7 @@ class Connection(Output, Generic[AnyStream]):
         if stream is None:
             self.frequency.on_late()
             return
-        if not stream.discards:
+        if not stream.discards and self.received_at - stream.began < limits.RESET_SECONDS_MIN:
             self.frequency.on_reset()
         stream.on_reset(frames.read_word(payload), "the peer reset the stream")
 
@@ -430,7 +429,8 @@ class Connection(Output, Generic[AnyStream]):
         """The peer is told why, and the connection is over."""
         if self.closed is None:
             self.broken = message
-            self.put(frames.goaway(self.last_stream, code, message.encode()[:256]))
+            last = self.last_stream if self.goaway_sent is None else self.goaway_sent  # Never more than was said before.
+            self.put(frames.goaway(last, code, message.encode()[:256]))
             self.lose(message)
 
     def give_up(self, why: str) -> None:

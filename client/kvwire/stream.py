@@ -55,6 +55,7 @@ class Stream:
         "_ending",
         "_partial",
         "_unsent",
+        "began",
         "connection",
         "discards",
         "granted",
@@ -74,6 +75,7 @@ class Stream:
         self.connection, self.id, self.message_size_max = connection, stream_id, message_size_max
         self.send_window = connection.peer_stream_window
         self.receive_window = limits.STREAM_WINDOW_BYTES
+        self.began = connection.received_at
         self.unread = 0
         """Bytes of messages that were delivered and not read yet; whoever queues them counts them."""
         self.missing = 0
@@ -257,7 +259,7 @@ class Stream:
 
     def send(self, message: bytes, compressed: int = 0, ends: bool = False) -> bool:
         """Sends a message; False: it waits, and `on_writable` follows. `ends`: it is the last."""
-        if self.is_closed:
+        if self.is_closed or self.local_ended:
             return True
         connection, size = self.connection, len(message) + PREFIX_SIZE
         if (
@@ -284,6 +286,8 @@ class Stream:
             if part:
                 self._unsent.append(part)
                 self.hold(len(cast(bytes, part.obj)))
+                if self._unsent is None:
+                    return True  # That was too much, and the connection is over.
         if ends:
             self.end(b"")
         if not self.is_closed:
