@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from kvwire import limits
 from kvwire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 from kvwire.header_block import encode
 from kvwire.metadata import encode_message, encode_metadata
@@ -34,7 +35,7 @@ def trailers(code: int, details: str, metadata: Any) -> bytes:
     """The header block that ends a call. Raises ValueError or TypeError for metadata that cannot be sent."""
     block = encode(b"grpc-status", b"%d" % code) if code else OK_TRAILERS
     if details:
-        block += encode(b"grpc-message", encode_message(details))
+        block += encode(b"grpc-message", encode_message(details[: limits.DETAILS_SIZE_BYTES_MAX]))
     return block + encode_metadata(metadata) if metadata else block
 
 

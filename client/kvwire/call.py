@@ -144,7 +144,11 @@ class Call(grpc.aio.Call):
         if self._waiters is None:
             self._waiters = []
         self._waiters.append(waiter)
-        await waiter
+        try:
+            await waiter
+        finally:
+            if self._waiters is not None and waiter in self._waiters:
+                self._waiters.remove(waiter)
 
     def _open(self, connection: ClientConnection) -> ClientStream:
         kind = ForgettableStream if self.is_cancelled_when_forgotten else ClientStream

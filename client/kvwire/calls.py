@@ -113,7 +113,7 @@ class _ManyRequests(Call):
         super().on_initial(head)
 
     def _keep(self, message: bytes, compressed: int) -> None:
-        self._kept_size += len(message)
+        self._kept_size += len(message) + limits.MESSAGE_OVERHEAD_BYTES
         if self._kept_size > limits.RETRY_BUFFER_BYTES_MAX:
             self._kept = None
         if self._kept is not None:
@@ -164,6 +164,8 @@ class _ManyRequests(Call):
                 await self._opened()
             if stream.is_closed and self._status is None:
                 raise asyncio.InvalidStateError(FINISHED)  # The server has ended the call, which its reader has yet to see.
+            if stream.local_ended:
+                raise asyncio.InvalidStateError(HALF_CLOSED)
             is_plain = self._encoding == compression.IDENTITY
             message, compressed = (data, 0) if is_plain else (compression.compress(data, self._encoding), 1)
             self._keep(message, compressed)

@@ -152,6 +152,7 @@ class Channel(grpc.aio.Channel):
         self._waiting: dict[Call, None] = {}
         self._subchannel: Subchannel | None = None
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     # ---- making calls ------------------------------------------------------------------------------------------------
 
@@ -304,14 +305,15 @@ class Channel(grpc.aio.Channel):
 
     async def close(self, grace: float | None = None) -> None:
         """Takes no more calls; those under way get `grace` seconds, and are cancelled then."""
-        if self._closed:
-            return
         if grace is not None and grace < 0:
             raise ValueError(f"grace must be non-negative, got {grace}")
         self._closed = True
-        subchannel = self._subchannel
-        if subchannel is None:
-            return
+        if self._subchannel is not None:
+            if self._closing is None:
+                self._closing = asyncio.get_running_loop().create_task(self._close(self._subchannel, grace))
+            await asyncio.shield(self._closing)  # Whoever gives up waiting leaves nothing half closed.
+
+    async def _close(self, subchannel: Subchannel, grace: float | None) -> None:
         calls = [*self._waiting, *subchannel.calls()]
         if grace and calls:
             await asyncio.wait([asyncio.ensure_future(call.code()) for call in calls], timeout=grace)

@@ -60,7 +60,9 @@ class ClientConnection(Connection["ClientStream"]):
         elif made.malformed:
             self.refuse(stream_id, frames.PROTOCOL_ERROR, made.malformed)
         else:
-            if made.is_informational:
+            if made.is_informational and ended:
+                self.refuse(stream_id, frames.PROTOCOL_ERROR, "an informational response that ends the stream")
+            elif made.is_informational:
                 self.frequency.on_control()
             else:
                 self.has_answered = True

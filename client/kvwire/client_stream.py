@@ -157,7 +157,7 @@ class ClientStream(Stream):
     def _end(self, status: Status) -> None:
         call = self.call
         if not self.is_closed:
-            if not self.local_ended:
+            if not self.local_ended or self._unsent is not None:
                 self.give_up(frames.NO_ERROR if self.remote_ended else frames.CANCEL)
             else:
                 self.close()

@@ -38,7 +38,7 @@ from kvwire.frames import (
     read_head,
 )
 from kvwire.frequency import Frequency
-from kvwire.header_block import Field, HeaderDecoder, HeadersTooLarge
+from kvwire.header_block import BLOCK_WORK, Field, HeaderDecoder, HeadersTooLarge
 from kvwire.memory import Memory
 from kvwire.output import Output
 from kvwire.room import Room
@@ -48,9 +48,7 @@ from kvwire.turns import Turns
 AnyStream = TypeVar("AnyStream", bound=Stream)
 PRIORITY_SIZE = 5
 WORK_OF_BYTES = 9
-BLOCK_WORK = 7
-FIELDS_OF_WORK = 8
-"""Settings (512 bytes), unknown header blocks (128 bytes) and header fields that count as one more frame of work."""
+"""Settings (512 bytes) that count as one more frame of work."""
 
 
 class Connection(Output, Generic[AnyStream]):
@@ -69,7 +67,7 @@ class Connection(Output, Generic[AnyStream]):
         self.held, self.holds_nothing = 0, False
         self.memory, self._metadata_size_max = memory, metadata_size_max
         self._decoder = HeaderDecoder(metadata_size_max, self._read_fields)
-        self._block_size_max = max(4 * metadata_size_max, 64 * limits.KIB)
+        self._block_size_max = max(4 * metadata_size_max, limits.HEADER_BLOCK_SIZE_BYTES_MAX)
         self._tail = b""
         self._block: tuple[int, bytearray, bool] | None = None
         self._frame_began: float | None = None
@@ -87,6 +85,8 @@ class Connection(Output, Generic[AnyStream]):
         self._unreturned = 0
         self.room = Room()
         self.turns = Turns(self)
+        self.postponed: dict[Stream, None] = {}
+        """Streams with messages that came and were not looked at yet."""
         self.frequency = Frequency()
         self.received_at = 0.0
         """When bytes came last."""
@@ -134,8 +134,7 @@ class Connection(Output, Generic[AnyStream]):
     def set_writable(self, is_writable: bool) -> None:
         """The socket takes more, or it does not."""
         self.is_writable = is_writable
-        if is_writable:
-            self.turns.pump()
+        self.turns.pump()
 
     # ---- bytes in ----------------------------------------------------------------------------------------------------
 
@@ -163,7 +162,10 @@ class Connection(Output, Generic[AnyStream]):
     def _parse(self, data: bytes, now: float, position: int = 0) -> None:
         self.work, self.has_more = 0, False
         try:
-            self._frames(data, position)
+            for stream in list(self.postponed):
+                stream.go_on()
+            if self.closed is None:
+                self._frames(data, position)
         except ProtocolError as error:
             self.fail(error.code, error.message)
             return
@@ -258,13 +260,13 @@ class Connection(Output, Generic[AnyStream]):
     def _on_block(self, stream_id: int, block: bytes, ended: bool) -> None:
         if not self.is_settled:
             raise ProtocolError(frames.PROTOCOL_ERROR, "the first frame is no SETTINGS")
-        self.work += 1 + (len(block) >> BLOCK_WORK)
         try:
-            made, new = self._decoder.read(block)
+            made, cost = self._decoder.read(block)
         except HeadersTooLarge as error:
+            self.work += len(block) >> BLOCK_WORK
             self._on_headers_too_large(stream_id, error, ended)
             return
-        self.work += new // FIELDS_OF_WORK
+        self.work += cost
         self._on_headers(stream_id, made, ended)
 
     # ---- control frames ----------------------------------------------------------------------------------------------
@@ -305,7 +307,7 @@ class Connection(Output, Generic[AnyStream]):
         if stream is None:
             self.frequency.on_late()
             return
-        if not stream.discards:
+        if not stream.discards and self.received_at - stream.began < limits.RESET_SECONDS_MIN:
             self.frequency.on_reset()
         stream.on_reset(frames.read_word(payload), "the peer reset the stream")
 
@@ -427,7 +429,8 @@ class Connection(Output, Generic[AnyStream]):
         """The peer is told why, and the connection is over."""
         if self.closed is None:
             self.broken = message
-            self.put(frames.goaway(self.last_stream, code, message.encode()[:256]))
+            last = self.last_stream if self.goaway_sent is None else self.goaway_sent  # Never more than was said before.
+            self.put(frames.goaway(last, code, message.encode()[:256]))
             self.lose(message)
 
     def give_up(self, why: str) -> None:

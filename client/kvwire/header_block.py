@@ -25,6 +25,10 @@ STATIC: Final = tuple((bytes(name), bytes(value)) for name, value in HeaderTable
 _STATIC_NAMES: Final = {name: index for index, (name, _) in reversed(list(enumerate(STATIC, 1)))}
 _STATIC_FIELDS: Final = {field: index for index, field in enumerate(STATIC, 1)}
 
+BLOCK_WORK = 6
+FIELDS_OF_WORK = 8
+"""Bytes (64) and fields that count as one more frame of work, where they are not remembered."""
+
 
 class HeadersTooLarge(Exception):
     """A header list above the limit. The block was decoded as far as the connection's state needs it."""
@@ -100,10 +104,11 @@ class HeaderDecoder:
         self._stateful = None
 
     def read(self, block: bytes) -> tuple[Head, int]:
-        """What is made of a block that is not among `blocks`, and how many fields were read for it. What it begins with may be
+        """What is made of a block that is not among `blocks`, and what that cost, in work. What it begins with may be
         remembered, where fields differ each time (a time-out, a trace). Raises as `decode`."""
         begun, known = self._beginning(block)
         fields = self.decode(block[known:] if known else block, 0 if begun is None else begun.size)
+        cost = 1 + (len(block) - known >> BLOCK_WORK) + len(fields) // FIELDS_OF_WORK
         made = self._make(fields, begun)
         if self._stateful is None and len(block) <= limits.HEADER_MEMO_ENTRY_SIZE_BYTES_MAX:
             if self._new_at is None:
@@ -111,11 +116,11 @@ class HeaderDecoder:
             elif begun is None and 0 < self._new_at[1] <= limits.HEADER_MEMO_FIELDS_MAX:
                 start, count = self._new_at
                 if fields[count - 1][0][:1] == b":":
-                    return made, len(fields)  # More pseudo-headers may follow such a beginning.
+                    return made, cost  # More pseudo-headers may follow such a beginning.
                 beginning = self._make(fields[:count], None)
                 if beginning.malformed is None:
                     self._remember_beginning(block[:start], beginning)
-        return made, len(fields)
+        return made, cost
 
     def _beginning(self, block: bytes) -> tuple[Head | None, int]:
         """What was made of the fields that a block begins with, and their size in bytes. Without a table each field stands

@@ -17,6 +17,10 @@ SENT_FRAME_SIZE_BYTES_MAX = 64 * KIB
 """Payload of a frame that we send, where the peer permits it. Larger ones would let one message hold all others up."""
 METADATA_SIZE_BYTES_MAX = 16 * KIB
 """Names, values and 32 bytes for each pair of one header list (RFC 9113 §6.5.2), unless `grpc.max_metadata_size` says more."""
+HEADER_BLOCK_SIZE_BYTES_MAX = 256 * KIB
+"""Of a header block as it comes. A call whose metadata are above their limit fails alone; above this, its connection ends."""
+DETAILS_SIZE_BYTES_MAX = 4 * KIB
+"""Of the words beside a status that we send: they must not make the trailers too large to be read."""
 HEADER_FIELDS_MAX = 512
 """Fields of one header list."""
 HEADER_MEMO_ENTRIES_MAX = 128
@@ -77,9 +81,10 @@ LATE_BYTES_MAX = 16 * MIB
 So much is expected at most; beyond, frames of closed streams count as control frames."""
 WINDOW_UPDATES_PER_SECOND_MAX = 200_000
 """grpcio's client sends two for each call that it makes, and there may be tens of thousands of calls."""
+RESET_SECONDS_MIN = 0.05
 RESETS_PER_SECOND_MAX = 2_000
 """Calls that the peer ended by RST_STREAM before they were answered (CVE-2023-44487, "rapid reset"), or made us end by a fault
-of its own (CVE-2025-8671, "MadeYouReset"). All calls of a connection may meet their deadlines at once; that is half as many."""
+of its own (CVE-2025-8671, "MadeYouReset"). Calls that have lived for a while do not count: their deadlines passed."""
 
 # ---- time and number --------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ from kvwire.connection import Connection
 KEEPALIVE_PAYLOAD = b"kvwire/k"
 """Of the pings that ask whether the peer lives."""
 LAST_LOOK_SECONDS = 0.1
+LAST_WORDS_SECONDS = 1.0
+"""What a peer that broke the protocol gets to read why."""
 
 
 class Link(asyncio.Protocol):
@@ -55,7 +57,7 @@ class Link(asyncio.Protocol):
         if (connection.has_more or len(data) > limits.READ_PER_TURN_BYTES_MAX) and not self._is_resting:
             self._rest()
         if connection.closed is not None:
-            self.close()
+            self.end(LAST_WORDS_SECONDS)
 
     def _rest(self) -> None:
         """Lets the other connections have their turn before the rest is looked at."""
@@ -64,11 +66,17 @@ class Link(asyncio.Protocol):
             self.transport.pause_reading()
         self._loop.call_soon(self._go_on)
 
+    def _finish(self) -> None:
+        """Looks at what was put off: there is no later turn."""
+        connection = self.connection
+        while connection.has_more and connection.closed is None:
+            connection.resume(self._time())
+
     def _go_on(self) -> None:
         connection = self.connection
         connection.resume(self._time())
         if connection.closed is not None:
-            self.close()
+            self.end(LAST_WORDS_SECONDS)
         elif connection.has_more:
             self._loop.call_soon(self._go_on)
         else:
@@ -77,13 +85,15 @@ class Link(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def eof_received(self) -> None:
-        """The peer sends nothing more: neither shall we."""
+        """The peer sends nothing more: neither shall we, once all that came was looked at."""
+        self._finish()
         self.connection.lose("the peer closed the connection")
 
     def connection_lost(self, error: Exception | None) -> None:
         """The socket is closed, by us or by the peer."""
         if self._closing is not None:
             self._closing.cancel()
+        self._finish()
         self.connection.lose(f"the connection is lost: {error}" if error else "the connection is closed")
         self._on_lost(self)
 
@@ -120,7 +130,7 @@ class Link(asyncio.Protocol):
         else:
             transport.writelines(parts)
         if connection.closed is not None:
-            self.close()
+            self.end(LAST_WORDS_SECONDS)
         elif not connection.is_writable:
             self._count_unread(transport.get_write_buffer_size())
             if self._unread_by_peer > limits.CONTROL_OUTPUT_BYTES_MAX:
@@ -136,7 +146,7 @@ class Link(asyncio.Protocol):
         self.flush()
         transport.close()
 
-    def end(self) -> None:
+    def end(self, patience: float = limits.CLOSE_SECONDS_MAX) -> None:
         """Says that nothing more follows, and reads on until the peer says so, too: what is on its way to a socket that is
         closed would destroy our last words (a TCP reset does that). Over TLS: closes."""
         transport = self.transport
@@ -145,7 +155,7 @@ class Link(asyncio.Protocol):
         if not transport.can_write_eof():
             self.close()
             return
-        self._closing = self._loop.call_later(limits.CLOSE_SECONDS_MAX, transport.abort)
+        self._closing = self._loop.call_later(patience, transport.abort)
         self.flush()
         self._has_ended = True
         if not transport.is_closing():

@@ -44,11 +44,12 @@ async def unpacked(call: ServerCall, compressed: int, message: bytes) -> bytes:
     """What a compressed message contains, unpacked beside the event loop. Raises `Refused`."""
     unpack = functools.partial(compression.unpack, compressed, message, call.head.encoding, call.message_size_max)
     try:
-        content = await call.server.loop.run_in_executor(call.server.unpackers, unpack)
+        async with call.server.unpacking:  # What is unpacked is counted before more is.
+            content = await call.server.loop.run_in_executor(call.server.unpackers, unpack)
+            call.hold(len(content) - call.unpacked_size)  # The handler has done with the one before.
+            call.unpacked_size = len(content)
     except MessageRefused as refused:
         raise Refused(refused.code, of_server(refused)) from None
-    call.hold(len(content) - call.unpacked_size)  # The handler has done with the one before.
-    call.unpacked_size = len(content)
     if call.is_over:
         raise asyncio.CancelledError("the call is over")
     return content

@@ -94,6 +94,8 @@ class Server(grpc.aio.Server):
         self._stopped: asyncio.Event = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         self._unpackers: Executor | None = None
+        self.unpacking = asyncio.Semaphore(UNPACKERS)
+        """One for each of the threads that unpack."""
         self._watch: asyncio.TimerHandle | None = None
         self._keepalive: asyncio.TimerHandle | None = None
         self.loop: asyncio.AbstractEventLoop

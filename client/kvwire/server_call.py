@@ -185,8 +185,9 @@ class ServerCall(Stream):
 
     def on_writable(self) -> None:
         """What waited has left."""
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
 
     def on_local_end(self) -> None:
         """The trailers have left. The caller gets a while to end its side, too: grpcio's client takes a reset right behind the
@@ -241,7 +242,10 @@ class ServerCall(Stream):
         self._timer = None
         self.is_cancelled = True
         self._abandon(DEADLINE_EXCEEDED, "Deadline Exceeded")
-        self.close()  # (Also when the trailers could not leave any more.)
+        if not self.is_closed and self._ending is not None:  # The trailers could not leave any more.
+            self.connection.put(frames.rst_stream(self.id, frames.CANCEL))
+        self.close()
+        self.connection.frequency.expect_late(0)  # The caller's own deadline passes, too.
 
     def shut_down(self, details: str) -> None:
         """The server stops, and waits no longer."""
@@ -391,11 +395,9 @@ class ServerCall(Stream):
                 await asyncio.sleep(0)
         else:
             self._written_in_turn = 0
-            self._drained = self.server.loop.create_future()
-            try:
-                await self._drained
-            finally:
-                self._drained = None
+            if self._drained is None:
+                self._drained = self.server.loop.create_future()
+            await asyncio.shield(self._drained)  # Several may wait.
             if self.is_over:
                 raise asyncio.CancelledError("the call is over")
 
@@ -420,7 +422,7 @@ class ServerCall(Stream):
         self.is_over = True
         try:
             block = trailers(code, details, metadata)
-        except (TypeError, ValueError) as error:
+        except Exception as error:
             logger.exception("trailing metadata of %s cannot be sent", self.path)
             block = trailers(INTERNAL, f"trailing metadata cannot be sent: {error}", ())
         if not self.headers_sent:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
+def _check_words(details: Any) -> None:
+    if details is not None and not isinstance(details, str):
+        raise TypeError(f"details must be str, not {type(details).__name__}")
+
+
 class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
     """See grpc.aio's documentation; `status`, `message` and `trailing` are what the handler has said so far."""
 
@@ -86,6 +91,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
             raise grpc.aio.UsageError("Abort already called!")
         if code in (0, grpc.StatusCode.OK):
             raise ValueError("a call cannot be aborted with OK")
+        _check_words(details)
         self._aborted = True
         self._code = code
         self.message = details or ""
@@ -119,7 +125,8 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
 
     def set_details(self, details: str) -> None:
         """Words beside the status."""
-        self.message = details
+        _check_words(details)
+        self.message = details or ""
 
     def details(self) -> str:
         """What was set."""

@@ -55,6 +55,7 @@ class Stream:
         "_ending",
         "_partial",
         "_unsent",
+        "began",
         "connection",
         "discards",
         "granted",
@@ -74,6 +75,7 @@ class Stream:
         self.connection, self.id, self.message_size_max = connection, stream_id, message_size_max
         self.send_window = connection.peer_stream_window
         self.receive_window = limits.STREAM_WINDOW_BYTES
+        self.began = connection.received_at
         self.unread = 0
         """Bytes of messages that were delivered and not read yet; whoever queues them counts them."""
         self.missing = 0
@@ -153,10 +155,31 @@ class Stream:
                 self.on_message(payload[0], payload[PREFIX_SIZE:])
             elif payload:
                 self._assemble(payload)
-            if ended and not self.is_closed:
-                if self._partial is not None:
-                    raise MessageRefused(13, "the stream ended within a message")
-                self.on_end()
+            if ended:
+                self._end_receiving()
+        except MessageRefused as refused:
+            self._forget_partial()
+            self.on_refused(refused)
+
+    def _end_receiving(self) -> None:
+        if self.is_closed or self in self.connection.postponed:
+            return
+        if self._partial is not None:
+            raise MessageRefused(13, "the stream ended within a message")
+        self.on_end()
+
+    def go_on(self) -> None:
+        """Looks at the messages that were put off when the connection's turn was over."""
+        self.connection.postponed.pop(self, None)
+        if self.is_closed:
+            return
+        try:
+            if self._partial is not None:
+                self._deliver(self._partial)
+            if self.remote_ended:
+                self._end_receiving()
+            elif self._partial is not None:
+                self.replenish()
         except MessageRefused as refused:
             self._forget_partial()
             self.on_refused(refused)
@@ -181,7 +204,11 @@ class Stream:
 
     def _deliver(self, partial: Pieces) -> None:
         """The messages that are whole."""
+        connection = self.connection
         while (head := partial.prefix(PREFIX_SIZE)) is not None:
+            if connection.work >= limits.WORK_PER_TURN_MAX:
+                connection.postponed[self], connection.has_more = None, True
+                return
             size = int.from_bytes(head[1:], "big")
             if size > self.message_size_max:
                 raise MessageRefused(8, f"Received message larger than max ({size} vs. {self.message_size_max})")
@@ -192,7 +219,7 @@ class Stream:
             message = partial.take(PREFIX_SIZE, end)
             self.hold(-end)
             self.release_grant()
-            self.connection.work += 1
+            connection.work += 1
             self.on_message(head[0], message)
             if self.is_closed or self._partial is None:
                 return
@@ -232,7 +259,7 @@ class Stream:
 
     def send(self, message: bytes, compressed: int = 0, ends: bool = False) -> bool:
         """Sends a message; False: it waits, and `on_writable` follows. `ends`: it is the last."""
-        if self.is_closed:
+        if self.is_closed or self.local_ended:
             return True
         connection, size = self.connection, len(message) + PREFIX_SIZE
         if (
@@ -259,6 +286,8 @@ class Stream:
             if part:
                 self._unsent.append(part)
                 self.hold(len(cast(bytes, part.obj)))
+                if self._unsent is None:
+                    return True  # That was too much, and the connection is over.
         if ends:
             self.end(b"")
         if not self.is_closed:
@@ -314,6 +343,7 @@ class Stream:
         self.is_closed = True
         if self._partial is not None or self._unsent is not None:
             self._partial = self._unsent = self._ending = None
+            self.connection.postponed.pop(self, None)
             self.connection.turns.forget(self)
             self.connection.room.forget(self)
         if self.granted:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import random
 import ssl
@@ -23,6 +24,8 @@ from kvwire.client_connection import ClientConnection
 from kvwire.credentials import ALPN, ChannelCredentials
 from kvwire.link import Link
 from kvwire.options import Options
+
+logger = logging.getLogger(__name__)
 
 IDLE, CONNECTING, READY = grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING, grpc.ChannelConnectivity.READY
 TRANSIENT_FAILURE, SHUTDOWN = grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN
@@ -115,7 +118,11 @@ class Subchannel:
         """Waits for the next change of the state."""
         watcher = self._loop.create_future()
         self._watchers.append(watcher)
-        await watcher
+        try:
+            await watcher
+        finally:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
 
     async def close(self) -> None:
         """Closes every connection; calls that are left end as UNAVAILABLE."""
@@ -160,6 +167,10 @@ class Subchannel:
             is_plain = error.errno and error.errno > 0 and not isinstance(error, ssl.SSLError)
             reason = f"connect: {os.strerror(error.errno)} ({error.errno})" if error.errno and is_plain else str(error)
             self._fail(f"Failed to connect to remote host: {reason}", began + backoff)
+        except Exception as error:
+            if not isinstance(error, ValueError):  # (No host's name: UnicodeError.)
+                logger.exception("an attempt to connect to %s failed in an unexpected way", self._address.described)
+            self._fail(f"Failed to connect to remote host: {error!r}", began + backoff)
 
     async def _open(self) -> None:
         address, credentials = self._address, self._credentials
