@@ -7,6 +7,8 @@ STREAMS_MAX calls of some 8 KiB (CALL_OVERHEAD_BYTES) on each of a few connectio
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -14,7 +16,7 @@ import pytest
 
 from tests.wire import frames as h2
 from tests.wire.pairs import path
-from tests.wire.siege import HEAVY, Stand, besiege, flood
+from tests.wire.siege import HEAVY, Cut, Siege, Stand, besiege, flood, raid
 
 GROWTH_MIB_MAX = 32
 CONNECTIONS = 4 if HEAVY else 1
@@ -114,6 +116,25 @@ IN_TURN = {
 }
 """Loads that are permitted, as fast as they go: the server works for them when it is their turn. (Some break a rule by their
 haste, as more streams than announced, and are cut off for that.)"""
+
+
+async def hit_and_run(siege: Siege, requests: bytes) -> None:
+    """Connections that send a read's worth of requests at once, and are gone."""
+    while True:
+        with contextlib.suppress(OSError, Cut):
+            async with raid(siege.port) as raider:
+                siege.sent += len(requests)
+                await raider.send(requests)
+        await asyncio.sleep(0.01)
+
+
+async def test_requests_of_peers_that_are_gone_harm_nobody(stand: Stand) -> None:
+    """What is still to be looked at when a connection is lost must not be looked at in one turn."""
+    requests = b"".join(h2.headers(number, NOWHERE, end=True) for number in range(1, 4_000, 2))
+    siege = await besiege(stand, lambda siege: hit_and_run(siege, requests))
+    siege.assert_memory_is_bounded(GROWTH_MIB_MAX)
+    siege.assert_nothing_is_left()
+    siege.assert_others_are_served()
 
 
 @pytest.mark.parametrize("name", [name for name in CUT_OFF if HEAVY or name not in RARE])

@@ -87,11 +87,15 @@ async def test_metadata_above_the_limit_are_refused_by_their_call_alone(stand: S
 
 TABLE = [h2.headers(1, ECHO + h2.literal("x", "y" * 3_000, remember=True)), h2.rst(1)]
 HUFFMAN = h2.literal("x", "0" * 9_000, huffman=True)
+LONG_HUFFMAN = h2.literal("x", "0" * 240_000, huffman=True)
 COSTLY: dict[str, Callable[[], Iterator[bytes]]] = {
     "fields that are ever new": streams(
         lambda n: h2.headers(n, ECHO + h2.block((f"x{n}-{i}", "y") for i in range(20))) + h2.data(n, BODY, end=True), batch=50
     ),
     "Huffman codes of 6 KB": streams(lambda n: h2.headers(n, ECHO + h2.literal("x", str(n)) + HUFFMAN, end=True), batch=20),
+    "Huffman codes of 150 KB": lambda: (
+        part for start in itertools.count(1, 2) for part in h2.cut(ECHO + LONG_HUFFMAN, start, 16_000, end=True)
+    ),
     "metadata of 500 fields": streams(
         lambda n: h2.headers(n, ECHO + h2.block([("a", str(n))] * 300)) + h2.data(n, BODY, end=True), batch=20
     ),
