@@ -291,6 +291,7 @@ class _ManyResponses(Call):
         if self._inbox is not None and not self._inbox.is_empty:
             self._late = status
             self._inbox.end()
+            self._wake()  # (Whoever still writes does so in vain.)
         else:
             self.end(status)
 
