@@ -61,6 +61,10 @@ FINDINGS = {
         ),
     ),
     "readers of calls that were made again were forgotten": (TO_CLIENT, h2.settings() + h2.goaway(0)),
+    "writers that waited for a window were forgotten when their call ended unread": (
+        TO_CLIENT,
+        h2.headers(7, h2.block([(":status", "200"), ("content-type", "application/grpc")])) + h2.data(7, h2.message(b"hello")),
+    ),
     "resets were sent behind a GOAWAY": (TO_CLIENT, h2.settings() + h2.headers(1, b"\xff", end=True)),
     "the room of closed streams was given away behind a GOAWAY": (
         TO_SERVER,

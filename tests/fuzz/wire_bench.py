@@ -28,8 +28,10 @@ MESSAGE_BYTES_MAX = 300_000
 """Above the stream window, so that room is made for large ones."""
 MEMORY_BYTES_MAX = 2_000_000
 OPTIONS = [("grpc.max_concurrent_streams", STREAMS_MAX), ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)]
+WORK_PER_TURN = 8
 TURNS = 12
 """Of the event loop, after each piece of bytes."""
+TURNS_MAX = 20_000
 ENDED_WITHIN_S = 1.0
 ALLOWED = (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError, asyncio.CancelledError)
 """How calls may end for their callers."""
@@ -140,10 +142,10 @@ class Sent:
 
     def on_received(self, data: bytes) -> None:
         """The peer's bytes."""
-        for kind, flags, stream, payload in self._received.feed(data):
+        for kind, flags, number, payload in self._received.feed(data):
             if kind == frames.WINDOW_UPDATE and len(payload) == 4:
-                increment = int.from_bytes(payload, "big") & frames.WINDOW_MAX
-                self._updates[stream] = self._updates.get(stream & frames.STREAM_ID_MAX, 0) + increment
+                stream, increment = number & frames.STREAM_ID_MAX, int.from_bytes(payload, "big") & frames.WINDOW_MAX
+                self._updates[stream] = self._updates.get(stream, 0) + increment
             elif kind == frames.SETTINGS and not flags & frames.ACK and not len(payload) % 6:
                 sizes = [value for key, value in frames.read_settings(payload) if key == frames.INITIAL_WINDOW_SIZE]
                 self._initial = max([self._initial, *sizes])
@@ -189,6 +191,16 @@ async def turns(count: int = TURNS) -> None:
     """Some turns of the event loop."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+async def looked_at(connection: Connection[Any]) -> None:
+    """Turns of the event loop until all that came was looked at, and some more."""
+    for _ in range(TURNS_MAX):
+        if not connection.has_more:
+            break
+        await asyncio.sleep(0)
+    assert not connection.has_more, "bytes that nobody looks at"
+    await turns()
 
 
 class Methods:
@@ -254,14 +266,16 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 def run(example: Coroutine[Any, Any, None]) -> None:
-    """Plays an example on a loop of its own; what is raised into the loop fails it."""
+    """Plays an example on a loop of its own; what is raised into the loop fails it. (Short turns, so that there are some.)"""
     loop = Loop()
+    work, limits.WORK_PER_TURN_MAX = limits.WORK_PER_TURN_MAX, WORK_PER_TURN
     try:
         loop.run_until_complete(example)
         left = asyncio.all_tasks(loop)
         assert not left, f"tasks that nobody ended: {left}"
         assert not loop.raised, loop.raised
     finally:
+        limits.WORK_PER_TURN_MAX = work
         for task in asyncio.all_tasks(loop):  # (After a failure.)
             task.cancel()
         loop.run_until_complete(asyncio.sleep(0))
@@ -288,7 +302,7 @@ async def serve(script: Script, is_sound: bool = False) -> None:
         peer.set_reads(reads)
         peer.feed(data)
         check(connection)
-        await turns()
+        await looked_at(connection)
         check(connection)
         assert server._memory.held == connection.held <= MEMORY_BYTES_MAX
         assert server.in_flight <= STREAMS_MAX
@@ -323,7 +337,7 @@ async def ask(script: Script, is_sound: bool = False) -> None:
         peer.set_reads(reads)
         peer.feed(data)
         check(connection)
-        await turns()
+        await looked_at(connection)
         check(connection)
         if peer.is_closing():
             break

@@ -303,3 +303,28 @@ async def test_stream_that_is_made_again_elsewhere_reaches_its_waiting_reader(ri
         assert await soon(call.read(), 5) == b"here"
         assert await soon(call.read(), 5) is grpc.aio.EOF
         await serving
+
+
+@pytest.mark.parametrize("ending", ["trailers", "reset", "hang-up"])
+async def test_writer_that_waits_for_a_window_learns_that_the_call_has_ended(rig: Rig, ending: str) -> None:
+    """Also when there are responses that nobody has read: whoever writes first and reads then gets to read."""
+    async with raw.listen() as listener:
+        channel = rig.connect(listener.address)
+        call = channel.stream_stream(path("Chat"))()
+        writing = asyncio.ensure_future(call.write(bytes(200_000)))
+        peer = await listener.accept()
+        peer.refills = False
+        stream = (await listener.request(peer)).stream
+        await peer.send(h2.response(stream), h2.data(stream, h2.message(b"unread")))
+        await peer.settled()
+        if ending == "trailers":
+            await peer.send(h2.trailers(stream, 9))
+        elif ending == "reset":
+            await peer.send(h2.rst(stream, h2.INTERNAL_ERROR))
+        else:
+            await peer.close()
+        with pytest.raises((asyncio.InvalidStateError, grpc.aio.AioRpcError)):
+            await soon(writing, 5)
+        assert await soon(call.read(), 5) == b"unread"
+        with pytest.raises(grpc.aio.AioRpcError):
+            await soon(call.read(), 5)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvwire import limits
+from kvwire import frames, limits
 from kvwire.client_stream import ClientStream
 from kvwire.stream import PREFIX_SIZE, Stream
 from tests.fuzz.profile import fuzz
@@ -45,6 +45,7 @@ steps = st.lists(
         st.tuples(st.just("end"), places, sides, st.just(0)),
         st.tuples(st.just("reset"), places, st.just("client"), st.just(0)),
         st.tuples(st.just("writable"), places, sides, st.integers(0, 1)),
+        st.tuples(st.just("window"), places, sides, st.sampled_from((0, 1, 70_000, limits.STREAM_WINDOW_BYTES))),
     ),
     min_size=40,
     max_size=100,
@@ -93,6 +94,9 @@ class Dialogue:
             self.pair.deliver(side, number)
         elif action == "writable":
             core.set_writable(bool(number))
+        elif action == "window":
+            # What a side lets the other one send, less than it would take: windows may become negative by that.
+            core.put(frames.settings(((frames.INITIAL_WINDOW_SIZE, number),)))
         elif action == "read":
             self.read(side, place, number)
         elif stream is not None:
@@ -165,6 +169,7 @@ class Dialogue:
         """All is sent, delivered, read and ended."""
         for side in ("client", "server"):
             self.play("writable", 0, side, 1)
+            self.play("window", 0, side, limits.STREAM_WINDOW_BYTES)
         moved = True
         while moved:
             before = {key: len(got) for key, got in self.got.items()}

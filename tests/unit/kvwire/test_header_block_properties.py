@@ -112,7 +112,11 @@ pieces = st.one_of(
     st.sampled_from((b" ", b"!", h2.table_size(4096))),
     st.binary(max_size=4),
 )
-blocks = st.one_of(st.lists(pieces, max_size=8).map(b"".join), st.binary(max_size=60))
+blocks = st.one_of(
+    st.lists(pieces, max_size=8).map(b"".join),
+    st.builds(lambda parts, cut: b"".join(parts)[:-cut], st.lists(pieces, min_size=1, max_size=4), st.integers(1, 3)),
+    st.binary(max_size=60),
+)
 
 
 @fuzz(250)
