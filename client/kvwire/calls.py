@@ -172,6 +172,8 @@ class _ManyRequests(Call):
             leaves = stream.send(message, compressed)
             while not leaves and stream.is_blocked and self._status is None:
                 await self._event()
+            if not leaves and stream.is_closed and self._stream is stream and self._status is None:
+                raise asyncio.InvalidStateError(FINISHED)  # As above.
         except asyncio.CancelledError:
             self.cancel()
             raise
@@ -291,6 +293,7 @@ class _ManyResponses(Call):
         if self._inbox is not None and not self._inbox.is_empty:
             self._late = status
             self._inbox.end()
+            self._wake()  # (Whoever still writes does so in vain.)
         else:
             self.end(status)
 

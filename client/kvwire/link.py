@@ -73,16 +73,16 @@ class Link(asyncio.Protocol):
             connection.resume(self._time())
 
     def _go_on(self) -> None:
-        connection = self.connection
+        connection, transport = self.connection, self.transport
         connection.resume(self._time())
-        if connection.closed is not None:
-            self.end(LAST_WORDS_SECONDS)
-        elif connection.has_more:
+        if connection.has_more:
             self._loop.call_soon(self._go_on)
-        else:
-            self._is_resting = False
-            if self.transport is not None and not self.transport.is_closing():
-                self.transport.resume_reading()
+            return
+        self._is_resting = False
+        if transport is not None and not transport.is_closing():
+            transport.resume_reading()
+            if connection.closed is not None:
+                self.end(LAST_WORDS_SECONDS)
 
     def eof_received(self) -> None:
         """The peer sends nothing more: neither shall we, once all that came was looked at."""
