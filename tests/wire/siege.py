@@ -35,7 +35,7 @@ from tests.wire.pairs import HOST
 HEAVY = bool(os.environ.get("KVNODE_WIRE_HEAVY"))
 """Longer windows, more of them, more attackers, and no limits lowered."""
 ROUNDS = 5 if HEAVY else 2
-WINDOW_S = 1.0 if HEAVY else 0.15
+WINDOW_S = 1.0 if HEAVY else 0.12
 FACTOR_MAX = 2.0
 FLOORS_MS = {"p50": 12.0, "p99": 12.0 if HEAVY else 50.0}
 """A bystander's calls may take twice as long, or this much longer. A call alone takes 0.3 ms; where the server, the attacker

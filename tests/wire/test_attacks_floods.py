@@ -92,7 +92,8 @@ RARE = frozenset(
         *("acknowledged PING", "acknowledged SETTINGS", "SETTINGS of all sorts", "large unknown frames", "GOAWAY"),
         *("empty DATA with padding", "WINDOW_UPDATE of a stream that ended", "rapid reset of handlers", "large CONTINUATION"),
         *("an update of nothing (CVE-2025-8671)", "a window that overflows (CVE-2025-8671)", "calls with bad messages"),
-        *("calls with trailers", "messages of a byte", "endless responses of 1 KB"),
+        *("calls with trailers", "messages of a byte", "endless responses of 1 KB", "DATA of a stream that ended"),
+        *("malformed requests", "windows that open by one byte"),
     ]
 )
 """Those that hardly differ from another one: only with KVNODE_WIRE_HEAVY."""

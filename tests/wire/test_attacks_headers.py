@@ -15,7 +15,7 @@ import pytest
 from tests.wire import frames as h2
 from tests.wire import raw
 from tests.wire.pairs import HOST, path
-from tests.wire.siege import Siege, Stand, besiege, flood
+from tests.wire.siege import HEAVY, Siege, Stand, besiege, flood
 from tests.wire.test_attacks_floods import BODY, CONNECTIONS, GROWTH_MIB_MAX, streams
 
 ECHO = h2.block(h2.request_fields(path("Echo")))
@@ -107,7 +107,11 @@ COSTLY: dict[str, Callable[[], Iterator[bytes]]] = {
 """Blocks within the limits, one after the other."""
 
 
-@pytest.mark.parametrize("name", COSTLY)
+RARE = frozenset(["Huffman codes of 150 KB", "metadata of 500 fields", "4 KB entry within the limit"])
+"""Those that take long, or hardly differ: only with KVNODE_WIRE_HEAVY."""
+
+
+@pytest.mark.parametrize("name", [name for name in COSTLY if HEAVY or name not in RARE])
 async def test_flood_of_costly_header_blocks_slows_nobody_down(stand: Stand, name: str) -> None:
     """What others' connections remember is theirs, and turns are counted by what a block costs."""
 
