@@ -234,7 +234,6 @@ class _OneResponse(Call):
         self.end(status)
 
     def _on_end(self) -> None:
-        super()._on_end()
         if not self._future.done():
             self._future.set_result(None)
 
@@ -305,7 +304,6 @@ class _ManyResponses(Call):
         super().on_unprocessed(stream, status)
 
     def _on_end(self) -> None:
-        super()._on_end()
         if self._inbox is not None:
             self._inbox.clear()
 

@@ -102,8 +102,8 @@ class _MultiCallable:
         given = grpc.aio.Metadata.from_tuple(tuple(metadata or ()))
         path: Any = self._target.path.encode()  # (As grpcio has it; its stubs say text.)
         details = grpc.aio.ClientCallDetails(path, timeout, given, None, wait_for_ready)
-        kind, loop = self._intercepted, self._channel.loop
-        return intercepted(kind, self._interceptors, self._interception, make, details, request, loop)
+        loop = asyncio.get_running_loop()
+        return intercepted(self._intercepted, self._interceptors, self._interception, make, details, request, loop)
 
 
 def _text(path: str | bytes) -> str:
@@ -151,6 +151,8 @@ class Channel(grpc.aio.Channel):
         self._address = addresses.parse(target)
         self._waiting: dict[Call, None] = {}
         self._subchannel: Subchannel | None = None
+        self.loop: asyncio.AbstractEventLoop
+        """The event loop of this channel, once it is used."""
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -185,6 +187,8 @@ class Channel(grpc.aio.Channel):
         """A call that is under way."""
         if self._closed:
             raise grpc.aio.UsageError(CLOSED)
+        if self._subchannel is None:
+            self._open()
         block, encoding = target.block, compression.IDENTITY
         if timeout is not None:
             block += encode(b"grpc-timeout", encode_timeout(timeout))
@@ -200,22 +204,17 @@ class Channel(grpc.aio.Channel):
             self.start(call)
         return call
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop of this channel."""
-        return self._open()._loop
-
     def _open(self) -> Subchannel:
         if self._subchannel is None:
-            loop = asyncio.get_running_loop()
+            self.loop = asyncio.get_running_loop()
             self._subchannel = Subchannel(
-                loop, self._address, self._credentials, self.options, self._start_waiting, self._fail_waiting
+                self.loop, self._address, self._credentials, self.options, self._start_waiting, self._fail_waiting
             )
         return self._subchannel
 
     def start(self, call: Call) -> None:
         """Starts a call, now or as soon as there is a connection with room for it."""
-        subchannel = self._open()
+        subchannel = self._subchannel or self._open()
         connection = subchannel.connection
         if connection is not None and not self._waiting:
             call.begin(connection)

@@ -35,11 +35,6 @@ class ClientConnection(Connection["ClientStream"]):
         self.put(PREFACE)
         super()._begin(announced)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more stream may be opened now."""
-        return self.is_settled and len(self.streams) < self.peer_streams_max
-
     def next_id(self) -> int:
         """The id of a stream that is opened now."""
         stream_id, self._next_id = self._next_id, self._next_id + 2

@@ -23,6 +23,9 @@ LAST_WORDS_SECONDS = 1.0
 class Link(asyncio.Protocol):
     """One connection's socket."""
 
+    reads_to_the_end = True
+    """Whether what came before the peer's end matters: answers do, requests of a caller who has gone do not."""
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -67,8 +70,10 @@ class Link(asyncio.Protocol):
         self._loop.call_soon(self._go_on)
 
     def _finish(self) -> None:
-        """Looks at what was put off: there is no later turn."""
+        """Looks at what was put off, if it may be answers: there is no later turn."""
         connection = self.connection
+        if not self.reads_to_the_end:
+            return
         while connection.has_more and connection.closed is None:
             connection.resume(self._time())
 

@@ -58,6 +58,7 @@ class ServerLink(Link):
     """A connection of a server, with what is known about its peer."""
 
     connection: ServerConnection
+    reads_to_the_end = False
     peer = ""
     auth_context: dict[str, list[bytes]]
 

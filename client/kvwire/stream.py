@@ -76,15 +76,10 @@ class Stream:
         self.send_window = connection.peer_stream_window
         self.receive_window = limits.STREAM_WINDOW_BYTES
         self.began = connection.received_at
-        self.unread = 0
-        """Bytes of messages that were delivered and not read yet; whoever queues them counts them."""
-        self.missing = 0
-        """Bytes of the message under way that are still to come."""
-        self.granted = 0
-        """Bytes let in beyond the window for the message under way."""
+        # Bytes: of messages that were delivered and not read yet (whoever queues them counts them); of the message under way
+        # that are still to come; let in beyond the window for it; kept for this stream in all.
+        self.unread = self.missing = self.granted = self.held = 0
         self.remote_ended = self.local_ended = self.is_closed = False
-        self.held = 0
-        """Bytes that are kept for this stream."""
         self.discards = False
         """Whether what still comes is of no use to anybody."""
         self._partial: Pieces | None = None

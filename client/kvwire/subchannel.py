@@ -91,10 +91,13 @@ class Subchannel:
     @property
     def connection(self) -> ClientConnection | None:
         """A connection that takes a call now."""
-        if self.state is not READY or self._link is None:
+        link = self._link
+        if link is None or self.state is not READY:
             return None
-        connection = self._link.connection
-        return connection if connection.has_room and not connection.is_going_away and connection.closed is None else None
+        connection = link.connection
+        if connection.is_going_away or connection.closed is not None or len(connection.streams) >= connection.peer_streams_max:
+            return None
+        return connection
 
     def connect(self) -> None:
         """Connects, unless that is under way or must wait."""
