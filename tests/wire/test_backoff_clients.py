@@ -65,6 +65,12 @@ async def reach(channel: grpc.aio.Channel, state: grpc.ChannelConnectivity) -> N
         await soon(channel.wait_for_state_change(now))
 
 
+async def leave(channel: grpc.aio.Channel, state: grpc.ChannelConnectivity) -> None:
+    """Wait until a channel knows that it is in a state no more: grpcio's calls may meet the connection that has just ended."""
+    while channel.get_state() is state:
+        await soon(channel.wait_for_state_change(state))
+
+
 async def reply(peer: raw.Peer) -> None:
     """Answer a connection's next call, once it is whole."""
     last = await peer.take(lambda frame: frame.ends_stream)
@@ -193,6 +199,7 @@ async def test_attempts_after_a_success_begin_with_the_first_interval(client_wir
                 peer = await listener.accept()
                 await reply(peer)
                 assert await soon(waiting) is OK
+            await leave(channel, READY)
             again = Door()
             async with await again.open(port):
                 waiting = begin(channel, wait_for_ready=True)
@@ -275,6 +282,7 @@ async def test_server_restarted_again_and_again_loses_no_call_that_waits(rig: Ri
                 assert {await soon(call) for call in calls} == {OK}
             finally:
                 await soon(server.stop(None))
+            await leave(channel, READY)
 
 
 async def test_channel_that_is_closed_while_it_connects_ends_what_waits(client_wire: Wire) -> None:
