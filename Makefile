@@ -11,9 +11,11 @@ SCENARIO ?= all
 JOBS ?= 2
 # What only computes, in JOBS processes, quick ones first; then what real processes and real time decide, one after the other.
 COMPUTING := $(wildcard tests/tidy tests/unit tests/scripts tests/fuzz tests/wire tests/sim)
-REAL := $(wildcard tests/nemesis tests/integration tests/wire/test_attacks_*.py)
+# Tests of the transport that time decides: alone, so that others do not bend it.
+TIMED := $(wildcard $(patsubst %,tests/wire/test_%_*.py,attacks keepalive backoff))
+REAL := $(TIMED) $(wildcard tests/nemesis tests/integration)
 # Of these what goes through every part of a transport, once more on the one that is not the default.
-ON_BOTH := $(addprefix tests/integration/,test_serve.py test_bad_input.py test_transactions.py)
+ON_BOTH := $(addprefix tests/integration/,test_serve.py test_bad_input.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -40,7 +42,7 @@ demo: setup ## Start three nodes, break things, and show what the cluster does a
 	$(BIN)/kvctl demo $(if $(TRANSPORT),--transport $(TRANSPORT))
 
 test: setup lint type ## Lint, type-check and run all tests.
-	$(PYTEST) -n $(JOBS) --dist worksteal $(COMPUTING) --ignore-glob='*/test_attacks_*'
+	$(PYTEST) -n $(JOBS) --dist worksteal $(COMPUTING) $(addprefix --ignore=,$(TIMED))
 	$(PYTEST) $(REAL)
 	KVNODE_TRANSPORT=other $(PYTEST) $(ON_BOTH)
 

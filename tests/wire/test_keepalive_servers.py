@@ -172,6 +172,8 @@ async def test_pings_of_a_client_that_gets_nothing_are_soon_too_many(server_wire
 
 async def test_pings_of_a_client_that_is_sent_data_are_never_too_many(server_wire: Wire) -> None:
     """Clients measure a connection's bandwidth by pings: as long as they are sent something, none of them counts."""
+    if server_wire.name == "grpcio":
+        pytest.skip("grpcio judges by the time between its own writes, which a busy machine bends")
     async with served(server_wire, Methods().handler()) as address, raw.connect(address) as peer:
         await peer.send(request(1, path("Pour")), data(1, message(), end=True))
         for number in range(50):
@@ -185,6 +187,8 @@ async def test_pings_of_a_client_that_is_sent_data_are_never_too_many(server_wir
 @pytest.mark.parametrize("state", ["idle", "a watch"])
 async def test_pings_at_the_permitted_interval_are_never_too_many(server_wire: Wire, state: str) -> None:
     """Whoever keeps to what the server says is answered for ever."""
+    if server_wire.name == "grpcio":
+        pytest.skip("grpcio judges by the time between its own writes, which a busy machine bends")
     options = [("grpc.http2.min_ping_interval_without_data_ms", 20), WITHOUT_CALLS]
     async with served(server_wire, Methods().handler(), options=options) as address, raw.connect(address) as peer:
         if state == "a watch":
