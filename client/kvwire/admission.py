@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kvwire import compression
+from kvwire.codes import DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from kvwire.header_block import encode
 from kvwire.heads import RequestHead
-
-DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 4, 8, 12, 13
 
 
 class Refusal(NamedTuple):

@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 from kvwire import limits
+from kvwire.codes import RESOURCE_EXHAUSTED
 from kvwire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 from kvwire.header_block import encode
 from kvwire.metadata import encode_message, encode_metadata
@@ -49,4 +50,4 @@ class Refused(Exception):
 
 def of_server(refused: MessageRefused) -> str:
     """What its caller reads about a message that the server did not take in."""
-    return f"SERVER: {refused.details}" if refused.code == 8 else refused.details
+    return f"SERVER: {refused.details}" if refused.code == RESOURCE_EXHAUSTED else refused.details

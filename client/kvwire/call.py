@@ -16,7 +16,8 @@ import grpc
 import grpc.aio
 
 from kvwire import frames
-from kvwire.client_stream import CANCELLED, OK, ClientStream, ForgettableStream, Status
+from kvwire.client_stream import ClientStream, ForgettableStream, Status
+from kvwire.codes import CANCELLED, DEADLINE_EXCEEDED, OK
 from kvwire.heads import ResponseHead
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CODES = {code.value[0]: code for code in grpc.StatusCode}
-DEADLINE_EXCEEDED = 4
 CANCELLED_LOCALLY = Status(CANCELLED, "Locally cancelled by application!")
 FORGOTTEN = Status(CANCELLED, "Cancelled upon garbage collection!")
 RETRIES_MAX = 1

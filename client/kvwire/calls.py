@@ -11,7 +11,8 @@ import grpc.aio
 
 from kvwire import compression, frames, limits
 from kvwire.call import FORGOTTEN, Call
-from kvwire.client_stream import INTERNAL, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED, ClientStream, Status, refusal_status
+from kvwire.client_stream import ClientStream, Status, refusal_status
+from kvwire.codes import INTERNAL, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from kvwire.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 from kvwire.heads import ResponseHead
 from kvwire.inbox import Inbox

@@ -23,7 +23,8 @@ from kvwire.client_interceptors import (
     by_kind,
     intercepted,
 )
-from kvwire.client_stream import UNAVAILABLE, Status
+from kvwire.client_stream import Status
+from kvwire.codes import UNAVAILABLE
 from kvwire.credentials import ChannelCredentials
 from kvwire.header_block import encode
 from kvwire.metadata import encode_metadata, encode_timeout

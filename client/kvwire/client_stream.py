@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvwire import compression, frames
+from kvwire.codes import CANCELLED, INTERNAL, OK, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE, UNKNOWN
 from kvwire.header_block import HeadersTooLarge
 from kvwire.heads import HTTP_STATUS_CODES, ResponseHead
 from kvwire.stream import MessageRefused, Stream
@@ -15,13 +16,12 @@ if TYPE_CHECKING:
     from kvwire.call import Call
     from kvwire.client_connection import ClientConnection
 
-OK, CANCELLED, UNKNOWN, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 0, 1, 2, 8, 12, 13, 14
 
 RESET_CODES = {
     frames.REFUSED_STREAM: UNAVAILABLE,
     frames.CANCEL: CANCELLED,
     frames.ENHANCE_YOUR_CALM: RESOURCE_EXHAUSTED,
-    frames.INADEQUATE_SECURITY: 7,
+    frames.INADEQUATE_SECURITY: PERMISSION_DENIED,
 }
 """Status of a call whose stream was reset (gRPC over HTTP/2, "Errors"); others: INTERNAL."""
 

@@ -9,13 +9,13 @@ import zlib
 
 import grpc
 
+from kvwire.codes import INTERNAL, RESOURCE_EXHAUSTED
 from kvwire.stream import MessageRefused
 
 IDENTITY, GZIP, DEFLATE = b"identity", b"gzip", b"deflate"
 _WBITS = {GZIP: 31, DEFLATE: 15}
 ACCEPTED = b"identity, deflate, gzip"
 """`grpc-accept-encoding`."""
-INTERNAL, RESOURCE_EXHAUSTED = 13, 8
 
 
 def is_known(encoding: bytes) -> bool:

@@ -94,11 +94,6 @@ class HeaderDecoder:
         self.blocks: dict[bytes, Head] = {}
         """What was made of whole blocks that came before."""
 
-    @property
-    def is_stateless(self) -> bool:
-        """Whether a block means the same wherever it stands, so that it may be remembered."""
-        return self._stateful is None
-
     def forget_table(self) -> None:
         """The peer has acknowledged that the dynamic table has no size any more."""
         self._stateful = None

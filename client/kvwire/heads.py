@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from kvwire.codes import INTERNAL, PERMISSION_DENIED, UNAUTHENTICATED, UNAVAILABLE, UNIMPLEMENTED, UNKNOWN
 from kvwire.header_block import Field, list_size
 from kvwire.metadata import Metadatum, decode_message, decode_metadata, decode_timeout
 
@@ -18,12 +19,10 @@ _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
 _NAME = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
 _NOT_IN_VALUES = re.compile(rb"[\x00\r\n]")
 
-UNKNOWN, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 2, 12, 13, 14
-
 HTTP_STATUS_CODES = {
     400: INTERNAL,
-    401: 16,
-    403: 7,
+    401: UNAUTHENTICATED,
+    403: PERMISSION_DENIED,
     404: UNIMPLEMENTED,
     429: UNAVAILABLE,
     502: UNAVAILABLE,

@@ -11,13 +11,12 @@ import grpc.aio
 
 from kvwire import compression
 from kvwire.answer import Refused, of_server
+from kvwire.codes import UNKNOWN
 from kvwire.method import Method
 from kvwire.stream import MessageRefused
 
 if TYPE_CHECKING:
     from kvwire.server_call import ServerCall
-
-UNKNOWN = 2
 
 
 async def read_request(call: ServerCall, method: Method) -> Any:

@@ -21,6 +21,7 @@ from kvwire import compression, frames, limits
 from kvwire.admission import LIMIT_EXCEEDED, Refusal, refusal
 from kvwire.answer import RESPONSE, Refused, of_server, trailers, whole_answer
 from kvwire.blocking import serve_blocking
+from kvwire.codes import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE, UNIMPLEMENTED, UNKNOWN
 from kvwire.frames import END_STREAM
 from kvwire.header_block import HeadersTooLarge, encode
 from kvwire.heads import RequestHead
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 0, 1, 2, 4, 8
-UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
 SMALL = 4 * limits.KIB
 """A request of so many bytes counts as a part of its call's overhead."""
 

@@ -18,6 +18,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from kvwire import frames, limits
+from kvwire.codes import INTERNAL, RESOURCE_EXHAUSTED
 from kvwire.frames import DATA, END_STREAM
 from kvwire.pieces import Pieces
 
@@ -160,7 +161,7 @@ class Stream:
         if self.is_closed or self in self.connection.postponed:
             return
         if self._partial is not None:
-            raise MessageRefused(13, "the stream ended within a message")
+            raise MessageRefused(INTERNAL, "the stream ended within a message")
         self.on_end()
 
     def go_on(self) -> None:
@@ -206,7 +207,9 @@ class Stream:
                 return
             size = int.from_bytes(head[1:], "big")
             if size > self.message_size_max:
-                raise MessageRefused(8, f"Received message larger than max ({size} vs. {self.message_size_max})")
+                raise MessageRefused(
+                    RESOURCE_EXHAUSTED, f"Received message larger than max ({size} vs. {self.message_size_max})"
+                )
             end = PREFIX_SIZE + size
             if partial.size < end:
                 self.missing = end - partial.size
