@@ -21,9 +21,9 @@ from opentelemetry.sdk.trace.sampling import Decision, ParentBased, SamplingResu
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags, Tracer, TraceState
 from opentelemetry.util.types import Attributes
 
+from kvclient.otlp_json import JsonLinesExporter
 from kvnode import __version__
 from kvnode.config import Config
-from kvnode.observe.otlp_json import JsonLinesExporter
 
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
 
@@ -101,13 +101,14 @@ class Tracing:
 
 def _exporters(config: Config) -> list[SpanExporter]:
     exporters: list[SpanExporter] = []
-    if config.tracing.file:
-        exporters.append(JsonLinesExporter(Path(config.tracing.file)))
-    if config.tracing.otlp_endpoint:
+    tracing = config.tracing
+    if tracing.file:
+        exporters.append(JsonLinesExporter(Path(tracing.file), tracing.file_size_bytes_max, tracing.files_kept))
+    if tracing.otlp_endpoint:
         # Imported here: it costs 50 ms and 10 MB, which only those pay who use it.
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-        endpoint = config.tracing.otlp_endpoint
+        endpoint = tracing.otlp_endpoint
         exporters.append(OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://")))
     return exporters
 
