@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kvapi.v1 import cluster_pb2, observability_pb2
+from kvnode.protocol.raft import leadership
 
 if TYPE_CHECKING:
     from kvnode.node import Node
@@ -20,11 +21,19 @@ class Observation:
     async def availability(self, request: cluster_pb2.AvailabilityRequest) -> cluster_pb2.AvailabilityResponse:
         """Failures, leaderships, outcomes."""
         node = self._node
-        at_ms = node.ports.wall_ms()
-        started_ms = at_ms - int((node.loop.time() - node.started_at) * 1000)
-        return cluster_pb2.AvailabilityResponse(
-            node=node.me.node, at_ms=at_ms, started_ms=started_ms, events=node.membership.events
+        at_ms, now, history = node.ports.wall_ms(), node.loop.time(), node.membership.history
+        response = cluster_pb2.AvailabilityResponse(
+            node=node.me.node,
+            at_ms=at_ms,
+            started_ms=at_ms - int((now - node.started_at) * 1000),
+            events=history.events,
+            leaderships=history.leaderships,
         )
+        for shard, replica in node.replicas.items():
+            if waits := leadership.without_leader(replica.raft):
+                previous, since = waits
+                response.without_leader.add(shard=shard, since_ms=int((now - since) * 1000), previous=previous)
+        return response
 
     async def latency(self, request: observability_pb2.LatencyRequest) -> observability_pb2.LatencyResponse:
         """How long requests took."""
