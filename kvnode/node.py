@@ -306,6 +306,7 @@ class Node:
 
     def start(self) -> None:
         """Begins to take part."""
+        self.membership.detector.set_own_state(self.state)  # the first word of this life, before any about others
         self.heartbeats.start()
         self.outbox.start()
         for shard in self.replicas:
