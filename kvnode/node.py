@@ -33,9 +33,10 @@ from kvnode.routing.two_phase import TwoPhaseCommit
 from kvnode.runtime.driver import Driver
 from kvnode.runtime.endpoint import Endpoint
 from kvnode.runtime.envelope import Envelopes
-from kvnode.runtime.flusher import NODE_ROWS, Flusher
+from kvnode.runtime.flusher import Flusher
 from kvnode.runtime.heartbeats import Heartbeats
-from kvnode.runtime.membership import EVENT_ROW, Membership, stored_events
+from kvnode.runtime.history import History
+from kvnode.runtime.membership import Membership
 from kvnode.runtime.outbox import PeerOutbox
 from kvnode.runtime.peers import PeerLink
 from kvnode.runtime.recovery import CLOCK_RECORD, FORMAT_VERSION, IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, replay
@@ -215,7 +216,7 @@ class Node:
             state=RECOVERING,
         )
         gossip = Gossip(member, list(peers), GossipSettings(**config.gossip.model_dump()), ports.rng)
-        events = stored_events(self.store.scan(NODE_ROWS, EVENT_ROW, bytes([EVENT_ROW[0] + 1])), recovered.events)
+        history = History(self.me, self.driver, self.store, recovered, ports.wall_ms)
         self.membership = Membership(
             self.driver,
             self.replicas,
@@ -224,8 +225,7 @@ class Node:
             detector,
             gossip,
             detection.probe_timeout_ms / 1000,
-            ports.wall_ms,
-            events,
+            history,
         )
         self.heartbeats = Heartbeats(
             self.driver,
@@ -251,7 +251,7 @@ class Node:
             config.storage.memtable_size_bytes,
             config.storage.flush_interval_s,
             config.replication.entries_retained,
-            self.membership,
+            history,
         )
         self.snapshots = Snapshots(
             self.driver,
@@ -312,6 +312,7 @@ class Node:
 
     def start(self) -> None:
         """Begins to take part."""
+        self.membership.detector.set_own_state(self.state)  # the first word of this life, before any about others
         self.heartbeats.start()
         self.outbox.start()
         for shard in self.replicas:
