@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kvctl.traces.critical_path import Part
-from kvctl.traces.tree import Node, Trace
+from kvctl.traces.node import Node
+from kvctl.traces.tree import Trace
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,47 +1,24 @@
 """One trace as a tree: who waited for whom, and for how long.
 
-Owns what is derived from spans: children of other processes are moved into their parents (clocks differ), and what nobody
-records as a span becomes a node of its own: the network, the fsync in a write of the log, the follower in a quorum, the rest
-of a batch. Tolerates spans that are missing. Pure: spans in, nodes out.
+Owns the shape: parents and children, clocks, and what is missing. A child of another process is moved into its parent, as
+Jaeger's adjuster of clock skew does. What no process can measure by itself is `kvctl.traces.derive`'s. Pure: spans in, nodes
+out.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from kvctl.traces.derive import derive, insert_batches
+from kvctl.traces.node import Node
+from kvctl.traces.related import Related, is_background
 from kvctl.traces.span import Span
 
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """A span in its place, or a part of one. Times are nanoseconds by the root's clock."""
-
-    span: Span
-    """What it was made from; of a derived node, the span that tells of it."""
-    stage: str
-    """As "log_write"; of a whole operation "client" or "server", of other spans "application"."""
-    where: str
-    """The node that did it; of "network" the far end; empty: the client."""
-    start_ns: int
-    end_ns: int
-    derived: bool = False
-    """Whether it is no span of its own."""
-    concurrent: bool = False
-    """Whether its parent went on meanwhile: it explains the time of others (`append`, the SDK's `Batch`)."""
-    children: list[Node] = field(default_factory=list)
-    """By start."""
-
-    @property
-    def duration_ns(self) -> int:
-        """Never negative."""
-        return max(self.end_ns - self.start_ns, 0)
-
-    def walk(self) -> Iterator[Node]:
-        """This one and all below it, parents first."""
-        yield self
-        for child in self.children:
-            yield from child.walk()
+STAGES_OF_CLIENTS = ("client.queue", "client.call", "client.pause")
+_OTHERS_WORK = ("prepare", "decide", "collect", "acks", "read_index")
+"""Stages whose remote spans are other requests than the one that the client asked for."""
 
 
 @dataclass(slots=True)
@@ -63,18 +40,94 @@ class Trace:
 
     def requests(self) -> list[Node]:
         """The operations that somebody asked for: those that are no part of another one; the longest first."""
-        raise NotImplementedError
+        found = [node for root in self.roots for node in _topmost(root)]
+        return sorted(found, key=lambda node: -node.duration_ns)
 
 
-class Related:
-    """An index of spans that others have to do with: the SDK's batches, group commits, elections, stalls."""
+def _topmost(node: Node) -> Iterator[Node]:
+    if node.is_operation or is_background(node.span):
+        yield node
+        return
+    for child in node.children:
+        yield from _topmost(child)
 
-    def __init__(self, spans: Iterable[Span] = ()) -> None: ...
+
+def served(node: Node) -> Node | None:
+    """The operation on the node that served a request in the end: after retries and forwards. None: not recorded."""
+    found = node if node.is_operation and node.span.node else None
+    for child in node.children:
+        if not child.concurrent and child.stage not in _OTHERS_WORK:
+            found = served(child) or found
+    return found
 
 
 def build(spans: Iterable[Span], related: Related | None = None) -> Trace:
     """The tree of one trace's spans (at least one). Duplicates count once."""
-    raise NotImplementedError
+    related = related or Related()
+    by_id = {span.span_id: span for span in spans}
+    nodes = {span_id: _node(span) for span_id, span in by_id.items()}
+    children: dict[str, list[Node]] = defaultdict(list)
+    for node in nodes.values():
+        children[node.span.parent_id].append(node)
+    roots = [node for node in nodes.values() if node.span.parent_id not in nodes]
+    reached: set[str] = set()
+    for root in [*roots, *nodes.values()]:
+        if root.span.span_id not in reached:  # of damaged spans that are each other's parents, the first is a root
+            if root not in roots:
+                roots.append(root)
+            _attach(root, children, reached)
+    missing = {root.span.parent_id for root in roots} - {""} - set(nodes)
+    for root in roots:
+        insert_batches(root, related)
+        _align(root, 0)
+        derive(root)
+        root.sort()
+    roots.sort(key=lambda root: (-root.duration_ns, root.span.span_id))
+    return Trace(roots[0].span.trace_id, roots, related.of(by_id.values()), len(missing))
+
+
+def _node(span: Span) -> Node:
+    where = str(span.attributes.get("kvnode.node", span.node))
+    return Node(span, _stage(span), where, span.start_ns, max(span.end_ns, span.start_ns))
+
+
+def _stage(span: Span) -> str:
+    if span.stage:
+        return span.stage
+    if span.operation or span.kind == "server":
+        return "client" if span.kind == "client" else "server"
+    return span.name.removeprefix("kvnode.") if span.node else "application"
+
+
+def _attach(root: Node, children: dict[str, list[Node]], reached: set[str]) -> None:
+    """Give nodes their children, from the root down; nobody twice."""
+    reached.add(root.span.span_id)
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        for child in children.get(node.span.span_id, ()):
+            if child.span.span_id not in reached:
+                reached.add(child.span.span_id)
+                child.concurrent = child.stage == "append" or (node.is_operation and child.span.kind == "client")
+                node.children.append(child)
+                waiting.append(child)
+
+
+def _align(node: Node, shift_ns: int) -> None:
+    """Move a node, and with it what its process did below; what other processes did, into their parents."""
+    node.start_ns += shift_ns
+    node.end_ns += shift_ns
+    for child in node.children:
+        _align(child, shift_ns if child.span.process == node.span.process else _skew(node, child))
+
+
+def _skew(parent: Node, child: Node) -> int:
+    """By how much a child of another process must move to lie within its parent, nanoseconds. It goes to the middle, as if
+    the ways there and back took equally long; one that began in time and lasted longer was left by its caller, and stays.
+    """
+    if parent.start_ns <= child.start_ns and (child.end_ns <= parent.end_ns or child.duration_ns > parent.duration_ns):
+        return 0
+    return parent.start_ns + max(parent.duration_ns - child.duration_ns, 0) // 2 - child.start_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,4 +145,19 @@ class Coverage:
 
 def coverage(trace: Trace) -> Sequence[Coverage]:
     """Of each operation, in clients (queue, call, pause) and on nodes (all stages), how much its stages cover."""
-    raise NotImplementedError
+    return [
+        Coverage(node, _covered_ns(node))
+        for node in trace.walk()
+        if node.is_operation and not node.concurrent and node.span.kind != "unspecified"
+    ]
+
+
+def _covered_ns(operation: Node) -> int:
+    wanted = STAGES_OF_CLIENTS if operation.span.kind == "client" else None
+    covered, at = 0, operation.start_ns
+    for child in sorted(operation.children, key=lambda child: child.start_ns):
+        if child.span.stage and not child.concurrent and (wanted is None or child.stage in wanted):
+            begin, end = max(child.start_ns, at), min(child.end_ns, operation.end_ns)
+            if end > begin:
+                covered, at = covered + end - begin, end
+    return covered
