@@ -45,12 +45,12 @@ class Span:
     """`service.name`: "kvnode", or the application's."""
     instance: str = ""
     """`service.instance.id`: of a node its name."""
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    links: tuple[Link, ...] = ()
     failed: bool = False
     """Whether its status is an error."""
     message: str = ""
     """What the status says."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    links: tuple[Link, ...] = ()
 
     @property
     def duration_ns(self) -> int:

@@ -55,9 +55,9 @@ class Scene:
             EPOCH_NS + round((end_ms + skew_ms) * MS),
             "kvnode" if node else "shop",
             node or "shop-1",
-            {key.replace("__", "."): value for key, value in attributes.items()},
-            tuple(Link(other.trace_id, other.span_id) for other in links),
             failed,
+            attributes={key.replace("__", "."): value for key, value in attributes.items()},
+            links=tuple(Link(other.trace_id, other.span_id) for other in links),
         )
         self.spans.append(span)
         return span
@@ -77,7 +77,15 @@ class Scene:
         return self.add(operation, start_ms, end_ms, parent, kind="client", **given | attributes)
 
     def server(
-        self, operation: str, start_ms: float, end_ms: float, parent: Span | None, node: str, *, kind: str = "server", **more: Any
+        self,
+        operation: str,
+        start_ms: float,
+        end_ms: float,
+        parent: Span | None,
+        node: str,
+        *,
+        kind: str = "server",
+        **more: Any,
     ) -> Span:
         """A node's span of an operation."""
         given = {
@@ -115,6 +123,9 @@ class Follower:
         return self.log_queue + self.write + self.fsync + 0.02
 
 
+USUAL_FOLLOWERS = {"n2": Follower(), "n3": Follower(fsync=0.6, quorum=False)}
+
+
 @dataclass(frozen=True)
 class Put:
     """A strong write at its leader, stage by stage, in milliseconds; `scene` makes spans of it."""
@@ -127,7 +138,9 @@ class Put:
     fsync: float = 0.4
     apply: float = 0.05
     reply: float = 0.05
-    followers: Mapping[str, Follower] = field(default_factory=lambda: {"n2": Follower(), "n3": Follower(fsync=0.6, quorum=False)})
+    followers: Mapping[str, Follower] = field(
+        default_factory=lambda: {"n2": Follower(), "n3": Follower(fsync=0.6, quorum=False)}
+    )
     leader: str = "n1"
     by_client: bool = True
     attributes: Mapping[str, Any] = field(default_factory=dict)
