@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from kvctl.output import size_text
-from kvctl.traces.critical_path import Part
+from kvctl.traces.critical_path import Part, Step
 from kvctl.traces.node import Node
 from kvctl.traces.related import DISK_STALL, ELECTION, LOG_BATCH
 from kvctl.traces.span import Span
@@ -21,12 +21,12 @@ RECORDS_MANY = 64
 _DISK = ("fsync", "log_write", "log_queue")
 
 
-def causes_of(trace: Trace, request: Node, parts: Sequence[Part]) -> Iterator[str]:
+def causes_of(trace: Trace, request: Node, steps: Sequence[Step], parts: Sequence[Part]) -> Iterator[str]:
     """Facts behind the parts of a request's time that are told of, the most important first."""
     nodes = list(request.walk())
     yield from _attempts(nodes)
     yield from _elections(trace.related, parts)
-    yield from _needed_followers(nodes, parts)
+    yield from _needed_follower(nodes, steps, parts)
     yield from _stalls(trace.related, parts)
     yield from _writes_before(trace.related, nodes, parts)
     yield from _large_commits(nodes, parts)
@@ -54,21 +54,25 @@ def _elections(related: Iterable[Span], parts: Sequence[Part]) -> Iterator[str]:
             yield f"{leader} was elected leader of shard {attribute('kvnode.shard')}{term}{cause}"
 
 
-def _needed_followers(nodes: Sequence[Node], parts: Sequence[Part]) -> Iterator[str]:
-    """Why a quorum waited for just this follower."""
+def _needed_follower(nodes: Iterable[Node], steps: Iterable[Step], parts: Sequence[Part]) -> Iterator[str]:
+    """Why a quorum waited for just this follower: of the longest such wait that is told of."""
+    waited = {id(step.node): step.self_ns for step in steps if step.part in parts}
+    told: list[tuple[int, Node, Node, Node]] = []
     for server in nodes:
-        appends = [child for child in server.children if child.stage == "append"]
         for quorum in server.children:
-            needed = next((child.where for child in quorum.children if child.derived and child.stage == "append"), "")
-            if quorum.stage != "quorum" or not any(part.where == needed and part.stage != "server" for part in parts):
-                continue
-            failed = [name for name in server.span.attributes.get("kvnode.nodes.failed") or () if name != needed]
-            later = [one for one in appends if one.where != needed and one.end_ns > quorum.end_ns]
-            if failed:
-                yield f"{listed(failed)} {'was' if len(failed) == 1 else 'were'} FAILED, so {needed} was needed for the quorum"
-            elif later:
-                slower = listed([f"{one.where} (answered after {duration_words(one.duration_ns)})" for one in later])
-                yield f"{needed} completed the quorum before {slower}"
+            for needed in quorum.children if quorum.stage == "quorum" else ():
+                ns = sum(waited.get(id(node), 0) for node in needed.walk())
+                told += [(ns, server, quorum, needed)] if ns else []
+    if not told:
+        return
+    _, server, quorum, needed = max(told, key=lambda one: one[0])
+    failed = [name for name in server.span.attributes.get("kvnode.nodes.failed") or () if name != needed.where]
+    others = [child for child in server.children if child.stage == "append" and child.where != needed.where]
+    later = [f"{one.where} ({duration_words(one.duration_ns)})" for one in others if one.end_ns > quorum.end_ns]
+    if failed:
+        yield f"{listed(failed)} {'was' if len(failed) == 1 else 'were'} FAILED, so {needed.where} was needed for the quorum"
+    elif later:
+        yield f"{needed.where} answered first ({duration_words(needed.span.duration_ns)}), before {listed(later)}"
 
 
 def _stalls(related: Iterable[Span], parts: Sequence[Part]) -> Iterator[str]:

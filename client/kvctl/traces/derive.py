@@ -24,36 +24,53 @@ def insert_batches(root: Node, related: Related) -> None:
             call.children = [between]
 
 
-def derive(node: Node) -> None:
+def nest_operations(root: Node) -> None:
+    """Operations of a batch belong to the stage in which they ran, not beside it."""
+    for batch in root.walk():
+        stage = next((child for child in batch.children if child.stage == "operations"), None)
+        if stage is not None:
+            inner = [child for child in batch.children if child.is_operation and not child.concurrent]
+            batch.children = [child for child in batch.children if child not in inner]
+            stage.children += inner
+
+
+def derive(node: Node, related: Related) -> None:
     """Add derived nodes, here and below. Times must have been aligned."""
     for child in node.children:
-        derive(child)
+        derive(child, related)
     _add_network(node)
     if node.stage == "log_write":
-        _add(node, FSYNC, node.where, node.end_ns - int(node.span.number("kvnode.log.fsync_us") * _US), node.end_ns)
+        _add_fsync(node, related)
     appends = [child for child in node.children if child.stage == "append" and not child.derived]
     for quorum in node.children:
         if quorum.stage == "quorum" and (deciding := _deciding(quorum, appends)):
             _add_follower(quorum, deciding)
 
 
-def _add(parent: Node, stage: str, where: str, start_ns: int, end_ns: int) -> Node | None:
-    """A derived child, within its parent; None if nothing of it is left."""
+def _add(parent: Node, stage: str, where: str, start_ns: int, end_ns: int, source: Node | None = None) -> Node | None:
+    """A derived child, within its parent, made from `source` or the parent itself; None if nothing of it is left."""
     start_ns, end_ns = max(start_ns, parent.start_ns), min(end_ns, parent.end_ns)
     if end_ns <= start_ns:
         return None
-    child = Node(parent.span, stage, where, start_ns, end_ns, derived=True)
+    child = Node((source or parent).span, stage, where, start_ns, end_ns, derived=True)
     parent.children.append(child)
     return child
 
 
 def _add_network(node: Node) -> None:
-    """Before the first and after the last thing that another process did for it."""
-    remote = [child for child in node.children if child.span.process != node.span.process and not child.concurrent]
-    if remote:
-        first, last = min(remote, key=lambda child: child.start_ns), max(remote, key=lambda child: child.end_ns)
-        _add(node, NETWORK, first.where, node.start_ns, first.start_ns)
-        _add(node, NETWORK, last.where, last.end_ns, node.end_ns)
+    """Before and after what another process did for it, if that is all it waited for."""
+    inner = [child for child in node.children if not child.concurrent]
+    if len(inner) == 1 and inner[0].span.process != node.span.process:
+        there = inner[0]
+        _add(node, NETWORK, there.where, node.start_ns, there.start_ns)
+        _add(node, NETWORK, there.where, there.end_ns, node.end_ns)
+
+
+def _add_fsync(write: Node, related: Related) -> None:
+    """At the end of a write of the log; the group commit's own span knows if the request's does not."""
+    commit = related.group_commit(write.span.batch_id)
+    fsync_us = write.span.number("kvnode.log.fsync_us") or (commit.number("kvnode.log.fsync_us") if commit else 0)
+    _add(write, FSYNC, write.where, write.end_ns - int(fsync_us * _US), write.end_ns)
 
 
 def _deciding(quorum: Node, appends: list[Node]) -> Node | None:
@@ -66,18 +83,17 @@ def _deciding(quorum: Node, appends: list[Node]) -> Node | None:
 
 def _add_follower(quorum: Node, append: Node) -> None:
     """What the follower did while the leader waited for it: on the way, behind earlier writes, writing, on the way back."""
-    follower = _add(quorum, "append", append.where, append.start_ns, append.end_ns)
-    total_ns, queue_ns, write_ns, fsync_ns = (
-        int(append.span.number(f"kvnode.append.{name}_us") * _US) for name in ("total", "log_queue", "log_write", "fsync")
-    )
-    if follower is None or not total_ns:
+    follower = _add(quorum, "append", append.where, append.start_ns, append.end_ns, append)
+    if follower is None or "kvnode.append.network_us" not in append.span.attributes:
         return
-    network_ns = max(append.duration_ns - total_ns, 0) // 2
-    arrived_ns, answered_ns = append.start_ns + network_ns, append.end_ns - network_ns
+    network_ns, queue_ns, write_ns, fsync_ns = (
+        int(append.span.number(f"kvnode.append.{name}_us") * _US) for name in ("network", "log_queue", "log_write", "fsync")
+    )
+    arrived_ns, answered_ns = append.start_ns + network_ns // 2, append.end_ns - network_ns // 2
+    begun_ns = answered_ns - write_ns
     _add(follower, NETWORK, append.where, append.start_ns, arrived_ns)
-    written_ns = answered_ns
-    _add(follower, "log_queue", append.where, written_ns - write_ns - queue_ns, written_ns - write_ns)
-    write = _add(follower, "log_write", append.where, written_ns - write_ns, written_ns)
+    _add(follower, "log_queue", append.where, begun_ns - queue_ns, begun_ns)
+    write = _add(follower, "log_write", append.where, begun_ns, answered_ns)
     if write is not None:
-        _add(write, FSYNC, append.where, written_ns - fsync_ns, written_ns)
+        _add(write, FSYNC, append.where, answered_ns - fsync_ns, answered_ns)
     _add(follower, NETWORK, append.where, answered_ns, append.end_ns)

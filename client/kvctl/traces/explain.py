@@ -14,7 +14,7 @@ from kvctl.traces.causes import causes_of
 from kvctl.traces.critical_path import Part, Step, by_part, critical_path
 from kvctl.traces.node import Node
 from kvctl.traces.tree import Trace, served
-from kvctl.traces.words import duration_words, of_words, wait_words
+from kvctl.traces.words import duration_words, listed, of_words, wait_words
 
 SHARES_MAX = 3
 SHARE_MIN = 0.1
@@ -110,7 +110,7 @@ def explain(trace: Trace, request: Node, typical: Typical | None = None) -> Expl
         typical.duration_ns if typical else None,
         next((span.error for span in about if span.error), ""),
         shares,
-        tuple(causes_of(trace, request, [share.part for share in shares])),
+        tuple(causes_of(trace, request, steps, [share.part for share in shares])),
     )
 
 
@@ -136,10 +136,10 @@ def _shares(steps: Iterable[Step], request: Node, typical: Typical | None) -> tu
 
 def _words(part: Part, steps: Iterable[Step], phases: Mapping[int, str]) -> str:
     nodes = [step.node for step in steps if step.part == part]
-    ends = {node.span.node or "the client" for node in nodes}
+    ends = sorted({node.span.node or "the client" for node in nodes})
     phase = {phases.get(id(node), "") for node in nodes}
     suffix = f" ({phase.pop()})" if len(phase) == 1 and phase != {""} else ""
-    return wait_words(part.stage, part.where, ends.pop() if len(ends) == 1 else "others") + suffix
+    return wait_words(part.stage, part.where, listed(ends)) + suffix
 
 
 def _phases(request: Node) -> dict[int, str]:

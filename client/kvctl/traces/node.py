@@ -26,7 +26,7 @@ class Node:
     derived: bool = False
     """Whether it is no span of its own."""
     concurrent: bool = False
-    """Whether its parent went on meanwhile: it explains the time of others (`append`, the SDK's `Batch`)."""
+    """Whether its parent went on meanwhile: it explains the time of others (`append`, `resolve`, the SDK's `Batch`)."""
     children: list[Node] = field(default_factory=list)
     """By start."""
 

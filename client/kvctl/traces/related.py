@@ -58,6 +58,10 @@ class Related:
                 return next(iter(self._children.get((batch.trace_id, batch.span_id), ())), None)
         return None
 
+    def group_commit(self, batch_id: str) -> Span | None:
+        """The write of the log with this id."""
+        return next((span for span in self._batches.get(batch_id, ()) if span.name == LOG_BATCH), None) if batch_id else None
+
     def of(self, spans: Iterable[Span]) -> list[Span]:
         """Those that have to do with one trace's spans; by start."""
         spans = list(spans)

@@ -91,8 +91,9 @@ class Span:
 
     @property
     def error(self) -> str:
-        """Why it failed, as "NO_LEADER"; empty: it did not."""
-        return str(self.attributes.get("error.type", "")) or ("error" if self.failed else "")
+        """Why it failed, as "NO_LEADER" or "COMPARE_FAILED"; empty: it did not."""
+        found = self.attributes.get("error.type") or self.attributes.get("db.response.status_code", "")
+        return "" if found == "OK" else str(found) or ("error" if self.failed else "")
 
     def number(self, attribute: str) -> float:
         """An attribute's value; 0 where there is none or it is no number."""

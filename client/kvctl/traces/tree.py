@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from kvctl.traces.derive import derive, insert_batches
+from kvctl.traces.derive import derive, insert_batches, nest_operations
 from kvctl.traces.node import Node
 from kvctl.traces.related import Related, is_background
 from kvctl.traces.span import Span
@@ -19,6 +19,8 @@ from kvctl.traces.span import Span
 STAGES_OF_CLIENTS = ("client.queue", "client.call", "client.pause")
 _OTHERS_WORK = ("prepare", "decide", "collect", "acks", "read_index")
 """Stages whose remote spans are other requests than the one that the client asked for."""
+_BESIDE = ("append", "resolve")
+"""Work that its parent does not wait for as such: a quorum waits for some appends, nobody for a transaction's resolution."""
 
 
 @dataclass(slots=True)
@@ -79,8 +81,9 @@ def build(spans: Iterable[Span], related: Related | None = None) -> Trace:
     missing = {root.span.parent_id for root in roots} - {""} - set(nodes)
     for root in roots:
         insert_batches(root, related)
+        nest_operations(root)
         _align(root, 0)
-        derive(root)
+        derive(root, related)
         root.sort()
     roots.sort(key=lambda root: (-root.duration_ns, root.span.span_id))
     return Trace(roots[0].span.trace_id, roots, related.of(by_id.values()), len(missing))
@@ -108,7 +111,7 @@ def _attach(root: Node, children: dict[str, list[Node]], reached: set[str]) -> N
         for child in children.get(node.span.span_id, ()):
             if child.span.span_id not in reached:
                 reached.add(child.span.span_id)
-                child.concurrent = child.stage == "append" or (node.is_operation and child.span.kind == "client")
+                child.concurrent = child.stage in _BESIDE or (node.is_operation and child.span.kind == "client")
                 node.children.append(child)
                 waiting.append(child)
 
