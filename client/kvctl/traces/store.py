@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, fields
 from types import TracebackType
@@ -17,7 +18,9 @@ import duckdb
 
 from kvctl.failures import ExitCode, Failure, usage
 from kvctl.traces.critical_path import by_part, critical_path
-from kvctl.traces.explain import Typical
+from kvctl.traces.diff import Kind, Samples
+from kvctl.traces.explain import Explanation, Typical, explain
+from kvctl.traces.node import Node
 from kvctl.traces.related import Related
 from kvctl.traces.request import Request, describe
 from kvctl.traces.span import Link, Span
@@ -56,6 +59,7 @@ class TraceStore:
             self._database.execute(f"create table {table} ({columns}{key})")
         self._database.execute(_WAITS)
         self._analysed = True
+        self._known: Related | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +73,7 @@ class TraceStore:
         rows = (_row(span) for span in spans)
         while chunk := list(itertools.islice(rows, CHUNK)):
             self._insert("spans", chunk)
-        self._analysed = False
+        self._analysed, self._known = False, None
         return self._count() - before
 
     def requests(
@@ -80,6 +84,23 @@ class TraceStore:
         bound = f"limit {limit}" if limit is not None else ""
         sql = f"select {columns} from requests where {where or 'true'} order by {order}, trace_id, span_id {bound}"
         return [Request(**row) for row in self.query(sql, parameters)]
+
+    def count(self, where: str = "", parameters: Sequence[Any] = ()) -> int:
+        """How many requests there are."""
+        return int(self.query(f"select count(*) as number from requests where {where or 'true'}", parameters)[0]["number"])
+
+    def slowest(self, where: str = "", parameters: Sequence[Any] = (), limit: int = 3) -> list[tuple[Trace, Node]]:
+        """The slowest requests, each in its trace."""
+        found = []
+        for request in self.requests(where, parameters, limit=limit):
+            trace = self.trace(request.trace_id)
+            found += [(trace, node) for node in trace.requests() if node.span.span_id == request.span_id]
+        return found
+
+    def explain(self, trace: Trace, request: Node) -> Explanation:
+        """Why a request of a trace took its time, compared with what is usual."""
+        row = describe(trace, request, {})
+        return explain(trace, request, self.typical(row.operation, row.consistency, row.by_client))
 
     def trace(self, trace_id: str) -> Trace:
         """One trace, by the beginning of its id. Raises Failure when none or several begin so."""
@@ -116,6 +137,33 @@ class TraceStore:
                 return Typical(count, median_ns, dict(stages))
         return None
 
+    def samples(self, where: str = "", parameters: Sequence[Any] = ()) -> dict[Kind, Samples]:
+        """Durations of requests by kind, to compare; `where` as for `requests`. Background work is none."""
+        found: dict[Kind, Samples] = defaultdict(Samples)
+        chosen = f"(from requests where not background and ({where or 'true'}))"
+        kind = "operation, consistency, by_client"
+        for row in self.query(f"select {kind}, list(duration_ns) as ns from {chosen} group by all", parameters):
+            found[row["operation"], row["consistency"], row["by_client"]].whole = row["ns"]
+        stages = f"select {kind}, stage, list(ns) as ns from waits join {chosen} using (trace_id, span_id) group by all"
+        for row in self.query(stages, parameters):
+            if any(row["ns"]):
+                found[row["operation"], row["consistency"], row["by_client"]].stages[row["stage"]] = row["ns"]
+        return found
+
+    def paths(self, where: str = "", parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Of the critical paths of requests together, by stage and node: share, mean_ns a request, frequency (the share of
+        requests that waited for it), and how many requests there are. The greatest share first.
+        """
+        return self.query(
+            f"""with chosen as (from requests where {where or "true"}),
+            whole as (select count(*) as requests, sum(duration_ns) as ns from chosen)
+            select stage, steps.node, sum(steps.ns) / whole.ns as share, sum(steps.ns) / whole.requests as mean_ns,
+              count(distinct (trace_id, span_id)) / whole.requests as frequency, whole.requests
+            from steps semi join chosen using (trace_id, span_id), whole
+            group by stage, steps.node, whole.ns, whole.requests order by share desc, stage, steps.node""",
+            parameters,
+        )
+
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Rows by column, of a query over the tables. Raises a usage failure with DuckDB's words."""
         self._analyse()
@@ -148,7 +196,9 @@ class TraceStore:
                 yield Span(*given)
 
     def _related(self) -> Related:
-        return Related(self._spans(f"where {_USED_BY_OTHERS}"))
+        if self._known is None:
+            self._known = Related(self._spans(f"where {_USED_BY_OTHERS}"))
+        return self._known
 
     def _analyse(self) -> None:
         """Fill `requests` and `steps` anew, if spans came since."""

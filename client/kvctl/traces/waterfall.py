@@ -5,6 +5,7 @@ Owns the layout, for any width. Rows are plain data first (`rows`), which progra
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 BAR_WIDTH_MIN, NAME_WIDTH_MIN = 10, 12
+ALIKE_MAX = 5
+"""Operations of one batch that are drawn."""
 NARROW = 60
 """Characters; on a terminal with fewer nesting takes less of them."""
 
@@ -41,11 +44,13 @@ class Row:
     error: str
 
 
-def rows(trace: Trace) -> list[Row]:
-    """All of a trace, in the order of a drawing."""
+def rows(trace: Trace, alike_max: int | None = None) -> list[Row]:
+    """All of a trace, in the order of a drawing. Of operations of one name in one place at most `alike_max`: those that the
+    request waited for, then the longest; a last row counts the others.
+    """
     begin_ns = min(node.start_ns for node in trace.walk())
     waited = _waited(step for request in trace.requests() for step in critical_path(request))
-    return [row for root in trace.roots for row in _rows(root, 0, begin_ns, waited)]
+    return [row for root in trace.roots for row in _rows(root, 0, begin_ns, waited, alike_max)]
 
 
 def _waited(steps: Iterable[Step]) -> dict[int, int]:
@@ -56,21 +61,35 @@ def _waited(steps: Iterable[Step]) -> dict[int, int]:
     return sums
 
 
-def _rows(node: Node, depth: int, begin_ns: int, waited: dict[int, int]) -> Iterator[Row]:
-    if node.duration_ns or node.children or node.span.error:  # a stage that took no time is no news
-        yield Row(
-            depth,
-            node.stage if node.derived else node.span.name,
-            node.where,
-            node.start_ns - begin_ns,
-            node.duration_ns,
-            waited.get(id(node), 0),
-            node.derived,
-            node.concurrent,
-            node.span.error if not node.derived else "",
-        )
-        for child in node.children:
-            yield from _rows(child, depth + 1, begin_ns, waited)
+def _rows(node: Node, depth: int, begin_ns: int, waited: dict[int, int], alike_max: int | None) -> Iterator[Row]:
+    if not (node.duration_ns or node.children or node.span.error):
+        return  # a stage that took no time is no news
+    start_ns, name = node.start_ns - begin_ns, node.stage if node.derived else node.span.name
+    error = "" if node.derived else node.span.error
+    critical_ns = waited.get(id(node), 0)
+    yield Row(depth, name, node.where, start_ns, node.duration_ns, critical_ns, node.derived, node.concurrent, error)
+    left_out = _left_out(node.children, waited, alike_max)
+    for child in node.children:
+        if id(child) not in left_out:
+            yield from _rows(child, depth + 1, begin_ns, waited, alike_max)
+    for name, others in itertools.groupby(sorted(left_out.values(), key=_name), key=_name):
+        group = list(others)
+        first, last = min(one.start_ns for one in group), max(one.end_ns for one in group)
+        yield Row(depth + 1, f"… {len(group)} more {name}", group[0].where, first - begin_ns, last - first, 0, True, False, "")
+
+
+def _left_out(children: Iterable[Node], waited: dict[int, int], alike_max: int | None) -> dict[int, Node]:
+    """Operations beyond the limit, by identity."""
+    found: dict[int, Node] = {}
+    operations = sorted((child for child in children if child.is_operation), key=_name)
+    for _, alike in itertools.groupby(operations if alike_max is not None else (), key=_name):
+        ranked = sorted(alike, key=lambda one: (-sum(waited.get(id(node), 0) for node in one.walk()), -one.duration_ns))
+        found |= {id(one): one for one in ranked[alike_max:]}
+    return found
+
+
+def _name(node: Node) -> str:
+    return node.span.name
 
 
 def bar(start_ns: int, duration_ns: int, whole_ns: int, width: int) -> str:
@@ -87,7 +106,7 @@ def draw(trace: Trace, width: int) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    shown = rows(trace)
+    shown = rows(trace, ALIKE_MAX)
     whole_ns = max(row.start_ns + row.duration_ns for row in shown)
     indent = "  " if width >= NARROW else " "
     texts = [(_label(row, indent), row.where, duration_words(row.duration_ns)) for row in shown]
