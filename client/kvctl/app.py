@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from kvctl import cluster_commands, demo_command, fault_commands, key_commands, playground_commands, txn_commands
+from kvctl.bench import command as bench_command
 from kvctl.command import Call, DirOption, EndpointsOption, OutputOption, TimeoutOption
 from kvctl.output import Output
 from kvctl.usage_errors import Program
@@ -65,6 +66,7 @@ txn_commands.register(txn)
 app.add_typer(txn, name="txn", rich_help_panel=key_commands.PANEL)
 cluster_commands.register(app)
 fault_commands.register(fault)
+bench_command.register(app, cluster_commands.PANEL)
 app.add_typer(fault, name="fault", rich_help_panel=cluster_commands.PANEL)
 playground_commands.register(cluster)
 app.add_typer(cluster, name="cluster", rich_help_panel="Playground")
