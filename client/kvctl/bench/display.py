@@ -5,6 +5,7 @@ Owns the bar, on standard error; without a terminal there is none.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from types import TracebackType
@@ -63,5 +64,6 @@ class Display:
     def show_live(self, plan: Plan, live: Live) -> None:
         """The load's figures."""
         errors = f"  [red]{count_text(live.errors, 'error')}[/]" if live.errors else ""
-        text = f"[bold]{rate_text(live.per_second)}[/]/s  p50 {span_text(live.p50_ms)}  p99 {span_text(live.p99_ms)}{errors}"
+        latencies = "no answers" if math.isnan(live.p50_ms) else f"p50 {span_text(live.p50_ms)}  p99 {span_text(live.p99_ms)}"
+        text = f"[bold]{rate_text(live.per_second)}[/]/s  {latencies}{errors}"
         self.show(None if plan.operations is None else live.ended, text)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from kvctl.bench.hdr_log import HdrLog
 from kvctl.bench.latency import Latency, Summary
 from kvctl.bench.plan import KINDS, Plan
-from kvctl.bench.samples import LATENCY_CODE, Finished, Message, Sample, microseconds
+from kvctl.bench.samples import Finished, Message, Sample, microseconds
 
 OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
 LIVE_S = 1.0
@@ -68,6 +68,7 @@ class Live(NamedTuple):
     """Since the beginning."""
     per_second: float
     p50_ms: float
+    """Not a number, where nothing ended."""
     p99_ms: float
     errors: int
     """Since the beginning."""
@@ -97,7 +98,7 @@ class Recorder:
         self.kinds = {kind: KindResult() for kind in KINDS if kind in plan.mix}
         self.finished: list[Finished] = []
         self.timeline: list[Moment] | None = [] if timeline else None
-        self.began_unix_s = 0.0
+        self.began_unix_s = self._began = 0.0
         self._intervals: dict[int, _Interval] = {}
         self._closed = 0
         self._positions = dict.fromkeys(range(plan.processes), 0)
@@ -105,7 +106,7 @@ class Recorder:
 
     def begin(self, at_unix_s: float) -> None:
         """The measured time begins."""
-        self.began_unix_s = at_unix_s
+        self.began_unix_s, self._began = at_unix_s, time.monotonic()
         if self._hdr_log is not None:
             self._hdr_log.begin(at_unix_s)
 
@@ -178,14 +179,11 @@ class Recorder:
         now = time.monotonic()
         while self._recent and self._recent[0][0] < now - LIVE_S:
             self._recent.popleft()
-        latest = array(LATENCY_CODE)
-        for _, latencies in self._recent:
-            latest.extend(latencies)
-        ordered = sorted(latest) or [0]
-        p50, p99 = (ordered[int(len(ordered) * share)] / 1e3 for share in (0.5, 0.99))
+        latest = sorted(value for _, latencies in self._recent for value in latencies)
+        p50, p99 = (latest[int(len(latest) * share)] / 1e3 if latest else math.nan for share in (0.5, 0.99))
+        per_second = len(latest) / max(1e-3, min(LIVE_S, now - self._began))
         kinds = self.kinds.values()
-        errors = sum(result.errors.total() for result in kinds)
-        return Live(sum(result.ended for result in kinds), len(latest) / LIVE_S, p50, p99, errors)
+        return Live(sum(kind.ended for kind in kinds), per_second, p50, p99, sum(kind.errors.total() for kind in kinds))
 
     @property
     def measured_s(self) -> float:

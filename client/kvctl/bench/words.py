@@ -23,6 +23,11 @@ def span_text(milliseconds: float) -> str:
     return f"{ms_text(milliseconds)} ms" if milliseconds < 999.5 else f"{ms_text(milliseconds / 1e3)} s"
 
 
+def seconds_text(seconds: float) -> str:
+    """10 s, 2.5 s, 500 ms, 2 min 0 s."""
+    return duration_text(seconds).replace(".0 s", " s")
+
+
 def rate_text(per_second: float) -> str:
     """3,912 or 39.1 or 0.39."""
     return f"{per_second:,.0f}" if per_second >= 99.95 or not per_second else ms_text(per_second)
@@ -40,7 +45,7 @@ def percent_text(share: float) -> str:
 
 def plan_text(plan: Plan) -> str:
     """What a run does, in one line."""
-    length = f"{plan.operations:,} operations" if plan.operations is not None else duration_text(plan.duration_s)
+    length = f"{plan.operations:,} operations" if plan.operations is not None else seconds_text(plan.duration_s)
     mix = ", ".join(f"{percent_text(share)} {kind}" for kind, share in plan.mix.items())
     if plan.rate is None:
         load = f"a closed loop of {count_text(plan.concurrency, 'caller')}"

@@ -80,7 +80,11 @@ class Worker:
                 gc.freeze()  # what is there now stays; looking through it again and again would show in the tail
                 if plan.warmup_s:
                     await self._warm_up(await self._begin(), self._runner)
-                await self._measure(await self._begin(), self._runner, workload)
+                begin = await self._begin()
+                if self._stopped:
+                    self._send(Finished(0.0, {}, 0.0, b""))
+                else:
+                    await self._measure(begin, self._runner, workload)
             if plan.clean:
                 await self._begin()
                 self._stopped = False
@@ -127,8 +131,6 @@ class Worker:
         turns = self._turns(begin, until, plan.operations_of(self.index))
         flushes = _Flushes(begin, plan.interval_s, until, notes, self._send)
         cpu_began = time.process_time()
-        if self._stopped:
-            turns.stop()
         await runner.run(turns, notes, is_open=isinstance(turns, OpenLoop))
         cpu_s, ended = time.process_time() - cpu_began, loop.time()
         flushes.end()
