@@ -14,8 +14,9 @@ import pytest
 from kvclient.errors import KvError
 from kvctl.bench.plan import KINDS, Plan
 from kvctl.bench.precise_loop import precise_loop
-from kvctl.bench.samples import Finished, Message, Progress, Ready, Sample
-from kvctl.bench.worker import Go, Stop, Worker, flush_moments
+from kvctl.bench.samples import Finished, Message, Notes, Progress, Ready, Sample
+from kvctl.bench.worker import Go, Stop, Worker, _Flushes, flush_moments
+from tests.sim.loop import SimulatedLoop, run
 from tests.unit.kvclient.fake_cluster import NO_SPACE, OVERLOADED, FakeCluster
 from tests.unit.kvctl.bench.plans import plan
 
@@ -136,6 +137,20 @@ def test_flush_moments_include_the_ends_of_intervals_and_of_the_run() -> None:
     moments = list(itertools.islice(flush_moments(100.0, 1.0, 101.3), 7))
     assert moments == [(100.25, 0), (100.5, 0), (100.75, 0), (101.0, 0), (101.25, 1), (101.3, 1), (101.5, 1)]
     assert list(itertools.islice(flush_moments(0.0, 0.1, 0.2), 3)) == [(0.1, 0), (0.2, 1), (pytest.approx(0.3), 2)]
+
+
+def test_flushes_after_the_measured_time_say_so() -> None:
+    """What ends then is in the percentiles, and not in the rate."""
+
+    async def main(loop: SimulatedLoop) -> list[tuple[int, bool]]:
+        said: list[Any] = []
+        flushes = _Flushes(0.0, 1.0, 1.5, Notes(["read"]), said.append)
+        await asyncio.sleep(1.9)
+        flushes.end()
+        await asyncio.sleep(10.0)
+        return [(sample.interval, sample.in_time) for sample in said]
+
+    assert run(main, 1) == [*[(0, True)] * 4, *[(1, True)] * 2, (1, False), (1, False)]
 
 
 def test_precise_loop_wakes_up_punctually() -> None:
