@@ -70,6 +70,7 @@ def bench(
         typer.Option(
             "--rate",
             min=0.001,
+            max=1_000_000,
             metavar="N",
             rich_help_panel=LOAD,
             help="Open loop: so many operations are due each second, whatever becomes of them.",

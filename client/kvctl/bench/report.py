@@ -27,7 +27,7 @@ from kvctl.failures import CODES_BY_REASON, ExitCode
 from kvctl.output import print_json, print_table, time_text
 
 KEPT_UP_SHARE = 0.95
-"""Of what was due: the others failed, or had not ended when the time was over."""
+"""Of what was due; the others had not ended when the time was over."""
 WAITED_SHARE = 1.25
 """From the intended start the 99th percentile is so many times that from the actual start: waiting is worth a sentence."""
 CPU_SHARE_HIGH = 0.85
@@ -119,7 +119,7 @@ class Report:
 
     def _open_pace(self, rate: float, taken: float) -> list[str]:
         total, said = self.total, []
-        keeps_up = not total.left_over and total.succeeded_in_time >= KEPT_UP_SHARE * total.ended
+        keeps_up = not total.left_over and total.ended_in_time >= KEPT_UP_SHARE * total.ended
         if not keeps_up:
             said.append(
                 f"The cluster took {rate_text(taken)} of {rate_text(rate)} operations/s; latencies include the time that "

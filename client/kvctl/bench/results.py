@@ -33,6 +33,8 @@ class KindResult:
     service: Latency = field(default_factory=Latency)
     """From the actual start, in an open loop."""
     ended: int = 0
+    ended_in_time: int = 0
+    """Before the measured time was over."""
     succeeded_in_time: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     """By reason."""
@@ -55,6 +57,7 @@ class KindResult:
         self.latency.add(other.latency)
         self.service.add(other.service)
         self.ended += other.ended
+        self.ended_in_time += other.ended_in_time
         self.succeeded_in_time += other.succeeded_in_time
         self.errors.update(other.errors)
         self.absent += other.absent
@@ -128,6 +131,7 @@ class Recorder:
             result.latency.record(latencies)
             result.service.record(microseconds(noted.services_us))
             in_time = (len(latencies) - errors) * sample.in_time
+            result.ended_in_time += len(latencies) * sample.in_time
             result.succeeded_in_time += in_time
             if self._keeps_intervals:
                 interval.by_kind.setdefault(kind, Latency()).record(latencies)

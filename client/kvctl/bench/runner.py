@@ -25,10 +25,10 @@ class Runner:
         self._turns: Turns | None = None
         self._callers: list[asyncio.Task[None]] = []
 
-    async def run(self, turns: Turns, notes: Notes, *, is_open: bool) -> None:
+    async def run(self, turns: Turns, notes: Notes) -> None:
         """Take turns until there are no more, and wait for the operations under way. A defect ends it at once."""
         self._turns = turns
-        self._callers = [asyncio.create_task(self._call(target, turns, notes, is_open)) for target in self._targets]
+        self._callers = [asyncio.create_task(self._call(target, turns, notes)) for target in self._targets]
         try:
             ended, _ = await asyncio.wait(self._callers, return_when=asyncio.FIRST_EXCEPTION)
         finally:
@@ -47,9 +47,9 @@ class Runner:
         for caller in self._callers:
             caller.cancel()
 
-    async def _call(self, target: Target, turns: Turns, notes: Notes, is_open: bool) -> None:
+    async def _call(self, target: Target, turns: Turns, notes: Notes) -> None:
         now, take, next_kind, perform = asyncio.get_running_loop().time, turns.take, self._next_kind, self._perform
-        latencies, services = notes.latencies, notes.services
+        latencies, services, is_open = notes.latencies, notes.services, turns.is_open
         while (due := await take()) is not None:
             kind = next_kind()
             began = now()

@@ -82,7 +82,7 @@ class Finished(NamedTuple):
     """How a process's measured time went."""
 
     ended_s: float
-    """Seconds from the beginning to the end of its last operation."""
+    """Seconds from the beginning to the end of the measured time, or of the last operation if that came later."""
     left_over: Mapping[str, bytes]
     """Operations that were due and could not be started: by kind, what they had waited, as in `KindSample`."""
     cpu_share: float

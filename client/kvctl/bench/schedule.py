@@ -17,10 +17,14 @@ from abc import ABC, abstractmethod
 from array import array
 from collections import deque
 from collections.abc import Iterator
+from typing import ClassVar
 
 
 class Turns(ABC):
     """Tells callers when to begin."""
+
+    is_open: ClassVar[bool]
+    """Whether turns have a time of their own, so that one may be late."""
 
     @abstractmethod
     async def take(self) -> float | None:
@@ -33,6 +37,8 @@ class Turns(ABC):
 
 class ClosedLoop(Turns):
     """A turn for whoever asks, until the time is over or so many were given."""
+
+    is_open = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop, until: float, operations: int | None = None) -> None:
         self._now, self._until = loop.time, until
@@ -57,6 +63,8 @@ class OpenLoop(Turns):
     Invariant: a turn whose time has come goes to a caller at once, or, while all are busy, to the first that is free again;
     only the end leaves turns over, and those are known.
     """
+
+    is_open = True
 
     def __init__(self, loop: asyncio.AbstractEventLoop, arrivals: Iterator[float], until: float = math.inf) -> None:
         """Arrivals from `until` on do not count; neither begins anything after it."""

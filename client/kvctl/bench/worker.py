@@ -122,8 +122,7 @@ class Worker:
         return OpenLoop(loop, itertools.islice(arrivals, operations), until)
 
     async def _warm_up(self, begin: float, runner: Runner) -> None:
-        turns = self._turns(begin, begin + self.plan.warmup_s, None)
-        await runner.run(turns, Notes(self.plan.mix), is_open=isinstance(turns, OpenLoop))
+        await runner.run(self._turns(begin, begin + self.plan.warmup_s, None), Notes(self.plan.mix))
 
     async def _measure(self, begin: float, runner: Runner, workload: Workload) -> None:
         plan, loop = self.plan, asyncio.get_running_loop()
@@ -131,8 +130,8 @@ class Worker:
         turns = self._turns(begin, until, plan.operations_of(self.index))
         flushes = _Flushes(begin, plan.interval_s, until, notes, self._send)
         cpu_began = time.process_time()
-        await runner.run(turns, notes, is_open=isinstance(turns, OpenLoop))
-        cpu_s, ended = time.process_time() - cpu_began, loop.time()
+        await runner.run(turns, notes)
+        cpu_s, ended_s = time.process_time() - cpu_began, loop.time() - begin
         flushes.end()
         left_over: dict[str, array[int]] = {}
         late: array[int] = array(LATENCY_CODE)
@@ -141,7 +140,9 @@ class Worker:
                 left_over.setdefault(workload.kind(), array(LATENCY_CODE)).append(int(waited_s * 1e6))
             late.extend(int(seconds * 1e6) for seconds in turns.wakes_late_s)
         waited = {kind: values.tobytes() for kind, values in left_over.items()}
-        self._send(Finished(ended - begin, waited, cpu_s / max(ended - begin, 1e-9), late.tobytes()))
+        was_cut = self._stopped or plan.operations is not None
+        measured_s = ended_s if was_cut else max(ended_s, plan.duration_s)  # the last operation may have been due long before
+        self._send(Finished(measured_s, waited, cpu_s / max(ended_s, 1e-9), late.tobytes()))
 
     # Loading and deleting.
 

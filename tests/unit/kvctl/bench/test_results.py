@@ -300,3 +300,11 @@ def test_figures_read_well() -> None:
     assert [rate_text(value) for value in (0.0, 0.39, 39.1, 3_912.4)] == ["0", "0.39", "39.1", "3,912"]
     assert [round_rate(value) for value in (0.4, 7.0, 98.0, 1_301.5, 45_678.0)] == ["1", "7", "98", "1300", "45000"]
     assert [seconds_text(value) for value in (0.5, 10.0, 2.5)] == ["500 ms", "10 s", "2.5 s"]
+
+
+def test_report_of_an_open_loop_whose_operations_fail_blames_nobody_for_being_late() -> None:
+    """Failures are errors; the cluster kept up."""
+    recorder = Recorder(plan(rate=10.0, duration_s=1.0, operations=None, mix={"cas": 1.0}))
+    recorder.on_message(0, Sample(0, True, {"cas": noted([1] * 10, [1] * 10, errors={"COMPARE_FAILED": 8})}))
+    recorder.on_message(0, finished(1.0))
+    assert report(recorder).sentences() == ["Errors: 8 COMPARE_FAILED (another writer was faster)."]

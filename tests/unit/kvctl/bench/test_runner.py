@@ -41,7 +41,7 @@ def measured(turns_of: Any, callers: int) -> tuple[Notes, Turns]:
     async def main(loop: SimulatedLoop) -> tuple[Notes, Turns]:
         notes, turns = Notes(["read"]), turns_of(loop)
         runner = Runner([None] * callers, lambda: "read", {"read": StallingServer(loop).read})  # type: ignore[list-item]
-        await runner.run(turns, notes, is_open=isinstance(turns, OpenLoop))
+        await runner.run(turns, notes)
         return notes, turns
 
     return run(main, 1)
@@ -108,7 +108,7 @@ def test_runner_notes_errors_by_reason_and_reads_that_found_nothing() -> None:
 
         notes = Notes(["read", "write"])
         runner = Runner([None], kinds.__next__, {"read": read, "write": write})  # type: ignore[list-item]
-        await runner.run(ClosedLoop(loop, math.inf, 4), notes, is_open=False)
+        await runner.run(ClosedLoop(loop, math.inf, 4), notes)
         return notes
 
     notes = run(main, 1)
@@ -129,7 +129,7 @@ def test_runner_passes_a_defect_on_and_stops() -> None:
 
         runner = Runner([None] * 3, lambda: "read", {"read": read})  # type: ignore[list-item]
         with pytest.raises(ZeroDivisionError):
-            await runner.run(ClosedLoop(loop, math.inf), Notes(["read"]), is_open=False)
+            await runner.run(ClosedLoop(loop, math.inf), Notes(["read"]))
         assert loop.time() == pytest.approx(0.1)
 
     run(main, 1)
@@ -148,7 +148,7 @@ def test_runner_stopped_waits_a_moment_and_cuts_short_what_hangs() -> None:
         notes = Notes(["read"])
         runner = Runner([None] * 2, lambda: "read", {"read": read})  # type: ignore[list-item]
         loop.call_later(1.0, runner.stop)
-        await runner.run(ClosedLoop(loop, math.inf), notes, is_open=False)
+        await runner.run(ClosedLoop(loop, math.inf), notes)
         assert loop.time() == pytest.approx(2.0)
         return notes
 
