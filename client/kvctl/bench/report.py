@@ -72,7 +72,9 @@ class Report:
         print(data_text(self.plan))
         print()
         if self.total.latency.count:
-            print_table(HEADERS, self._rows(), right=" ".join(HEADERS[1:]))
+            headers = HEADERS if self.total.unknown else HEADERS[:-1]
+            rows = [row[: len(headers)] for row in self._rows()]
+            print_table(headers, rows, right=" ".join(headers[1:]))
             print()
             start = "was due" if self.plan.rate is not None else "began"
             print(f"Latencies in ms, from the moment when an operation {start}; those of failed operations count, too.")
