@@ -11,12 +11,10 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -25,15 +23,24 @@ from pydantic import (
     model_validator,
 )
 
+from kvnode.config_fields import (
+    GIB,
+    KIB,
+    MIB,
+    Address,
+    AddressOrNone,
+    Directory,
+    Endpoint,
+    Milliseconds,
+    Name,
+    Size,
+    host_and_port,
+)
 from kvnode.config_layers import ConfigError, Contradictions, Layers, Tree, explain, read_layers
 from kvnode.limits import ACKS_MAX, NODES_MAX, SHARDS_MAX
 
 __all__ = ["Cluster", "Config", "ConfigError", "Node"]
 
-KIB, MIB, GIB = 1024, 1024**2, 1024**3
-_UNITS = {"": 1, "B": 1, "KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": 1024**4}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?):(?P<port>[0-9]{1,5})")
 _WILDCARDS = ("0.0.0.0", "[::]")
 
 TRANSPORT_DEFAULT: Literal["kvwire", "grpcio"] = "kvwire"
@@ -47,48 +54,6 @@ PRESETS: Mapping[str, Tree] = {
     },
 }
 """Settings that go together. `local`: one node for trying things out, which replicates nothing."""
-
-
-def _size(value: object) -> object:
-    """Bytes from a number or from text such as "64MiB"."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
-    if not match or match[2].upper() not in _UNITS:
-        raise ValueError('must be a number of bytes, or text as "64MiB"')
-    return int(float(match[1]) * _UNITS[match[2].upper()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].upper()]
-
-
-def _address(value: str) -> str:
-    match = _ADDRESS.fullmatch(value)
-    if not match or not 0 < int(match["port"]) < 65536:
-        raise ValueError('must be "host:port" with a port from 1 to 65535')
-    return value
-
-
-def _name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError('must be 1 to 63 letters, digits, "_", "." or "-", and begin with a letter or digit')
-    return value
-
-
-def _endpoint(value: str) -> str:
-    if value and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", value):
-        raise ValueError('must be empty, or a URL as "http://host:4317"')
-    return value
-
-
-def _directory(value: object) -> object:
-    if value == "":
-        raise ValueError("must not be empty")
-    return value
-
-
-Size = Annotated[int, BeforeValidator(_size)]
-Address = Annotated[str, AfterValidator(_address)]
-Name = Annotated[str, AfterValidator(_name)]
-Directory = Annotated[Path, BeforeValidator(_directory)]
-Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 
 
 class Section(BaseModel):
@@ -122,7 +87,7 @@ class Node(Section):
     @field_validator("advertise", mode="after")
     @classmethod
     def _advertise_follows_listen(cls, value: str, info: ValidationInfo) -> str:
-        return _address(value) if value else str(info.data.get("listen", ""))
+        return host_and_port(value) if value else str(info.data.get("listen", ""))
 
 
 class Cluster(Section):
@@ -260,14 +225,32 @@ class Log(Section):
 
 
 class Tracing(Section):
-    """OpenTelemetry traces. They are made when an endpoint or a file is set."""
+    """OpenTelemetry traces. A node keeps its latest spans in memory; a file and a collector get them where they are named.
+
+    Spans are made after their request has ended, for those that are sampled, and for all that were slow, failed or superseded.
+    """
 
     sample_ratio: float = Field(default=0.01, ge=0, le=1)
     """Share of requests traced among those whose caller did not decide. A traced request costs some 100 microseconds a node."""
-    otlp_endpoint: Annotated[str, AfterValidator(_endpoint)] = ""
+    slow_ms: float = Field(default=100, ge=0)
+    """A request that takes longer is kept, sampled or not; so is one slower than 99 % of its kind. 0: no such bound."""
+    kept_per_second_max: int = Field(default=20, ge=0, le=10_000)
+    """Requests kept a second without having been sampled: when everything is slow, that must not make it slower."""
+    otlp_endpoint: Endpoint = ""
     """Where spans go over OTLP/gRPC: "http://host:4317"; empty: nowhere."""
     file: str = ""
-    """A file that gets spans as OTLP JSON, one object a line; empty: none. It grows without a bound."""
+    """A file that gets spans as OTLP JSON, one object a line; empty: none."""
+    file_size_bytes_max: int = Field(default=64 * MIB, ge=64 * KIB)
+    """A larger file becomes FILE.1, the one before FILE.2, and so on."""
+    files_kept: int = Field(default=4, ge=0, le=100)
+    """How many of these stay, beside FILE."""
+
+
+class Metrics(Section):
+    """Metrics for Prometheus, over HTTP."""
+
+    listen: AddressOrNone = ""
+    """Where `/metrics` is served: "host:port"; port 0: any. Empty: nowhere. Whoever reaches it may read it: keep it inside."""
 
 
 class Config(Section):
@@ -286,6 +269,7 @@ class Config(Section):
     faults: Faults = Faults()
     log: Log = Log()
     tracing: Tracing = Tracing()
+    metrics: Metrics = Metrics()
 
     @model_validator(mode="after")
     def _valid_as_a_whole(self) -> Self:

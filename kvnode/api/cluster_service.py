@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from kvapi.v1 import cluster_pb2, cluster_pb2_grpc
+from kvapi.v1 import cluster_pb2, cluster_pb2_grpc, observability_pb2
 from kvnode import __version__
+from kvnode.api.observation import Observation
 from kvnode.api.status import abort
 from kvnode.api.transactions import TransactionAdmin
 from kvnode.errors import InvalidRequest, KvnodeError, NoLeader, NotLeader
+from kvnode.observe.calls import headers_of
 from kvnode.protocol.raft import leader
 from kvnode.routing.local import ROLES
 from kvnode.routing.router import replica_leader_change
@@ -35,6 +37,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
     def __init__(self, node: Node) -> None:
         self._node = node
         self._transactions = TransactionAdmin(node)
+        self._observation = Observation(node)
 
     async def Locate(self, request: cluster_pb2.LocateRequest, context: Any) -> cluster_pb2.LocateResponse:
         """Where a key lives."""
@@ -76,14 +79,38 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         """Ends a transaction as its anchor says."""
         return await self._serve(self._transactions.resolve, request, context)
 
+    async def Stats(self, request: observability_pb2.StatsRequest, context: Any) -> observability_pb2.StatsResponse:
+        """This node's metrics."""
+        return await self._serve(self._observation.stats, request, context)
+
+    async def Latency(self, request: observability_pb2.LatencyRequest, context: Any) -> observability_pb2.LatencyResponse:
+        """How long requests took here."""
+        return await self._serve(self._observation.latency, request, context)
+
+    async def Availability(self, request: cluster_pb2.AvailabilityRequest, context: Any) -> cluster_pb2.AvailabilityResponse:
+        """What availability is computed from."""
+        return await self._serve(self._observation.availability, request, context)
+
+    async def Traces(self, request: observability_pb2.TracesRequest, context: Any) -> observability_pb2.TracesResponse:
+        """Traces that were kept lately."""
+        return await self._serve(self._observation.traces, request, context)
+
     async def _serve(
         self, operation: Callable[[Request], Awaitable[Response]], request: Request, context: grpc.aio.ServicerContext[Any, Any]
     ) -> Response:
+        calls, headers = self._node.calls, headers_of(context.invocation_metadata())  # type: ignore[arg-type]
+        timeline = calls.arrive("cluster." + type(request).__name__.removesuffix("Request"), 0, headers, context)
         try:
-            return await operation(request)
+            response = await operation(request)
         except KvnodeError as error:
-            await abort(context, error)
+            await abort(context, error, calls.leave(timeline, error, headers))
             raise
+        except BaseException as error:
+            calls.leave(timeline, error, headers)
+            raise
+        if trailing := calls.leave(timeline, None, headers):
+            context.set_trailing_metadata(trailing)
+        return response
 
     # ---- the operations ---------------------------------------------------------------------------------------------
 

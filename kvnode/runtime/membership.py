@@ -140,6 +140,10 @@ class Membership:
             return failure_detection_pb2.ProbeResponse(alive=False)
         return failure_detection_pb2.ProbeResponse(alive=answer.alive, incarnation=answer.incarnation)
 
+    def failed_nodes(self) -> list[NodeName]:
+        """Who is FAILED, as this node sees it."""
+        return [name for name in self._envelopes.members if self.detector.state(name) == FAILED]
+
     def _record(self, transition: Any) -> None:
         # (`from` is a word of Python: the field cannot be named as a keyword argument.)
         event = cluster_pb2.NodeEvent(

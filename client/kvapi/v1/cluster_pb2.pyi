@@ -1,13 +1,28 @@
 from kvapi.v1 import kv_pb2 as _kv_pb2
 from kvapi.v1 import message_pb2 as _message_pb2
+from kvapi.v1 import observability_pb2 as _observability_pb2
 from kvapi.v1 import two_phase_commit_pb2 as _two_phase_commit_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class LeadershipCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LEADERSHIP_CAUSE_UNSPECIFIED: _ClassVar[LeadershipCause]
+    LEADERSHIP_CAUSE_START: _ClassVar[LeadershipCause]
+    LEADERSHIP_CAUSE_NODE_FAILED: _ClassVar[LeadershipCause]
+    LEADERSHIP_CAUSE_TIMEOUT: _ClassVar[LeadershipCause]
+    LEADERSHIP_CAUSE_TRANSFER: _ClassVar[LeadershipCause]
+LEADERSHIP_CAUSE_UNSPECIFIED: LeadershipCause
+LEADERSHIP_CAUSE_START: LeadershipCause
+LEADERSHIP_CAUSE_NODE_FAILED: LeadershipCause
+LEADERSHIP_CAUSE_TIMEOUT: LeadershipCause
+LEADERSHIP_CAUSE_TRANSFER: LeadershipCause
 
 class LocateRequest(_message.Message):
     __slots__ = ("key", "key_text")
@@ -296,3 +311,43 @@ class ResolveTransactionResponse(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     state: _two_phase_commit_pb2.TransactionState
     def __init__(self, state: _Optional[_Union[_two_phase_commit_pb2.TransactionState, str]] = ...) -> None: ...
+
+class LeadershipEvent(_message.Message):
+    __slots__ = ("shard", "term", "leader", "previous", "at_ms", "leaderless_ms", "cause")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    LEADER_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    AT_MS_FIELD_NUMBER: _ClassVar[int]
+    LEADERLESS_MS_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    term: int
+    leader: str
+    previous: str
+    at_ms: int
+    leaderless_ms: int
+    cause: LeadershipCause
+    def __init__(self, shard: _Optional[int] = ..., term: _Optional[int] = ..., leader: _Optional[str] = ..., previous: _Optional[str] = ..., at_ms: _Optional[int] = ..., leaderless_ms: _Optional[int] = ..., cause: _Optional[_Union[LeadershipCause, str]] = ...) -> None: ...
+
+class AvailabilityRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AvailabilityResponse(_message.Message):
+    __slots__ = ("node", "at_ms", "started_ms", "events", "leaderships", "outcomes", "without_leader")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    AT_MS_FIELD_NUMBER: _ClassVar[int]
+    STARTED_MS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    LEADERSHIPS_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_LEADER_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    at_ms: int
+    started_ms: int
+    events: _containers.RepeatedCompositeFieldContainer[NodeEvent]
+    leaderships: _containers.RepeatedCompositeFieldContainer[LeadershipEvent]
+    outcomes: _containers.RepeatedCompositeFieldContainer[_observability_pb2.OutcomeCount]
+    without_leader: _containers.RepeatedCompositeFieldContainer[_observability_pb2.ShardWithoutLeader]
+    def __init__(self, node: _Optional[str] = ..., at_ms: _Optional[int] = ..., started_ms: _Optional[int] = ..., events: _Optional[_Iterable[_Union[NodeEvent, _Mapping]]] = ..., leaderships: _Optional[_Iterable[_Union[LeadershipEvent, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[_observability_pb2.OutcomeCount, _Mapping]]] = ..., without_leader: _Optional[_Iterable[_Union[_observability_pb2.ShardWithoutLeader, _Mapping]]] = ...) -> None: ...

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from kvapi.v1 import cluster_pb2 as kvapi_dot_v1_dot_cluster__pb2
+from kvapi.v1 import observability_pb2 as kvapi_dot_v1_dot_observability__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -80,6 +81,26 @@ class ClusterStub(object):
                 request_serializer=kvapi_dot_v1_dot_cluster__pb2.ResolveTransactionRequest.SerializeToString,
                 response_deserializer=kvapi_dot_v1_dot_cluster__pb2.ResolveTransactionResponse.FromString,
                 _registered_method=True)
+        self.Stats = channel.unary_unary(
+                '/kvapi.v1.Cluster/Stats',
+                request_serializer=kvapi_dot_v1_dot_observability__pb2.StatsRequest.SerializeToString,
+                response_deserializer=kvapi_dot_v1_dot_observability__pb2.StatsResponse.FromString,
+                _registered_method=True)
+        self.Latency = channel.unary_unary(
+                '/kvapi.v1.Cluster/Latency',
+                request_serializer=kvapi_dot_v1_dot_observability__pb2.LatencyRequest.SerializeToString,
+                response_deserializer=kvapi_dot_v1_dot_observability__pb2.LatencyResponse.FromString,
+                _registered_method=True)
+        self.Availability = channel.unary_unary(
+                '/kvapi.v1.Cluster/Availability',
+                request_serializer=kvapi_dot_v1_dot_cluster__pb2.AvailabilityRequest.SerializeToString,
+                response_deserializer=kvapi_dot_v1_dot_cluster__pb2.AvailabilityResponse.FromString,
+                _registered_method=True)
+        self.Traces = channel.unary_unary(
+                '/kvapi.v1.Cluster/Traces',
+                request_serializer=kvapi_dot_v1_dot_observability__pb2.TracesRequest.SerializeToString,
+                response_deserializer=kvapi_dot_v1_dot_observability__pb2.TracesResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer(object):
@@ -149,6 +170,34 @@ class ClusterServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Stats(self, request, context):
+        """This node's metrics, as `/metrics` shows them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Latency(self, request, context):
+        """How long requests took at this node, by operation, consistency and stage.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Availability(self, request, context):
+        """What availability is computed from: failures, leaderships, outcomes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Traces(self, request, context):
+        """Traces that this node kept lately: sampled, slow, failed and superseded requests.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +245,26 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.ResolveTransaction,
                     request_deserializer=kvapi_dot_v1_dot_cluster__pb2.ResolveTransactionRequest.FromString,
                     response_serializer=kvapi_dot_v1_dot_cluster__pb2.ResolveTransactionResponse.SerializeToString,
+            ),
+            'Stats': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stats,
+                    request_deserializer=kvapi_dot_v1_dot_observability__pb2.StatsRequest.FromString,
+                    response_serializer=kvapi_dot_v1_dot_observability__pb2.StatsResponse.SerializeToString,
+            ),
+            'Latency': grpc.unary_unary_rpc_method_handler(
+                    servicer.Latency,
+                    request_deserializer=kvapi_dot_v1_dot_observability__pb2.LatencyRequest.FromString,
+                    response_serializer=kvapi_dot_v1_dot_observability__pb2.LatencyResponse.SerializeToString,
+            ),
+            'Availability': grpc.unary_unary_rpc_method_handler(
+                    servicer.Availability,
+                    request_deserializer=kvapi_dot_v1_dot_cluster__pb2.AvailabilityRequest.FromString,
+                    response_serializer=kvapi_dot_v1_dot_cluster__pb2.AvailabilityResponse.SerializeToString,
+            ),
+            'Traces': grpc.unary_unary_rpc_method_handler(
+                    servicer.Traces,
+                    request_deserializer=kvapi_dot_v1_dot_observability__pb2.TracesRequest.FromString,
+                    response_serializer=kvapi_dot_v1_dot_observability__pb2.TracesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -442,6 +511,114 @@ class Cluster(object):
             '/kvapi.v1.Cluster/ResolveTransaction',
             kvapi_dot_v1_dot_cluster__pb2.ResolveTransactionRequest.SerializeToString,
             kvapi_dot_v1_dot_cluster__pb2.ResolveTransactionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvapi.v1.Cluster/Stats',
+            kvapi_dot_v1_dot_observability__pb2.StatsRequest.SerializeToString,
+            kvapi_dot_v1_dot_observability__pb2.StatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Latency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvapi.v1.Cluster/Latency',
+            kvapi_dot_v1_dot_observability__pb2.LatencyRequest.SerializeToString,
+            kvapi_dot_v1_dot_observability__pb2.LatencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Availability(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvapi.v1.Cluster/Availability',
+            kvapi_dot_v1_dot_cluster__pb2.AvailabilityRequest.SerializeToString,
+            kvapi_dot_v1_dot_cluster__pb2.AvailabilityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Traces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvapi.v1.Cluster/Traces',
+            kvapi_dot_v1_dot_observability__pb2.TracesRequest.SerializeToString,
+            kvapi_dot_v1_dot_observability__pb2.TracesResponse.FromString,
             options,
             channel_credentials,
             insecure,

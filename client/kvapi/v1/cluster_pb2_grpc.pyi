@@ -6,6 +6,7 @@ The cluster as operators and SDKs see it."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from kvapi.v1 import cluster_pb2 as _cluster_pb2
+from kvapi.v1 import observability_pb2 as _observability_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -51,6 +52,14 @@ class ClusterStub:
     """Transactions over several shards that this node's replicas know: those under way, and the latest that ended."""
     ResolveTransaction: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ResolveTransactionRequest, _cluster_pb2.ResolveTransactionResponse]
     """Ends a transaction that is under way as its anchor says, which decides ABORT if nothing is decided yet. Never guesses."""
+    Stats: _grpc.UnaryUnaryMultiCallable[_observability_pb2.StatsRequest, _observability_pb2.StatsResponse]
+    """This node's metrics, as `/metrics` shows them."""
+    Latency: _grpc.UnaryUnaryMultiCallable[_observability_pb2.LatencyRequest, _observability_pb2.LatencyResponse]
+    """How long requests took at this node, by operation, consistency and stage."""
+    Availability: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.AvailabilityRequest, _cluster_pb2.AvailabilityResponse]
+    """What availability is computed from: failures, leaderships, outcomes."""
+    Traces: _grpc.UnaryUnaryMultiCallable[_observability_pb2.TracesRequest, _observability_pb2.TracesResponse]
+    """Traces that this node kept lately: sampled, slow, failed and superseded requests."""
 
 @_typing.type_check_only
 class ClusterAsyncStub(ClusterStub):
@@ -75,6 +84,14 @@ class ClusterAsyncStub(ClusterStub):
     """Transactions over several shards that this node's replicas know: those under way, and the latest that ended."""
     ResolveTransaction: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ResolveTransactionRequest, _cluster_pb2.ResolveTransactionResponse]  # type: ignore[assignment]
     """Ends a transaction that is under way as its anchor says, which decides ABORT if nothing is decided yet. Never guesses."""
+    Stats: _aio.UnaryUnaryMultiCallable[_observability_pb2.StatsRequest, _observability_pb2.StatsResponse]  # type: ignore[assignment]
+    """This node's metrics, as `/metrics` shows them."""
+    Latency: _aio.UnaryUnaryMultiCallable[_observability_pb2.LatencyRequest, _observability_pb2.LatencyResponse]  # type: ignore[assignment]
+    """How long requests took at this node, by operation, consistency and stage."""
+    Availability: _aio.UnaryUnaryMultiCallable[_cluster_pb2.AvailabilityRequest, _cluster_pb2.AvailabilityResponse]  # type: ignore[assignment]
+    """What availability is computed from: failures, leaderships, outcomes."""
+    Traces: _aio.UnaryUnaryMultiCallable[_observability_pb2.TracesRequest, _observability_pb2.TracesResponse]  # type: ignore[assignment]
+    """Traces that this node kept lately: sampled, slow, failed and superseded requests."""
 
 class ClusterServicer(metaclass=_abc_1.ABCMeta):
     """State, placement and operations of the cluster."""
@@ -150,5 +167,37 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.ResolveTransactionResponse, _abc.Awaitable[_cluster_pb2.ResolveTransactionResponse]]:
         """Ends a transaction that is under way as its anchor says, which decides ABORT if nothing is decided yet. Never guesses."""
+
+    @_abc_1.abstractmethod
+    def Stats(
+        self,
+        request: _observability_pb2.StatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_observability_pb2.StatsResponse, _abc.Awaitable[_observability_pb2.StatsResponse]]:
+        """This node's metrics, as `/metrics` shows them."""
+
+    @_abc_1.abstractmethod
+    def Latency(
+        self,
+        request: _observability_pb2.LatencyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_observability_pb2.LatencyResponse, _abc.Awaitable[_observability_pb2.LatencyResponse]]:
+        """How long requests took at this node, by operation, consistency and stage."""
+
+    @_abc_1.abstractmethod
+    def Availability(
+        self,
+        request: _cluster_pb2.AvailabilityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.AvailabilityResponse, _abc.Awaitable[_cluster_pb2.AvailabilityResponse]]:
+        """What availability is computed from: failures, leaderships, outcomes."""
+
+    @_abc_1.abstractmethod
+    def Traces(
+        self,
+        request: _observability_pb2.TracesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_observability_pb2.TracesResponse, _abc.Awaitable[_observability_pb2.TracesResponse]]:
+        """Traces that this node kept lately: sampled, slow, failed and superseded requests."""
 
 def add_ClusterServicer_to_server(servicer: ClusterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

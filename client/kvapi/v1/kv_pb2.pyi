@@ -311,16 +311,18 @@ class RangeResponse(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ..., next_page_token: _Optional[bytes] = ..., count: _Optional[int] = ..., served: _Optional[_Iterable[_Union[Served, _Mapping]]] = ...) -> None: ...
 
 class BatchOperation(_message.Message):
-    __slots__ = ("put", "get", "delete", "range")
+    __slots__ = ("put", "get", "delete", "range", "traceparent")
     PUT_FIELD_NUMBER: _ClassVar[int]
     GET_FIELD_NUMBER: _ClassVar[int]
     DELETE_FIELD_NUMBER: _ClassVar[int]
     RANGE_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     put: PutRequest
     get: GetRequest
     delete: DeleteRequest
     range: RangeRequest
-    def __init__(self, put: _Optional[_Union[PutRequest, _Mapping]] = ..., get: _Optional[_Union[GetRequest, _Mapping]] = ..., delete: _Optional[_Union[DeleteRequest, _Mapping]] = ..., range: _Optional[_Union[RangeRequest, _Mapping]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, put: _Optional[_Union[PutRequest, _Mapping]] = ..., get: _Optional[_Union[GetRequest, _Mapping]] = ..., delete: _Optional[_Union[DeleteRequest, _Mapping]] = ..., range: _Optional[_Union[RangeRequest, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class BatchRequest(_message.Message):
     __slots__ = ("operations",)

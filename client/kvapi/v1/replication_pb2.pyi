@@ -75,13 +75,27 @@ class ShardAppendResult(_message.Message):
     out_of_space: bool
     def __init__(self, shard: _Optional[int] = ..., term: _Optional[int] = ..., success: bool = ..., index: _Optional[int] = ..., hint_index: _Optional[int] = ..., hint_term: _Optional[int] = ..., applied: _Optional[int] = ..., eventual_floor: _Optional[int] = ..., out_of_space: bool = ...) -> None: ...
 
+class AppendTiming(_message.Message):
+    __slots__ = ("total_us", "log_queue_us", "log_write_us", "fsync_us")
+    TOTAL_US_FIELD_NUMBER: _ClassVar[int]
+    LOG_QUEUE_US_FIELD_NUMBER: _ClassVar[int]
+    LOG_WRITE_US_FIELD_NUMBER: _ClassVar[int]
+    FSYNC_US_FIELD_NUMBER: _ClassVar[int]
+    total_us: int
+    log_queue_us: int
+    log_write_us: int
+    fsync_us: int
+    def __init__(self, total_us: _Optional[int] = ..., log_queue_us: _Optional[int] = ..., log_write_us: _Optional[int] = ..., fsync_us: _Optional[int] = ...) -> None: ...
+
 class AppendResponse(_message.Message):
-    __slots__ = ("message", "results")
+    __slots__ = ("message", "results", "timing")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
     message: _message_pb2.Message
     results: _containers.RepeatedCompositeFieldContainer[ShardAppendResult]
-    def __init__(self, message: _Optional[_Union[_message_pb2.Message, _Mapping]] = ..., results: _Optional[_Iterable[_Union[ShardAppendResult, _Mapping]]] = ...) -> None: ...
+    timing: AppendTiming
+    def __init__(self, message: _Optional[_Union[_message_pb2.Message, _Mapping]] = ..., results: _Optional[_Iterable[_Union[ShardAppendResult, _Mapping]]] = ..., timing: _Optional[_Union[AppendTiming, _Mapping]] = ...) -> None: ...
 
 class InstallSnapshotRequest(_message.Message):
     __slots__ = ("message", "shard", "term", "last_index", "last_term", "offset", "data", "crc32c", "done")
@@ -156,7 +170,7 @@ class DeleteCommand(_message.Message):
     def __init__(self, key: _Optional[bytes] = ..., if_revision: _Optional[int] = ...) -> None: ...
 
 class EventualWrite(_message.Message):
-    __slots__ = ("node", "incarnation", "sequence", "hlc", "base", "key", "value", "deletion")
+    __slots__ = ("node", "incarnation", "sequence", "hlc", "base", "key", "value", "deletion", "traceparent")
     NODE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +179,7 @@ class EventualWrite(_message.Message):
     KEY_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     DELETION_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     node: str
     incarnation: int
     sequence: int
@@ -173,7 +188,8 @@ class EventualWrite(_message.Message):
     key: bytes
     value: bytes
     deletion: bool
-    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., sequence: _Optional[int] = ..., hlc: _Optional[int] = ..., base: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., deletion: bool = ...) -> None: ...
+    traceparent: str
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., sequence: _Optional[int] = ..., hlc: _Optional[int] = ..., base: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., deletion: bool = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class SequenceCommand(_message.Message):
     __slots__ = ("writes",)

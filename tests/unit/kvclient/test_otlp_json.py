@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
-from kvnode.observe.otlp_json import JsonLinesExporter, encode
+from kvclient.otlp_json import JsonLinesExporter, encode
 
 
 def recorded() -> list[ReadableSpan]:
@@ -77,3 +77,16 @@ def test_exporter_that_cannot_write_reports_failure(tmp_path: Path) -> None:
     exporter = JsonLinesExporter(tmp_path / "spans.jsonl")
     exporter.shutdown()
     assert exporter.export(recorded()) is SpanExportResult.FAILURE
+
+
+def test_file_that_would_grow_too_large_moves_aside_and_the_oldest_goes(tmp_path: Path) -> None:
+    """No file is larger than the bound, as many stay as wanted, and no line is torn or lost between them."""
+    path, spans = tmp_path / "spans.jsonl", recorded()
+    exporter = JsonLinesExporter(path, size_bytes_max=5_000, kept=2)
+    for _ in range(20):
+        assert exporter.export(spans) is SpanExportResult.SUCCESS
+    exporter.shutdown()
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["spans.jsonl", "spans.jsonl.1", "spans.jsonl.2"]
+    assert all(2_000 < file.stat().st_size <= 5_000 for file in files[1:])
+    assert all(json.loads(line)["resourceSpans"] for file in files for line in file.read_text().splitlines())

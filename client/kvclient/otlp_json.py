@@ -26,19 +26,24 @@ _FLAG_IS_REMOTE = 0x200
 
 
 class JsonLinesExporter(SpanExporter):
-    """Appends each batch of spans to `path` as one line. Raises OSError from the constructor when it cannot be opened."""
+    """Appends each batch of spans to `path` as one line. Raises OSError from the constructor when it cannot be opened.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("a", encoding="utf-8")
+    A file that would grow beyond `size_bytes_max` becomes `path`.1, that one `path`.2, and so on up to `kept`; the oldest goes.
+    """
+
+    def __init__(self, path: Path, size_bytes_max: int | None = None, kept: int = 0) -> None:
+        self._path, self._size_bytes_max, self._kept = path, size_bytes_max, kept
+        self._file = path.open("ab")
         self._lock = threading.Lock()
         self._failing = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write the spans; on an error they are lost, which is logged once until it works again."""
-        line = json.dumps(encode(spans), ensure_ascii=False, separators=(",", ":")) + "\n"
+        line = as_line(spans).encode("utf-8", "backslashreplace") + b"\n"
         try:
             with self._lock:
+                if self._size_bytes_max and self._file.tell() and self._file.tell() + len(line) > self._size_bytes_max:
+                    self._rotate()
                 self._file.write(line)
                 self._file.flush()
         except (OSError, ValueError) as error:
@@ -49,6 +54,14 @@ class JsonLinesExporter(SpanExporter):
         self._failing = False
         return SpanExportResult.SUCCESS
 
+    def _rotate(self) -> None:
+        self._file.close()
+        for number in range(self._kept, 0, -1):
+            newer = self._path.with_name(f"{self._path.name}.{number - 1}") if number > 1 else self._path
+            if newer.exists():
+                newer.replace(self._path.with_name(f"{self._path.name}.{number}"))
+        self._file = self._path.open("ab" if self._kept else "wb")
+
     def shutdown(self) -> None:
         """Close the file."""
         with self._lock:
@@ -56,6 +69,11 @@ class JsonLinesExporter(SpanExporter):
                 self._file.close()
             except OSError as error:
                 _log.warning("%s cannot be closed: %s", self._path, error)
+
+
+def as_line(spans: Sequence[ReadableSpan]) -> str:
+    """The spans as one line, without its newline."""
+    return json.dumps(encode(spans), ensure_ascii=False, separators=(",", ":"))
 
 
 def encode(spans: Sequence[ReadableSpan]) -> dict[str, Any]:
