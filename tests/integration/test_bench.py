@@ -63,13 +63,14 @@ def counts_in(path: Path) -> Counter[str]:
 
 
 def test_bench_of_two_processes_agrees_with_its_log_and_leaves_no_key(node: Playground, tmp_path: Path) -> None:
-    """Two seconds of every kind of operation: JSON, time line and HdrHistogram log tell of the same operations, and the keys
-    are gone afterwards."""
-    log = tmp_path / "bench.hlog"
+    """Two seconds of every kind of operation: JSON, time line and HdrHistogram log tell of the same operations; half of
+    them have spans; the keys are gone afterwards."""
+    log, spans = tmp_path / "bench.hlog", tmp_path / "spans.jsonl"
     mix = "read=50,write=20,delete=5,cas=10,txn=10,range=5"
     load = ("--rate", "200", "--duration", "2s", "--warmup", "200ms", "--processes", "2", "--concurrency", "64", "--mix", mix)
     data = ("--keys", "300", "--distribution", "zipf", "--value-size", "10-1000", "--clean")
-    out = finish(start(node, *load, *data, "--hdr", str(log), "--interval", "500ms", "--timeline", "-o", "json"))
+    results = ("--hdr", str(log), "--interval", "500ms", "--timeline", "-o", "json", "--traces", str(spans))
+    out = finish(start(node, *load, *data, *results, "--sample-ratio", "0.5"))
     found: dict[str, Any] = json.loads(out)
     total, kinds = found["total"], found["operations"]
     assert list(kinds) == ["read", "write", "delete", "cas", "txn", "range"]
@@ -83,6 +84,10 @@ def test_bench_of_two_processes_agrees_with_its_log_and_leaves_no_key(node: Play
     assert found["measured_s"] == 2.0
     assert (len(found["generator"]["cpu_shares"]), found["interrupted"]) == (2, False)
     assert 0 < kinds["read"]["latency_ms"]["min"] <= kinds["read"]["latency_ms"]["p50"] <= kinds["read"]["latency_ms"]["max"]
+    written = [json.loads(line) for line in spans.read_text().splitlines()]
+    scopes = [scope for line in written for resource in line["resourceSpans"] for scope in resource["scopeSpans"]]
+    names = {span["name"] for scope in scopes for span in scope["spans"]}
+    assert {"Get", "Put", "Txn"} <= names
     with kvclient.connect_sync(node.uri) as client:
         assert client.count(prefix="bench/") == 0
 

@@ -23,6 +23,7 @@ CALLERS = 64
 UNDER_WAY_MAX = 1_024
 """Of an open loop, where nothing is said."""
 KEYS, PREFIX = 10_000, "bench/"
+SAMPLE_RATIO = 0.01
 KEYS_MAX = 100_000_000
 
 
@@ -159,6 +160,21 @@ def bench(
     interval: Annotated[
         str, typer.Option("--interval", metavar="TIME", help="Of --hdr and --timeline.", rich_help_panel=RESULTS)
     ] = "1s",
+    traces: Annotated[
+        Path | None,
+        typer.Option("--traces", metavar="FILE", help="Write client spans, as OTLP JSON lines.", rich_help_panel=RESULTS),
+    ] = None,
+    sample_ratio: Annotated[
+        float | None,
+        typer.Option(
+            "--sample-ratio",
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Of the operations, with --traces (default: 0.01).",
+            rich_help_panel=RESULTS,
+        ),
+    ] = None,
     timeline: Annotated[
         bool, typer.Option("--timeline", help="With -o json: the figures of each interval, too.", rich_help_panel=RESULTS)
     ] = False,
@@ -172,6 +188,8 @@ def bench(
 
     if operations is not None and duration is not None:
         raise usage("--duration and --operations exclude each other")
+    if sample_ratio is not None and traces is None:
+        raise usage("--sample-ratio goes with --traces FILE")
     if timeline and not call.as_json:
         raise usage("--timeline goes with -o json")
     least, most = parse_sizes(value_size)
@@ -202,6 +220,8 @@ def bench(
         clean=clean,
         seed=seed,
         interval_s=parse_duration(interval, "--interval"),
+        traces="" if traces is None else str(traces.absolute()),
+        sample_ratio=SAMPLE_RATIO if sample_ratio is None else sample_ratio,
     )
     check(plan)
 

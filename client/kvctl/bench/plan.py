@@ -61,6 +61,10 @@ class Plan:
     clean: bool
     seed: int
     interval_s: float
+    traces: str
+    """The file of the spans; "": none."""
+    sample_ratio: float
+    """The share of the operations that have spans."""
 
     @property
     def uri(self) -> str:

@@ -25,6 +25,8 @@ def run(plan: Plan, hdr: Path | None, *, timeline: bool, as_json: bool) -> Repor
     """Do it all, and print the results; None: there was no load. Raises the failure of what cannot go on."""
     if all_refuse(plan.endpoints):
         raise nobody_answers(plan.endpoints, "connection refused", "CONNECT_FAILED")
+    if plan.traces:
+        Path(plan.traces).write_bytes(b"")  # its processes append
     with _hdr_log(plan, hdr) as log, Processes(plan) as processes:
         with Display() as display:
             display.phase("Connecting", None)

@@ -17,7 +17,7 @@ from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import kvclient
 from kvclient import AsyncClient, KvError
@@ -28,6 +28,9 @@ from kvctl.bench.runner import Runner
 from kvctl.bench.samples import LATENCY_CODE, Failed, Finished, Message, Notes, Progress, Ready, Sample
 from kvctl.bench.schedule import ClosedLoop, OpenLoop, Turns, even, poisson
 from kvctl.bench.workload import Workload
+
+if TYPE_CHECKING:
+    from kvctl.bench.traces import Traces
 
 DoBatch: TypeAlias = Callable[[AsyncClient, Sequence[int]], Awaitable[None]]
 FLUSHES_A_SECOND = 4
@@ -56,6 +59,11 @@ class Worker:
         self._orders: asyncio.Queue[Go] = asyncio.Queue()
         self._stopped = False
         self._runner: Runner | None = None
+        self._traces: Traces | None = None
+        if plan.traces:
+            from kvctl.bench.traces import Traces  # OpenTelemetry's SDK takes a while to load
+
+            self._traces = Traces(plan, index)
 
     def on_order(self, order: Go | Stop) -> None:
         """Something that the starter says."""
@@ -101,7 +109,9 @@ class Worker:
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[list[AsyncClient]]:
         async with AsyncExitStack() as stack:
-            yield [await stack.enter_async_context(kvclient.connect(self.plan.uri)) for _ in range(self.plan.clients)]
+            provider = self._traces.provider if self._traces is not None else None
+            clients = [kvclient.connect(self.plan.uri, tracer_provider=provider) for _ in range(self.plan.clients)]
+            yield [await stack.enter_async_context(client) for client in clients]
 
     def _targets(self, clients: Sequence[AsyncClient]) -> list[Target]:
         """A client for each caller, or a session: what it reads is what it has seen, not what others have."""
@@ -130,9 +140,13 @@ class Worker:
         turns = self._turns(begin, until, plan.operations_of(self.index))
         flushes = _Flushes(begin, plan.interval_s, until, notes, self._send)
         cpu_began = time.process_time()
+        if self._traces is not None:
+            self._traces.begin()
         await runner.run(turns, notes)
         cpu_s, ended_s = time.process_time() - cpu_began, loop.time() - begin
         flushes.end()
+        if self._traces is not None:
+            self._traces.end()
         left_over: dict[str, array[int]] = {}
         late: array[int] = array(LATENCY_CODE)
         if isinstance(turns, OpenLoop):

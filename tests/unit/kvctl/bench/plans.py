@@ -35,6 +35,8 @@ SMALL = Plan(
     clean=False,
     seed=1,
     interval_s=1.0,
+    traces="",
+    sample_ratio=0.01,
 )
 
 

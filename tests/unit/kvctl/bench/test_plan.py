@@ -119,6 +119,7 @@ def test_bench_without_a_cluster_says_so_at_once(run: Run) -> None:
         ("--duration", "soon"),
         ("--mix", "read=x"),
         ("--acks", "2"),
+        ("--sample-ratio", "0.5"),
     ],
 )
 def test_bench_with_a_wrong_command_line_is_a_usage_error(run: Run, arguments: tuple[str, ...]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from array import array
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,6 +132,21 @@ async def test_worker_told_to_stop_in_the_warm_up_measures_nothing() -> None:
     (end,) = [message for message in said if isinstance(message, Finished)]
     assert end.ended_s == 0.0
     assert not any(isinstance(message, Sample) for message in said)
+
+
+@pytest.mark.parametrize(("ratio", "spans"), [(1.0, 30), (0.0, 0)])
+async def test_worker_writes_spans_of_measured_operations_alone(tmp_path: Path, ratio: float, spans: int) -> None:
+    """Neither loading nor the warm-up is traced; what is chosen is written, with the service's name."""
+    path = tmp_path / "spans.jsonl"
+    async with FakeCluster() as cluster:
+        planned = at(cluster, mix={"read": 1.0}, operations=30, load=True, warmup_s=0.05, traces=str(path), sample_ratio=ratio)
+        await work(planned)
+    resources = [resource for line in path.read_text().splitlines() for resource in json.loads(line)["resourceSpans"]]
+    names = [span["name"] for resource in resources for scope in resource["scopeSpans"] for span in scope["spans"]]
+    assert names.count("Get") == spans
+    assert set(names) <= {"Get", "Batch"}
+    name = {"key": "service.name", "value": {"stringValue": "kvctl bench"}}
+    assert all(name in resource["resource"]["attributes"] for resource in resources)
 
 
 def test_flush_moments_include_the_ends_of_intervals_and_of_the_run() -> None:
