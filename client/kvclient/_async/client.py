@@ -62,7 +62,7 @@ class AsyncClient(AsyncOperations):
         self._home = _backend.Home()
         self._mutex = _backend.Mutex()
         self._request_ids = RequestIds(_backend.Mutex())
-        self._counters = Counters(_backend.Mutex())
+        self._counters = Counters()
         self._opening = _backend.Gate(1)
         self._background = _backend.Background()
         self._refreshed_at = 0.0

@@ -141,7 +141,7 @@ async def test_statistics_of_a_client_without_a_cluster_count_its_failures() -> 
 
 def test_counters_of_durations_are_microseconds_since_the_caller_began_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the time in the queue is counted apart, where there was one."""
-    counters, clock = Counters(threading.Lock()), 5_000.0
+    counters, clock = Counters(), 5_000.0
     monkeypatch.setattr(_statistics.time, "monotonic", lambda: clock + 1.5)
     for queued_s in (0.0, 0.25):
         call = get_call("k", Consistency.BOUNDED, 2.0)
@@ -165,7 +165,7 @@ async def test_call_of_a_batch_begins_when_the_batch_runs(cluster: FakeCluster) 
 
 def test_counters_of_many_threads_lose_nothing() -> None:
     """Exact: every thread's every operation."""
-    counters, interval = Counters(threading.Lock()), sys.getswitchinterval()
+    counters, interval = Counters(), sys.getswitchinterval()
 
     def count(call: Call) -> None:
         for _ in range(5_000):
