@@ -20,6 +20,7 @@ from kvnode.api.kv_service import KvService
 from kvnode.config import Config
 from kvnode.errors import WrongCluster
 from kvnode.observe.calls import Calls
+from kvnode.observe.episodes import Episodes
 from kvnode.observe.observer import Observer
 from kvnode.protocol.clock import HybridLogicalClock
 from kvnode.protocol.failure_detection import FailureDetectionSettings, FailureDetector
@@ -281,6 +282,7 @@ class Node:
             self.router, self.envelopes, self.transport, self.stamp, push_after, ports.rng, self.observer.recorder
         )
         self.observer.spans.failed_nodes = self.membership.failed_nodes
+        Episodes(self.me.node, self.observer).watch(self.driver, self.membership, self.snapshots, links.values())
         self.calls = Calls(recorder, self.observer.tracing)
         self.kv = KvService(self.router, self.two_phase.router, self.calls)
         parts, handlers = (self.heartbeats, self.membership, self.snapshots), self.two_phase.participants.handlers

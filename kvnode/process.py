@@ -93,7 +93,7 @@ async def _serve(config: Config) -> int:
             rng=random.Random(),
             new_uid=lambda: uuid.uuid4().hex,
             on_fatal=on_fatal,
-            observer=Observer(tracing, time.perf_counter, loop.call_later),
+            observer=Observer(tracing, time.perf_counter, loop.call_later, lambda: time.time_ns() // 1_000_000),
         )
         injector = Injector(config.node.name, peers, ports) if config.faults.enabled else None
         node = Node(config, injector.ports if injector else ports)

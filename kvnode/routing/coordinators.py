@@ -282,8 +282,10 @@ class _Attempt:
             participants=list(self._parts.parts),
             part=self._parts.parts[shard],
         )
+        answer: Any
         try:
-            answer = await self._leaders.ask(shard, request, until)
+            with self._context.timeline.aside("prepare", {"kvnode.shard": shard}):
+                answer = await self._leaders.ask(shard, request, until)
         except (NotAsked, KvnodeError) as error:
             answer = error
         except asyncio.CancelledError:
@@ -323,7 +325,8 @@ class _Attempt:
             request.request.CopyFrom(self._request.request)
         machine = self.machine
         try:
-            answer = await self._leaders.ask(self._parts.anchor, request, self._context.deadline)
+            with self._context.timeline.aside("decide", {"kvnode.shard": self._parts.anchor}):
+                answer = await self._leaders.ask(self._parts.anchor, request, self._context.deadline)
         except InDoubt as lost:
             machine.on_decision_lost()
             raise OutcomeUnknown(

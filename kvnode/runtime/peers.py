@@ -7,7 +7,7 @@ meanwhile leaves in one request. A peer that cannot be reached is tried again af
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -223,10 +223,14 @@ class PeerLink:
             timer.cancel()
 
     async def _replicate(self, request: replication_pb2.ReplicateEventualRequest) -> bool:
+        sent = self._times.clock()
         try:
             response = await self._transport.call(self.peer, self._envelopes.seal(self.peer, request), APPEND_TIMEOUT)
         except (PeerUnreachable, KvnodeError):
             return False
+        traced = [write for batch in request.batches for write in batch.writes if write.traceparent]
+        if traced:
+            self.on_replicated(self.peer, traced, sent)
         advanced = False
         for held in response.held:
             holder = self._replicas[held.shard].holder
@@ -234,6 +238,10 @@ class PeerLink:
             self.on_held(held.shard)
         return advanced
 
+    on_replicated: Callable[[NodeName, Sequence[replication_pb2.EventualWrite], float], None] = staticmethod(
+        lambda peer, writes, sent: None
+    )
+    """Called with the sampled ones of writes that a peer has taken, and when they left."""
     on_held: Callable[[Shard], None] = staticmethod(lambda shard: None)
     """Called when a peer holds more: callers who asked for several acknowledgements wait for it."""
 
