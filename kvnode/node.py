@@ -19,7 +19,8 @@ from kvnode.api.check_peer import PeerChecks
 from kvnode.api.kv_service import KvService
 from kvnode.config import Config
 from kvnode.errors import WrongCluster
-from kvnode.observe.replication_tracing import ReplicationTracing
+from kvnode.observe.calls import Calls
+from kvnode.observe.observer import Observer
 from kvnode.protocol.clock import HybridLogicalClock
 from kvnode.protocol.failure_detection import FailureDetectionSettings, FailureDetector
 from kvnode.protocol.gossip import Gossip, GossipSettings
@@ -32,9 +33,10 @@ from kvnode.routing.two_phase import TwoPhaseCommit
 from kvnode.runtime.driver import Driver
 from kvnode.runtime.endpoint import Endpoint
 from kvnode.runtime.envelope import Envelopes
-from kvnode.runtime.flusher import NODE_ROWS, Flusher
+from kvnode.runtime.flusher import Flusher
 from kvnode.runtime.heartbeats import Heartbeats
-from kvnode.runtime.membership import EVENT_ROW, Membership, stored_events
+from kvnode.runtime.history import History
+from kvnode.runtime.membership import Membership
 from kvnode.runtime.outbox import PeerOutbox
 from kvnode.runtime.peers import PeerLink
 from kvnode.runtime.recovery import CLOCK_RECORD, FORMAT_VERSION, IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, replay
@@ -82,7 +84,7 @@ class Ports:
     rng: random.Random
     new_uid: Callable[[], str]
     on_fatal: Callable[[BaseException], None]
-    tracing: ReplicationTracing = field(default_factory=ReplicationTracing)
+    observer: Observer = field(default_factory=Observer)
 
 
 class Node:
@@ -100,10 +102,12 @@ class Node:
         self._housekeeping: asyncio.Task[None] | None = None
         self._flush_task: asyncio.Task[None] | None = None
         remove_leftovers(ports.disk)
-        self.log = Log(ports.disk, config.storage.segment_size_bytes)
+        self.observer = ports.observer
+        self.log = Log(ports.disk, config.storage.segment_size_bytes, self.observer.clock)
         recovered = replay(self.log.recover())
         self.identity = self._identify(recovered)
         self.me = Origin(config.node.name, self.identity.incarnation)
+        self.observer.times.process = f"{self.me.node}/{self.me.incarnation}"
         self.clock = self._start_clock(recovered)
         self.shard_map = make_shard_map(config.cluster.members, config.cluster.shards, config.cluster.replication_factor)
         self.tables: dict[Shard, Table] = {}
@@ -200,7 +204,8 @@ class Node:
         )
         checks = PeerChecks(self.me.node, self.shard_map, self.replicas)
         self.transport = CheckedTransport(ports.transport, self.envelopes.check, checks.answer)
-        self.driver = Driver(self.replicas, self.log, ports.log_worker, self.loop, ports.on_fatal)
+        times = self.observer.times
+        self.driver = Driver(self.replicas, self.log, ports.log_worker, self.loop, ports.on_fatal, times)
         detection = config.failure_detection
         detector = FailureDetector(self.me.node, list(peers), FailureDetectionSettings(**detection.model_dump()), ports.rng)
         member = gossip_pb2.MemberRecord(
@@ -211,7 +216,7 @@ class Node:
             state=RECOVERING,
         )
         gossip = Gossip(member, list(peers), GossipSettings(**config.gossip.model_dump()), ports.rng)
-        events = stored_events(self.store.scan(NODE_ROWS, EVENT_ROW, bytes([EVENT_ROW[0] + 1])), recovered.events)
+        history = History(self.me, self.driver, self.store, recovered, ports.wall_ms)
         self.membership = Membership(
             self.driver,
             self.replicas,
@@ -220,8 +225,7 @@ class Node:
             detector,
             gossip,
             detection.probe_timeout_ms / 1000,
-            ports.wall_ms,
-            events,
+            history,
         )
         self.heartbeats = Heartbeats(
             self.driver,
@@ -247,7 +251,7 @@ class Node:
             config.storage.memtable_size_bytes,
             config.storage.flush_interval_s,
             config.replication.entries_retained,
-            self.membership,
+            history,
         )
         self.snapshots = Snapshots(
             self.driver,
@@ -262,23 +266,25 @@ class Node:
         )
         interval = config.eventual.replicate_interval_ms / 1000
         links = {
-            name: PeerLink(name, self.driver, self.replicas, self.envelopes, self.transport, interval, ports.tracing)
-            for name in peers
+            name: PeerLink(name, self.driver, self.replicas, self.envelopes, self.transport, interval, times) for name in peers
         }
         self.outbox = PeerOutbox(links, self.heartbeats, self.snapshots)
         self.driver.outbox = self.outbox
-        self.local = LocalShards(self.driver, self.replicas, self.envelopes, self.transport, self.stamp, ports.tracing)
+        self.local = LocalShards(self.driver, self.replicas, self.envelopes, self.transport, self.stamp)
         self.local.is_outcast = lambda: self.heartbeats.is_outcast
         for link in links.values():
             link.on_held = self.local.on_held
         self.router = Router(self.me.node, self.shard_map, self.local, self.transport, detector.routable)
+        recorder = self.observer.recorder
         push_after = config.transactions.push_after_ms / 1000
-        self.two_phase = TwoPhaseCommit(self.router, self.envelopes, self.transport, self.stamp, push_after, ports.rng)
-        self.kv = KvService(self.router, self.two_phase.router)
-        parts, handlers = (self.heartbeats, self.membership, self.snapshots), self.two_phase.participants.handlers
-        self.endpoint = Endpoint(
-            self.driver, self.replicas, self.envelopes, *parts, ports.tracing, handlers, check=checks.request
+        self.two_phase = TwoPhaseCommit(
+            self.router, self.envelopes, self.transport, self.stamp, push_after, ports.rng, self.observer.recorder
         )
+        self.observer.spans.failed_nodes = self.membership.failed_nodes
+        self.calls = Calls(recorder, self.observer.tracing)
+        self.kv = KvService(self.router, self.two_phase.router, self.calls)
+        parts, handlers = (self.heartbeats, self.membership, self.snapshots), self.two_phase.participants.handlers
+        self.endpoint = Endpoint(self.driver, self.replicas, self.envelopes, *parts, times, handlers, check=checks.request)
 
     def _save_peer_uids(self) -> None:
         self.driver.write_node_record(NodeRecord(PEERS_RECORD, json.dumps(self.envelopes.peer_uids).encode()))
@@ -306,6 +312,7 @@ class Node:
 
     def start(self) -> None:
         """Begins to take part."""
+        self.membership.detector.set_own_state(self.state)  # the first word of this life, before any about others
         self.heartbeats.start()
         self.outbox.start()
         for shard in self.replicas:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import structlog
 
 from kvnode.invariant import InvariantViolated
+from kvnode.observe.log_times import LogTimes, LogWrite
 from kvnode.protocol.raft.role import Role
 from kvnode.protocol.ready import Ready
 from kvnode.runtime.log_batch import LogBatch
@@ -55,8 +56,10 @@ class Driver:
         log_worker: Worker,
         loop: asyncio.AbstractEventLoop,
         on_fatal: Callable[[BaseException], None],
+        times: LogTimes | None = None,
     ) -> None:
         self.replicas, self.loop = replicas, loop
+        self.times = times or LogTimes(lambda: 0.0)
         self.outbox: Outbox | None = None
         self.out_of_space = False
         self.on_space_wanted: Callable[[], None] = lambda: None
@@ -158,6 +161,8 @@ class Driver:
             replica = self.replicas[shard]
             ready = replica.ready(now)
             self._deadlines[shard] = ready.deadline
+            if ready.replies:
+                self.times.on_apply(shard, replica.applied)
             self._collect(shard, replica, ready)
             if ready.more:
                 self.wake(shard)
@@ -234,11 +239,18 @@ class Driver:
             self._complete(batch)
             return
         self._writing, self._writing_since = batch, self.loop.time()
-        self._log_worker.submit(self._log.write, batch.records).add_done_callback(
-            lambda future: self._on_written(batch, future)
+        write = self.times.on_submit(len(batch.records), batch.ends())
+        self._log_worker.submit(self._write, batch.records, write).add_done_callback(
+            lambda future: self._on_written(batch, write, future)
         )
 
-    def _on_written(self, batch: LogBatch, future: asyncio.Future[None]) -> None:
+    def _write(self, records: Sequence[Record], write: LogWrite) -> None:
+        """On the log's thread."""
+        write.began = self.times.clock()
+        self._log.write(records)
+        write.write_s, write.fsync_s = self.times.clock() - write.began, self._log.sync_s
+
+    def _on_written(self, batch: LogBatch, write: LogWrite, future: asyncio.Future[None]) -> None:
         if self._stopped or future.cancelled():
             return
         error = future.exception()
@@ -251,6 +263,7 @@ class Driver:
         try:
             self._writing = None
             self.batches_written += 1
+            self.times.on_written(write)
             self._complete(batch)
             self._schedule()
         except (Exception, InvariantViolated) as violated:
@@ -261,6 +274,7 @@ class Driver:
         eventual = False
         for replica, mark in batch.marks:
             replica.on_durable(mark, now)
+            self.times.on_commit(replica.shard, replica.raft.commit, replica.me.node)
             eventual = eventual or bool(mark.eventual)
             self.wake(replica.shard)
         for answer in batch.answers:

@@ -33,7 +33,7 @@ Rows = list[tuple[bytes, bytes | None]]
 
 
 class NodeState(Protocol):
-    """What the node itself has to be flushed; `runtime.membership` is the real one."""
+    """What the node itself has to be flushed; `runtime.history` is the real one."""
 
     def rows(self) -> Rows: ...
     def on_flushed(self) -> None: ...

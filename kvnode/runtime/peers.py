@@ -16,7 +16,7 @@ from kvapi.v1 import election_pb2, replication_pb2
 from kvnode import limits
 from kvnode.errors import KvnodeError
 from kvnode.invariant import InvariantViolated
-from kvnode.observe.replication_tracing import ReplicationTracing
+from kvnode.observe.log_times import LogTimes
 from kvnode.protocol.raft import leader
 from kvnode.runtime.driver import Driver
 from kvnode.runtime.envelope import Envelopes
@@ -43,11 +43,11 @@ class PeerLink:
         envelopes: Envelopes,
         transport: Transport,
         replicate_interval: Seconds,
-        tracing: ReplicationTracing,
+        times: LogTimes,
     ) -> None:
         self.peer = peer
         self._driver, self._replicas, self._envelopes, self._transport = driver, replicas, envelopes, transport
-        self._replicate_interval, self._tracing = replicate_interval, tracing
+        self._replicate_interval, self._times = replicate_interval, times
         self._loop = driver.loop
         self._shards = [shard for shard, replica in replicas.items() if peer in replica.raft.voters]
         self._wanted: dict[Shard, None] = {}
@@ -129,12 +129,10 @@ class PeerLink:
         if not request.appends:
             return None
         self._envelopes.seal(self.peer, request)
-        traceparent = self._tracing.carried_by(request)
-        if traceparent:
-            request.message.trace.traceparent = traceparent
         return request
 
     async def _append(self, request: replication_pb2.AppendRequest) -> None:
+        sent = self._times.clock()
         try:
             response = await self._transport.call(self.peer, request, APPEND_TIMEOUT)
         except (PeerUnreachable, KvnodeError):
@@ -144,7 +142,11 @@ class PeerLink:
             self._in_flight -= 1
         now = self._loop.time()
         for result in response.results:
-            self._replicas[result.shard].raft.on_append_result(self.peer, result, now)
+            raft = self._replicas[result.shard].raft
+            raft.on_append_result(self.peer, result, now)
+            if result.success:
+                self._times.on_append(result.shard, self.peer, result.index, sent, response.timing)
+                self._times.on_commit(result.shard, raft.commit, self.peer)
             self._driver.wake(result.shard)
         if self._wanted:
             self.want_append(next(iter(self._wanted)))
