@@ -30,6 +30,8 @@ APPEND_TIMEOUT: Seconds = 5.0
 """For one append to be answered. A frozen peer is found much earlier, by the failure detector."""
 VOTE_TIMEOUT: Seconds = 1.0
 RETRY_PAUSE: Seconds = 0.1
+RETRY_PAUSE_MIN: Seconds = 0.005
+"""The first of a row of pauses; each is twice as long as the one before, up to `RETRY_PAUSE`."""
 
 
 class PeerLink:
@@ -189,6 +191,7 @@ class PeerLink:
         self._eventual.set()
 
     async def _replicate_eventual(self) -> None:
+        pause = self._replicate_interval
         while True:
             await self._wait_for_eventual()
             self._eventual.clear()
@@ -204,9 +207,11 @@ class PeerLink:
                 request.batches.extend(batches)
             if request.batches:
                 # A peer that cannot be reached, or takes nothing more (it is full, or has to apply first), is asked less often.
+                # (It may also be about to hear that a write is committed, which takes some milliseconds.)
                 advanced = await self._replicate(request)
                 self._eventual.set()
-                await asyncio.sleep(self._replicate_interval if advanced else RETRY_PAUSE)
+                pause = self._replicate_interval if advanced else min(max(2 * pause, RETRY_PAUSE_MIN), RETRY_PAUSE)
+                await asyncio.sleep(pause)
 
     async def _wait_for_eventual(self) -> None:
         now = self._loop.time()
