@@ -26,6 +26,7 @@ CLIENT_MAY_IMPORT = {
         "click",
         "rich",
         "hdrh",
+        "duckdb",
         "opentelemetry",
     ),
 }

@@ -72,7 +72,7 @@ class TraceStore:
         before = self._count()
         rows = (_row(span) for span in spans)
         while chunk := list(itertools.islice(rows, CHUNK)):
-            self._insert("spans", chunk)
+            self._insert("spans", list({row[:2]: row for row in chunk}.values()))
         self._analysed, self._known = False, None
         return self._count() - before
 
