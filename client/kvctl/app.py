@@ -16,6 +16,7 @@ from kvctl import (
     demo_command,
     fault_commands,
     key_commands,
+    latency_command,
     playground_commands,
     trace_commands,
     txn_commands,
@@ -74,6 +75,7 @@ key_commands.register(app)
 txn_commands.register(txn)
 app.add_typer(txn, name="txn", rich_help_panel=key_commands.PANEL)
 cluster_commands.register(app)
+latency_command.register(app)
 trace_commands.register(trace)
 app.add_typer(trace, name="trace", rich_help_panel=cluster_commands.PANEL)
 fault_commands.register(fault)

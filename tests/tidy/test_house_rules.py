@@ -27,6 +27,7 @@ CLIENT_MAY_IMPORT = {
         "rich",
         "duckdb",
         "hdrh",
+        "duckdb",
         "opentelemetry",
     ),
 }

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from kvctl.traces.words import duration_words
+from kvctl.traces.words import duration_words, signed_words
 
 COUNT_MIN = 8
 """Of requests on either side: with fewer the test's normal approximation says nothing."""
@@ -76,6 +76,11 @@ class Change:
             return Verdict.NOISE
         return Verdict.SLOWER if self.after.mean > self.before.mean else Verdict.FASTER
 
+    @property
+    def is_real(self) -> bool:
+        """Whether more than chance made it."""
+        return self.verdict in (Verdict.SLOWER, Verdict.FASTER)
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -102,11 +107,11 @@ class Difference:
             return f"{name}: within noise, {medians} (chance alone does that in {whole.p_value:.0%} of cases)."
         mean = whole.after.mean - whole.before.mean
         reasons = [
-            f"{one.stage} {duration_words(one.after.mean - one.before.mean)} ({one.share:.0%})"
+            f"{one.stage} {signed_words(one.after.mean - one.before.mean)} ({one.share:.0%})"
             for one in self.stages
             if one.share >= WORTH_SAYING
         ]
-        why = f"; of {duration_words(mean)} in the mean: {', '.join(reasons)}" if reasons else ""
+        why = f"; of {signed_words(mean)} in the mean: {', '.join(reasons)}" if reasons else ""
         percent = f" ({whole.ratio - 1:+.0%})" if whole.ratio else ""
         return f"{name}: {whole.verdict}, {medians}{percent}{why}."
 

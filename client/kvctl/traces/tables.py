@@ -20,10 +20,12 @@ from kvctl.traces.request import Request
 from kvctl.traces.span import Span
 from kvctl.traces.tree import Trace
 from kvctl.traces.waterfall import draw, rows
-from kvctl.traces.words import MS, duration_words, wait_words
+from kvctl.traces.words import MS, duration_words, signed_words, wait_words
 
 ID_SHOWN = 12
 """Digits of a trace id in a table."""
+SHARE_SHOWN_MIN = 0.001
+"""Of all critical paths, in a table."""
 STAGES_SHOWN = 6
 """Of a difference, in a table."""
 
@@ -199,6 +201,7 @@ def print_paths(parts: Sequence[Mapping[str, Any]]) -> None:
             wait_words(row["stage"], row["node"]),
         ]
         for row in parts
+        if row["share"] >= SHARE_SHOWN_MIN
     ]
     title = f"Critical paths of {parts[0]['requests']:,} requests"
     print_table(["share", "mean", "in", "stage", "node", "what"], table, title=title, right="share mean in")
@@ -208,19 +211,21 @@ def print_differences(found: Sequence[Difference]) -> None:
     """Of each kind a sentence and a table."""
     for at, one in enumerate(found):
         print(("\n" if at else "") + one.text)
-        table = [_change_row(change) for change in (one.whole, *one.stages[:STAGES_SHOWN])]
+        table = [_change_row(change, one.whole.is_real) for change in (one.whole, *one.stages[:STAGES_SHOWN])]
         headers = ["stage", "count", "p50", "p95", "p99", "mean", "Δ p50", "of change", "verdict"]
         print_table(headers, table, right="count p50 p95 p99 mean Δ of change")
 
 
-def _change_row(change: Change) -> list[object]:
+def _change_row(change: Change, is_real: bool) -> list[object]:
+    """`is_real`: the whole differs, so that it has parts."""
+
     def both(name: str) -> str:
         return " → ".join(duration_words(getattr(side, name)).removesuffix(" ms") for side in (change.before, change.after))
 
-    delta = f"{change.delta_ns / MS:+.2f} ms" + (f" ({change.ratio - 1:+.0%})" if change.ratio else "")
+    delta = signed_words(change.delta_ns) + (f" ({change.ratio - 1:+.0%})" if change.ratio else "")
     counts = f"{change.before.count:,} → {change.after.count:,}"
     whole = [change.stage or "whole", counts, both("p50"), both("p95"), both("p99"), both("mean"), delta]
-    return [*whole, f"{change.share:.0%}" if change.stage else "", str(change.verdict)]
+    return [*whole, f"{change.share:.0%}" if change.stage and is_real else "", str(change.verdict)]
 
 
 def difference_json(one: Difference) -> dict[str, Any]:

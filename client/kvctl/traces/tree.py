@@ -79,8 +79,8 @@ def build(spans: Iterable[Span], related: Related | None = None) -> Trace:
                 roots.append(root)
             _attach(root, children, reached)
     missing = {root.span.parent_id for root in roots} - {""} - set(nodes)
+    insert_batches(roots, related)
     for root in roots:
-        insert_batches(root, related)
         nest_operations(root)
         _align(root, 0)
         derive(root, related)

@@ -16,7 +16,7 @@ WAITS = {
     "client.queue": "waiting in the client for a free slot",
     "client.call": "in a call of whose node no span is known",
     "client.pause": "pausing before another attempt",
-    "network": "on the way between {client} and {where}",
+    "network": "on the way between {near_end} and {where}",
     "batch": "waiting for other operations of its batch on {where}",
     "server": "on {where}, in no stage",
     "admission": "being admitted by {where}",
@@ -42,9 +42,11 @@ WAITS = {
 """By stage. What a request was doing, as in "41 ms waiting for fsync on n2"."""
 
 
-def wait_words(stage: str, where: str, client: str = "the client") -> str:
-    """What a request was doing; `client` is the near end of a network."""
-    return WAITS.get(stage, f"in {stage} on {{where}}").format(where=where or "a node", client=client)
+def wait_words(stage: str, where: str, near_end: str = "") -> str:
+    """What a request was doing; `near_end`: of a network, if there is but one."""
+    if stage == "network" and not near_end:
+        return f"on the way to or from {where}"
+    return WAITS.get(stage, f"in {stage} on {{where}}").format(where=where or "a node", near_end=near_end)
 
 
 def duration_words(ns: float) -> str:
@@ -68,6 +70,11 @@ def _number(ns: float, whole_ns: float) -> str:
     ms = ns / MS
     digits = next((digits for digits, least in enumerate((9.95, 0.995, 0.0995)) if abs(ms) >= least), 3)
     return f"{ms:.{digits}f}" if abs(ms) >= 0.0005 else "0"
+
+
+def signed_words(ns: float) -> str:
+    """As "+0.42 ms"."""
+    return ("+" if ns > 0 else "") + duration_words(ns)
 
 
 def listed(names: Sequence[str]) -> str:
