@@ -58,6 +58,8 @@ class Snapshots:
         self._sending = asyncio.Semaphore(limits.SNAPSHOTS_SENT_AT_ONCE_MAX)
         self._installs: dict[asyncio.Task[None], None] = {}
         self._closed = False
+        self.sent = self.not_sent = self.installed = self.not_installed = 0
+        """Snapshots since the start: brought to a peer, or not; taken from a leader, or refused."""
 
     async def send(self, to: NodeName, shard: Shard) -> None:
         """Brings a peer the shard as the last flush left it."""
@@ -84,6 +86,8 @@ class Snapshots:
         except (PeerUnreachable, KvnodeError) as error:
             logger.warning("snapshot not delivered", shard=shard, to=to, index=index, error=str(error))
         finally:
+            self.sent += success
+            self.not_sent += not success
             if replica.is_leader and replica.raft.term == term:
                 leader.on_snapshot_done(replica.raft, to, index, success, self._driver.loop.time())
                 self._driver.wake(shard)
@@ -147,6 +151,7 @@ class Snapshots:
                 return self._answer(request, replica, success=False)
             await asyncio.shield(self._start_install(replica, known[1], request))
         except (Corrupt, ValueError, OutOfSpace) as error:
+            self.not_installed += 1
             logger.warning("snapshot refused", shard=request.shard, sender=sender, error=str(error))
             self._staging.pop(request.shard, None)
             return self._answer(request, replica, success=False)
@@ -188,6 +193,7 @@ class Snapshots:
                         await self._driver.write_snapshot_mark(shard, request.last_index, request.last_term)
                     self._tables[shard].reset()
                     replica.on_snapshot_installed(request.last_index, request.last_term)
+                    self.installed += 1
                     logger.info("snapshot installed", shard=shard, index=request.last_index, term=request.last_term)
         finally:
             replica.installing = False

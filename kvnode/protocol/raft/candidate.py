@@ -29,6 +29,7 @@ def become_candidate(r: Raft, now: Seconds, transfer: bool = False) -> None:
     """A new term, a vote for itself; both durable before the requests' answers can count (see `on_vote`)."""
     r.role, r.leader = Role.CANDIDATE, ""
     r.term, r.vote = r.term + 1, r.me
+    r.campaigns += 1
     _ask(r, now, term=r.term, pre_vote=False, transfer=transfer)
 
 
