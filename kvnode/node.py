@@ -19,6 +19,7 @@ from kvnode.api.check_peer import PeerChecks
 from kvnode.api.kv_service import KvService
 from kvnode.config import Config
 from kvnode.errors import WrongCluster
+from kvnode.observe.metrics import Metrics
 from kvnode.observe.replication_tracing import ReplicationTracing
 from kvnode.protocol.clock import HybridLogicalClock
 from kvnode.protocol.failure_detection import FailureDetectionSettings, FailureDetector
@@ -279,6 +280,7 @@ class Node:
         self.endpoint = Endpoint(
             self.driver, self.replicas, self.envelopes, *parts, ports.tracing, handlers, check=checks.request
         )
+        self.metrics = Metrics(self)
 
     def _save_peer_uids(self) -> None:
         self.driver.write_node_record(NodeRecord(PEERS_RECORD, json.dumps(self.envelopes.peer_uids).encode()))

@@ -26,6 +26,7 @@ CLIENT_MAY_IMPORT = {
         "click",
         "rich",
         "hdrh",
+        "prometheus_client",
         "opentelemetry",
     ),
 }
