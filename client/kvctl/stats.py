@@ -207,7 +207,7 @@ ROWS: Mapping[str, Callable[[NodeMetrics, float], str]] = {
     "records a commit": _batch,
     "fsync p99": _p99("kvnode_log_fsync_duration_seconds"),
     "leads": _leads,
-    "leader changes": _number("kvnode_shard_leader_changes_total"),
+    "elections won": _number("kvnode_elections_won_total"),
     "followers' lag, entries": _greatest("kvnode_replication_lag_entries"),
     "staleness": _longest("kvnode_shard_staleness_seconds"),
     "suspects": _suspects,

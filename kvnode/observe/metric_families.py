@@ -112,10 +112,9 @@ BUFFERED = _gauge("kvnode_wire_buffered_bytes", "What is held in memory for all 
 
 _section("The log")
 LOG_BATCHES = _counter("kvnode_log_batches", "Group commits that became durable.")
-LOG_RECORDS = _counter("kvnode_log_records", "Records written to the log.")
-LOG_WRITTEN = _counter("kvnode_log_written_bytes", "Bytes written to the log.")
+LOG_RECORDS = _counter("kvnode_log_records", "Records that became durable.")
 LOG_BATCH_RECORDS = _histogram("kvnode_log_batch_records", "Records of one group commit.", bounds=COUNT_BOUNDS)
-LOG_WRITE = _histogram("kvnode_log_write_duration_seconds", "The write of a group commit, its fsync left out.")
+LOG_WRITE = _histogram("kvnode_log_write_duration_seconds", "The write of a group commit, its fsync included.")
 LOG_FSYNC = _histogram("kvnode_log_fsync_duration_seconds", "The fsync of a group commit.")
 LOG_WAIT = _gauge("kvnode_log_wait_seconds", "For how long the write under way has been waiting for the disk; 0: none is.")
 
@@ -123,11 +122,8 @@ _section("Replication")
 SHARD_LEADER = _gauge("kvnode_shard_leader", "1 if this node leads the shard, else 0.", "shard")
 SHARD_LEADER_KNOWN = _gauge("kvnode_shard_leader_known", "1 if this node knows who leads the shard, else 0.", "shard")
 SHARD_TERM = _gauge("kvnode_shard_term", "The shard's Raft term.", "shard")
-LEADER_CHANGES = _counter(
-    "kvnode_shard_leader_changes", "How often another node than before came to lead the shard, as this node saw it.", "shard"
-)
-ELECTIONS_STARTED = _counter("kvnode_elections_started", "Elections that this node began, in all shards.")
-ELECTIONS_WON = _counter("kvnode_elections_won", "Elections that this node won, in all shards.")
+ELECTIONS_STARTED = _counter("kvnode_elections_started", "Elections of the shard that this node began.", "shard")
+ELECTIONS_WON = _counter("kvnode_elections_won", "Elections of the shard that this node won: its leaderships.", "shard")
 COMMIT_INDEX = _gauge("kvnode_shard_commit_index", "Entries of the shard's log that are known to be committed.", "shard")
 APPLY_LAG = _gauge("kvnode_shard_apply_lag_entries", "Committed entries that are not applied here yet.", "shard")
 STALENESS = _gauge(

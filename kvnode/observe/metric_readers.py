@@ -48,27 +48,19 @@ class Recorder(Protocol):
 
 
 class LogTimes(Protocol):
-    """What the log's writer measured, a group commit at a time."""
+    """Group commits, measured."""
 
     @property
-    def write(self) -> Histogram:
-        """Microseconds until the fsync began."""
+    def write_durations(self) -> Histogram:
+        """The whole write, microseconds."""
 
     @property
-    def fsync(self) -> Histogram:
-        """Microseconds of the fsync."""
+    def fsync_durations(self) -> Histogram:
+        """The fsync in it, microseconds."""
 
     @property
-    def records(self) -> Histogram:
-        """How many records each had."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Of all that was written."""
-
-    @property
-    def waiting(self) -> int:
-        """Records that wait for the write under way."""
+    def batch_sizes(self) -> Histogram:
+        """Records."""
 
 
 class WireServer(Protocol):
@@ -105,7 +97,7 @@ def read_all(sources: Sources) -> Iterator[Reading]:
     node = sources.node
     yield from _node(node)
     yield from _requests(node, sources.recorder)
-    yield from _queues(node, sources.log_times)
+    yield from _queues(node)
     if sources.wire is not None:
         yield from _wire(sources.wire)
     yield from _log(node, sources.log_times)
@@ -133,27 +125,40 @@ def _requests(node: Node, recorder: Recorder | None) -> Iterator[Reading]:
     yield Reading(families.IN_FLIGHT, (), node.kv.in_flight)
     if recorder is None:
         return
+    counts: dict[tuple[str, ...], int] = {}
     for (operation, consistency, outcome), count in recorder.outcomes.items():
-        yield Reading(families.REQUESTS, (operation, CONSISTENCIES[consistency], outcome), count)
+        labels = (operation, _consistency(consistency), outcome)
+        counts[labels] = counts.get(labels, 0) + count
+    for labels, count in counts.items():
+        yield Reading(families.REQUESTS, labels, count)
+    durations: dict[tuple[str, ...], Histogram] = {}
     for (operation, consistency, stage), histogram in recorder.latency.items():
-        labels = (operation, CONSISTENCIES[consistency])
-        if stage:
-            yield Reading(families.STAGE_DURATION, (*labels, stage), histogram.copy())
+        labels = (operation, _consistency(consistency), stage)
+        if labels in durations:
+            durations[labels].add(histogram)
         else:
-            yield Reading(families.REQUEST_DURATION, labels, histogram.copy())
+            durations[labels] = histogram.copy()
+    for labels, histogram in durations.items():
+        if labels[2]:
+            yield Reading(families.STAGE_DURATION, labels, histogram)
+        else:
+            yield Reading(families.REQUEST_DURATION, labels[:2], histogram)
 
 
-def _queues(node: Node, log_times: LogTimes | None) -> Iterator[Reading]:
+def _consistency(number: int) -> str:
+    """Its name. The number may be a client's own invention: then, as none."""
+    return CONSISTENCIES.get(number, CONSISTENCIES[0])
+
+
+def _queues(node: Node) -> Iterator[Reading]:
     replicas, locks, coordinators = list(node.replicas.values()), node.local.locks, node.two_phase.coordinators
     yield from _queue("proposals", [len(replica.waiting) for replica in replicas], limits.PROPOSALS_PER_SHARD_MAX)
     yield from _queue("reads", [len(replica.raft.reads) for replica in replicas], limits.READS_PER_SHARD_MAX)
     yield from _queue("locks", [locks.waiting(shard) for shard in node.replicas], limits.LOCK_WAITERS_PER_SHARD_MAX)
     yield from _queue("eventual", [replica.holder.size for replica in replicas], limits.PENDING_EVENTUAL_PER_SHARD_MAX)
-    yield from _queue("forwards", [node.router.forwards], limits.FORWARDS_IN_FLIGHT_MAX)
+    yield from _queue("forwards", [node.router.forwards_in_flight], limits.FORWARDS_IN_FLIGHT_MAX)
     yield from _queue("leader", [node.router.leader_waits], limits.FORWARDS_IN_FLIGHT_MAX)
     yield from _queue("transactions", [coordinators.under_way], limits.TRANSACTIONS_COORDINATED_MAX)
-    if log_times is not None:
-        yield Reading(families.QUEUE_LENGTH, ("log",), log_times.waiting)
     proposed = sum(replica.waiting_size_bytes for replica in replicas)
     yield Reading(families.PROPOSED_BYTES, (), proposed)
     yield Reading(families.QUEUE_FILL, ("proposed_bytes",), proposed / limits.PROPOSED_SIZE_BYTES_MAX)
@@ -178,11 +183,10 @@ def _log(node: Node, times: LogTimes | None) -> Iterator[Reading]:
     yield Reading(families.LOG_BATCHES, (), node.driver.batches_written)
     yield Reading(families.LOG_WAIT, (), node.driver.disk_wait)
     if times is not None:
-        yield Reading(families.LOG_RECORDS, (), times.records.sum_us)
-        yield Reading(families.LOG_WRITTEN, (), times.size_bytes)
-        yield Reading(families.LOG_BATCH_RECORDS, (), times.records.copy())
-        yield Reading(families.LOG_WRITE, (), times.write.copy())
-        yield Reading(families.LOG_FSYNC, (), times.fsync.copy())
+        yield Reading(families.LOG_RECORDS, (), times.batch_sizes.sum_us)
+        yield Reading(families.LOG_BATCH_RECORDS, (), times.batch_sizes.copy())
+        yield Reading(families.LOG_WRITE, (), times.write_durations.copy())
+        yield Reading(families.LOG_FSYNC, (), times.fsync_durations.copy())
 
 
 def _shards(node: Node) -> Iterator[Reading]:
@@ -192,7 +196,8 @@ def _shards(node: Node) -> Iterator[Reading]:
         yield Reading(families.SHARD_LEADER, labels, replica.is_leader)
         yield Reading(families.SHARD_LEADER_KNOWN, labels, bool(raft.leader))
         yield Reading(families.SHARD_TERM, labels, raft.term)
-        yield Reading(families.LEADER_CHANGES, labels, raft.leader_changes)
+        yield Reading(families.ELECTIONS_STARTED, labels, raft.campaigns)
+        yield Reading(families.ELECTIONS_WON, labels, raft.wins)
         yield Reading(families.COMMIT_INDEX, labels, raft.commit)
         yield Reading(families.APPLY_LAG, labels, raft.commit - machine.applied)
         staleness = replica.staleness(now)
@@ -202,9 +207,6 @@ def _shards(node: Node) -> Iterator[Reading]:
             yield Reading(families.REPLICATION_LAG, (*labels, peer), raft.log.last_index - progress.match)
         yield Reading(families.SUPERSEDED, labels, machine.superseded_total)
         yield Reading(families.SHARD_KEYS, labels, machine.keys)
-    rafts = [replica.raft for replica in node.replicas.values()]
-    yield Reading(families.ELECTIONS_STARTED, (), sum(raft.campaigns for raft in rafts))
-    yield Reading(families.ELECTIONS_WON, (), sum(raft.wins for raft in rafts))
     snapshots = node.snapshots
     yield Reading(families.SNAPSHOTS_SENT, ("ok",), snapshots.sent)
     yield Reading(families.SNAPSHOTS_SENT, ("failed",), snapshots.not_sent)

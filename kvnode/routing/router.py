@@ -54,10 +54,19 @@ class Router:
         self.me, self.map, self.local = me, shard_map, local
         self._transport, self._healthy = transport, healthy
         self._loop = local.driver.loop
-        self.forwards = self.leader_waits = 0
-        """Requests that are with another node now, and those that wait to hear of a leader."""
+        self._forwards = self._leader_waits = 0
         self.ranges = RangeRouter(self)
         self.range = self.ranges.range
+
+    @property
+    def forwards_in_flight(self) -> int:
+        """Requests that are with another node now."""
+        return self._forwards
+
+    @property
+    def leader_waits(self) -> int:
+        """Requests that wait to hear who leads a shard."""
+        return self._leader_waits
 
     # ---- choosing ---------------------------------------------------------------------------------------------------
 
@@ -93,13 +102,13 @@ class Router:
                     f"can be reached from {self.me}, or an election is under way; try again",
                     shard=shard,
                 )
-            if self.leader_waits >= limits.FORWARDS_IN_FLIGHT_MAX:
+            if self._leader_waits >= limits.FORWARDS_IN_FLIGHT_MAX:
                 raise Overloaded(f"{self.me}: {limits.FORWARDS_IN_FLIGHT_MAX} requests wait for leaders already", node=self.me)
-            self.leader_waits += 1
+            self._leader_waits += 1
             try:
                 await replica_leader_change(replica, self._loop, until)
             finally:
-                self.leader_waits -= 1
+                self._leader_waits -= 1
         return replica.raft.leader
 
     async def forward(self, to: NodeName, request: Any, context: RequestContext, is_write: bool) -> Any:
@@ -112,9 +121,9 @@ class Router:
         remaining = context.deadline - self._loop.time()
         if remaining <= 0:
             raise DeadlineExpired("the deadline passed before the request was forwarded; nothing was stored")
-        if self.forwards >= limits.FORWARDS_IN_FLIGHT_MAX:
+        if self._forwards >= limits.FORWARDS_IN_FLIGHT_MAX:
             raise Overloaded(f"{self.me} forwards {limits.FORWARDS_IN_FLIGHT_MAX} requests already", node=self.me)
-        self.forwards += 1
+        self._forwards += 1
         try:
             return await self._transport.forward(to, request, remaining, context.hops + 1)
         except PeerUnreachable as error:
@@ -128,7 +137,7 @@ class Router:
                 f"{to}, where {self.me} forwarded the request, cannot be reached: {error}; try again", node=to
             ) from error
         finally:
-            self.forwards -= 1
+            self._forwards -= 1
 
     # ---- writes -----------------------------------------------------------------------------------------------------
 

@@ -61,8 +61,8 @@ def of_node(node: Node) -> Iterator[Queue]:
         one.size_bytes for replica in node.replicas.values() for one in replica.waiting.values() if one.token is not None
     )
     yield "bytes of proposals", size, limits.PROPOSED_SIZE_BYTES_MAX
-    yield "forwards", router.forwards, limits.FORWARDS_IN_FLIGHT_MAX
-    yield "requests without a leader", router.leader_waits, limits.FORWARDS_IN_FLIGHT_MAX
+    yield "forwards", router._forwards, limits.FORWARDS_IN_FLIGHT_MAX
+    yield "requests without a leader", router._leader_waits, limits.FORWARDS_IN_FLIGHT_MAX
     yield "coordinated transactions", coordinators._running, limits.TRANSACTIONS_COORDINATED_MAX
     pushed = 2 * shards * recovery.AT_ONCE_PER_ANCHOR_MAX
     yield "pushed transactions", len(node.two_phase.recovery._tasks), pushed

@@ -124,7 +124,7 @@ def test_node_that_bounds_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     node: Any = SimpleNamespace(
         config=SimpleNamespace(cluster=SimpleNamespace(shards=1)),
         replicas={0: SimpleNamespace(waiting=waiting)},
-        router=SimpleNamespace(forwards=1, leader_waits=1),
+        router=SimpleNamespace(_forwards=1, _leader_waits=1),
         two_phase=SimpleNamespace(coordinators=SimpleNamespace(_running=1), recovery=SimpleNamespace(_tasks=range(33))),
         outbox=SimpleNamespace(_links={"n2": SimpleNamespace(_in_flight=1)}),
     )

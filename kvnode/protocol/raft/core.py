@@ -82,9 +82,8 @@ class Raft:
         self.successor_told = False
         """Leader: somebody was told to campaign in this term."""
         self.preferred_well_since: Seconds | None = None
-        self.campaigns = self.wins = self.leader_changes = 0
-        """Since the start: elections that it began, those that it won, and how often another than before came to lead."""
-        self._last_leader: NodeName = ""
+        self.campaigns = self.wins = 0
+        """Elections since the start: those that it began, and those that it won."""
         self.commit_news_at: Seconds | None = None
         self.out_send: list[Send] = []
         self.out_answers: list[Answer] = []
@@ -146,17 +145,10 @@ class Raft:
         if leader_name != self.leader:
             self.leader_node_failed = False
         self.role, self.leader = Role.FOLLOWER, leader_name
-        self.count_leader(leader_name)
         self.votes.clear()
         if was_leader:
             leader.on_deposed(self)
         self.reset_election_deadline(now)
-
-    def count_leader(self, leader_name: NodeName) -> None:
-        """It leads now; empty: nobody is known."""
-        if leader_name and leader_name != self._last_leader:
-            self._last_leader = leader_name
-            self.leader_changes += 1
 
     def step_down(self, now: Seconds) -> None:
         """Leader: follows nobody in the same term, so that pending reads and transfers end and others may lead."""
