@@ -7,12 +7,13 @@ nothing else runs meanwhile either: values are copied here, and made into text e
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from kvapi.v1 import kv_pb2, message_pb2
-from kvclient.histogram import Histogram
+from kvclient.histogram import Histogram, merged
 from kvnode import __version__, limits
 from kvnode.observe import metric_families as families
 from kvnode.observe.gc_pauses import GcPauses
@@ -125,19 +126,15 @@ def _requests(node: Node, recorder: Recorder | None) -> Iterator[Reading]:
     yield Reading(families.IN_FLIGHT, (), node.kv.in_flight)
     if recorder is None:
         return
-    counts: dict[tuple[str, ...], int] = {}
-    for (operation, consistency, outcome), count in recorder.outcomes.items():
-        labels = (operation, _consistency(consistency), outcome)
-        counts[labels] = counts.get(labels, 0) + count
-    for labels, count in counts.items():
+    outcomes = Counter[tuple[str, str, str]]()
+    for (operation, number, outcome), count in recorder.outcomes.items():
+        outcomes[operation, _consistency(number), outcome] += count
+    for labels, count in outcomes.items():
         yield Reading(families.REQUESTS, labels, count)
-    durations: dict[tuple[str, ...], Histogram] = {}
-    for (operation, consistency, stage), histogram in recorder.latency.items():
-        labels = (operation, _consistency(consistency), stage)
-        if labels in durations:
-            durations[labels].add(histogram)
-        else:
-            durations[labels] = histogram.copy()
+    durations: dict[tuple[str, str, str], Histogram] = {}
+    for (operation, number, stage), histogram in recorder.latency.items():
+        labels = (operation, _consistency(number), stage)
+        durations[labels] = merged((durations[labels], histogram)) if labels in durations else histogram.copy()
     for labels, histogram in durations.items():
         if labels[2]:
             yield Reading(families.STAGE_DURATION, labels, histogram)
