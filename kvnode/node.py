@@ -113,6 +113,7 @@ class Node:
             if self.me.node in holders:
                 self._make_replica(shard, holders, recovered)
         self._wire(recovered)
+        self.metrics = Metrics(self)
         logger.info(
             "recovered",
             records=recovered.records,
@@ -280,7 +281,6 @@ class Node:
         self.endpoint = Endpoint(
             self.driver, self.replicas, self.envelopes, *parts, ports.tracing, handlers, check=checks.request
         )
-        self.metrics = Metrics(self)
 
     def _save_peer_uids(self) -> None:
         self.driver.write_node_record(NodeRecord(PEERS_RECORD, json.dumps(self.envelopes.peer_uids).encode()))
