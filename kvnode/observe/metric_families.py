@@ -164,7 +164,6 @@ OLDEST_TRANSACTION = _gauge(
     "kvnode_transaction_oldest_seconds", "For how long the oldest of them has been known here; 0: there is none."
 )
 LOCKS = _gauge("kvnode_locks", "Locks of keys and ranges in shards that this node leads.")
-COORDINATED = _gauge("kvnode_transactions_coordinated", "Transactions that this node coordinates now.")
 
 _section("Storage")
 LOG_SIZE = _gauge("kvnode_log_size_bytes", "The log on disk.")

@@ -236,7 +236,6 @@ def _transactions(node: Node) -> Iterator[Reading]:
     yield Reading(families.PREPARED, (), sum(len(transactions.prepared) for transactions in led.values()))
     yield Reading(families.OLDEST_TRANSACTION, (), max(ages, default=0.0))
     yield Reading(families.LOCKS, (), sum(transactions.locks.count for transactions in led.values()))
-    yield Reading(families.COORDINATED, (), node.two_phase.coordinators.under_way)
 
 
 def _storage(node: Node) -> Iterator[Reading]:

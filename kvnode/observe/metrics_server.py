@@ -74,7 +74,11 @@ class MetricsServer:
         """Listens; answers "host:port". Raises OSError when the address is taken."""
         try:
             self._sockets = addresses.listen(addresses.parse(self._listen), reuse_port=False)
+            for sock in self._sockets:
+                sock.listen()  # (Only now the address is known to be free.)
         except (OSError, ValueError) as error:
+            for sock in self._sockets:
+                sock.close()
             raise OSError(
                 f"cannot listen on {self._listen} for metrics: is another process there? Change metrics.listen ({error})"
             ) from error
