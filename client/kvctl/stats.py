@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kvctl.command import Call, command
-from kvctl.failures import Failure, printable, usage
+from kvctl.failures import ExitCode, Failure, printable, usage
 from kvctl.output import duration_text, print_json, print_table, size_text
 
 if TYPE_CHECKING:
@@ -24,9 +24,13 @@ ERRORS = frozenset(
 """Outcomes for which the cluster is to blame. The others are answers: a comparison that failed, a race that was lost, a wrong
 request."""
 WRITES, READS = frozenset(("put", "delete", "txn")), frozenset(("get", "range"))
+REQUESTS = WRITES | READS
+"""What clients ask for; a batch is what is in it."""
 OVER_MAX_S = 3600.0
 NOTHING = "-"
 
+Show = Callable[["NodeMetrics", float], str]
+"""A cell: of a node, over so many seconds (0: since its start)."""
 Answers = Mapping[tuple[str, str], "str | Failure"]
 """A node's name and address -> its metrics as text."""
 
@@ -98,7 +102,12 @@ def _parsed(answer: str | Failure, before: str | Failure | None) -> NodeMetrics 
 
     if isinstance(answer, Failure):
         return answer
-    return NodeMetrics(answer).since(NodeMetrics(before) if isinstance(before, str) else None)
+    try:
+        return NodeMetrics(answer).since(NodeMetrics(before) if isinstance(before, str) else None)
+    except ValueError as error:
+        return Failure(
+            ExitCode.INTERNAL, "INTERNAL", f"its metrics cannot be read: {error}", "are kvctl and the node of one release?"
+        )
 
 
 def node_json(name: str, address: str, answer: NodeMetrics | Failure) -> dict[str, Any]:
@@ -118,7 +127,7 @@ def print_stats(nodes: Mapping[str, NodeMetrics | Failure], over: float = 0.0) -
     print_table(headers, rows, title=f"In {duration_text(over)}" if over else "Since each node's start", right=" ".join(nodes))
 
 
-def _cell(show: Callable[[NodeMetrics, float], str], answer: NodeMetrics | Failure, over: float, *, first: bool) -> str:
+def _cell(show: Show, answer: NodeMetrics | Failure, over: float, *, first: bool) -> str:
     if isinstance(answer, Failure):
         return "no answer" if first else ""
     return show(answer, over)
@@ -132,27 +141,27 @@ def _state(node: NodeMetrics, over: float) -> str:
     return "no space" if node.sum("kvnode_out_of_space") else state
 
 
-def _rate(name: str) -> Callable[[NodeMetrics, float], str]:
-    return lambda node, over: f"{node.sum(name) / over:,.1f}/s" if over else f"{node.sum(name):,.0f}"
+def _rate(name: str, **wanted: str | frozenset[str]) -> Show:
+    return lambda node, over: f"{node.sum(name, **wanted) / over:,.1f}/s" if over else f"{node.sum(name, **wanted):,.0f}"
 
 
-def _number(name: str) -> Callable[[NodeMetrics, float], str]:
+def _number(name: str) -> Show:
     return lambda node, over: f"{node.sum(name):,.0f}"
 
 
-def _greatest(name: str) -> Callable[[NodeMetrics, float], str]:
+def _greatest(name: str) -> Show:
     return lambda node, over: f"{node.max(name):,.0f}"
 
 
-def _size(name: str) -> Callable[[NodeMetrics, float], str]:
+def _size(name: str) -> Show:
     return lambda node, over: size_text(node.sum(name))
 
 
-def _longest(name: str) -> Callable[[NodeMetrics, float], str]:
+def _longest(name: str) -> Show:
     return lambda node, over: _duration(node.max(name))
 
 
-def _p99(name: str, **wanted: str | frozenset[str]) -> Callable[[NodeMetrics, float], str]:
+def _p99(name: str, **wanted: str | frozenset[str]) -> Show:
     return lambda node, over: _duration(node.percentile(name, 99, **wanted))
 
 
@@ -164,8 +173,9 @@ def _duration(seconds: float | None) -> str:
 
 
 def _errors(node: NodeMetrics, over: float) -> str:
-    asked = node.sum("kvnode_requests_total")
-    return f"{node.sum('kvnode_requests_total', outcome=ERRORS) / asked * 100:.2f} %" if asked else NOTHING
+    asked = node.sum("kvnode_requests_total", operation=REQUESTS)
+    failed = node.sum("kvnode_requests_total", operation=REQUESTS, outcome=ERRORS)
+    return f"{failed / asked * 100:.2f} %" if asked else NOTHING
 
 
 def _queue(node: NodeMetrics, over: float) -> str:
@@ -192,9 +202,9 @@ def _processor(node: NodeMetrics, over: float) -> str:
     return f"{spent / over * 100:.0f} %" if over else duration_text(spent)
 
 
-ROWS: Mapping[str, Callable[[NodeMetrics, float], str]] = {
+ROWS: Mapping[str, Show] = {
     "state": _state,
-    "requests": _rate("kvnode_requests_total"),
+    "requests": _rate("kvnode_requests_total", operation=REQUESTS),
     "errors": _errors,
     "in flight": _number("kvnode_requests_in_flight"),
     "strong writes p99": _p99("kvnode_request_duration_seconds", operation=WRITES, consistency="strong"),

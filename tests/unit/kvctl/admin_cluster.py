@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from kvapi.v1 import cluster_pb2, kv_pb2, message_pb2
+from kvapi.v1 import cluster_pb2, kv_pb2, message_pb2, observability_pb2
 from kvapi.v1 import two_phase_commit_pb2 as pb
 from tests.unit.kvclient.fake_cluster import FakeCluster, FakeNode, Refusal
 
@@ -22,6 +22,7 @@ class AdminNode(FakeNode):
         super().__init__(cluster, name)
         self.transaction_infos: list[cluster_pb2.TransactionInfo] = []
         self.refuses_to_resolve = False
+        self.metrics = "# EOF\n"
 
     async def Status(self, request: cluster_pb2.StatusRequest, context: Any) -> Any:
         """This node and its part in each shard."""
@@ -40,6 +41,11 @@ class AdminNode(FakeNode):
         """One event, as if this node had seen n3 fail."""
         event = cluster_pb2.NodeEvent(node="n3", to=message_pb2.NODE_STATE_FAILED, at_ms=1_700_000_000_000, why="silent")
         return await self._serve("Events", context, lambda: cluster_pb2.EventsResponse(events=[event]))
+
+    async def Stats(self, request: observability_pb2.StatsRequest, context: Any) -> Any:
+        """The metrics that the test put there."""
+        answer = observability_pb2.StatsResponse(node=self.name, metrics=self.metrics)
+        return await self._serve("Stats", context, lambda: answer)
 
     async def TransferLeadership(self, request: cluster_pb2.TransferLeadershipRequest, context: Any) -> Any:
         """A new leader, at once."""

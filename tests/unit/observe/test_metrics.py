@@ -243,6 +243,27 @@ async def test_metrics_of_flushes_and_superseded_writes_grow(nodes: WholeNodes) 
 
 
 @on_whole_nodes
+async def test_metrics_of_snapshots_count_at_both_ends(nodes: WholeNodes) -> None:
+    """A follower that was away for longer than the log remembers gets a snapshot: sent there, installed here."""
+    shard = nodes.nodes["n1"].shard_map.shard_of(b"k")
+    leader = nodes.leader(shard)
+    away = next(node for node in nodes.nodes.values() if node is not leader)
+    nodes.cut_off = {away.me.node}
+    for _ in range(5):
+        await nodes.put(b"k", at=leader.me.node)
+    assert await leader.flusher.flush()
+    nodes.cut_off = set()
+    behind = leader.replicas[shard].applied
+    await nodes.until(lambda: away.replicas[shard].applied >= behind and not away.replicas[shard].installing)
+    await nodes.until(lambda: leader.snapshots.sent > 0)
+    sent, installed = exposed(metrics_of(leader).read()), exposed(metrics_of(away).read())
+    assert value(sent, "kvnode_snapshots_sent_total", outcome="ok") >= 1
+    assert value(sent, "kvnode_snapshots_installed_total", outcome="ok") == 0
+    assert value(installed, "kvnode_snapshots_installed_total", outcome="ok") >= 1
+    assert value(installed, "kvnode_snapshots_sent_total", outcome="ok") == 0
+
+
+@on_whole_nodes
 async def test_readings_made_before_do_not_move_afterwards(nodes: WholeNodes) -> None:
     """What was read is a copy: text may be made of it later, and elsewhere."""
     metrics = metrics_of(nodes.nodes["n1"])

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 from kvapi.v1 import kv_pb2
-from kvnode.config import Cluster, Config
+from kvnode.config import Cluster, Config, Replication
 from kvnode.config import Node as NodeConfig
 from kvnode.node import Node, Ports
 from kvnode.routing.context import RequestContext
@@ -72,6 +72,7 @@ class WholeNodes:
         config = Config(
             node=NodeConfig(name=name, listen=members[name], data_dir="nowhere"),  # type: ignore[arg-type]
             cluster=Cluster(id="unit", shards=SHARDS, replication_factor=3, members=members),
+            replication=Replication(entries_retained=1),
         )
         transport: Any = Wires(self, name)
         disk: Any = SimulatedDisk(rng)
