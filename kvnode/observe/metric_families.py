@@ -20,9 +20,9 @@ COUNT_BOUNDS = tuple(1 << power for power in range(13))
 """Of the sizes of batches."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Family:
-    """One metric; with `labels`, one for each of their values."""
+    """One metric; with `labels`, one for each of their values. There is one object of each."""
 
     name: str
     """Of a counter without `_total`."""

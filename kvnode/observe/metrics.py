@@ -24,9 +24,6 @@ from kvnode.observe.metric_readers import LogTimes, Reading, Recorder, Sources, 
 if TYPE_CHECKING:
     from kvnode.node import Node
 
-_EOF = b"# EOF\n"
-_encode, _ = choose_encoder("application/openmetrics-text; version=1.0.0")
-
 
 class Metrics:
     """Of one node. What else than the node is read may be added to `sources` as it comes to be."""
@@ -42,13 +39,14 @@ class Metrics:
         return readings
 
     async def text(self) -> str:
-        """Everything as OpenMetrics text, made on the event loop in small pieces."""
-        exposition = Exposition(self.read())
-        parts = []
-        for metric in exposition.registry.collect():
-            parts.append(_encode(_One(metric)).removesuffix(_EOF))
-            await asyncio.sleep(0)
-        return b"".join([*parts, _EOF]).decode()
+        """Everything as OpenMetrics text, made beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(None, as_text, self.read())
+
+
+def as_text(readings: Iterable[Reading]) -> str:
+    """OpenMetrics; some hundredths of a second of work."""
+    encode, _ = choose_encoder("application/openmetrics-text; version=1.0.0")
+    return encode(Exposition(readings).registry).decode()
 
 
 class Exposition:
@@ -72,16 +70,6 @@ class Exposition:
         for reading in self.readings:
             by_family.setdefault(reading.family, []).append(reading)
         return (_metric(family, by_family[family]) for family in FAMILIES if family in by_family)
-
-
-class _One:
-    """A registry of one metric."""
-
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
-
-    def collect(self) -> list[Metric]:
-        return [self._metric]
 
 
 def _metric(family: Family, readings: Iterable[Reading]) -> Metric:

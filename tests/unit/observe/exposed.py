@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from prometheus_client import Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from kvapi.v1 import kv_pb2
@@ -16,7 +15,7 @@ from kvnode.node import Node
 from kvnode.observe.gc_pauses import GcPauses
 from kvnode.observe.loop_lag import LoopLag
 from kvnode.observe.metric_readers import Reading
-from kvnode.observe.metrics import Exposition, Metrics
+from kvnode.observe.metrics import Metrics, as_text
 
 STRONG, EVENTUAL = kv_pb2.CONSISTENCY_STRONG, kv_pb2.CONSISTENCY_EVENTUAL
 
@@ -71,8 +70,7 @@ def parsed(text: str) -> dict[str, Metric]:
 
 def exposed(readings: Iterable[Reading]) -> dict[str, Metric]:
     """The same of readings."""
-    encode, _ = choose_encoder("application/openmetrics-text; version=1.0.0")
-    return parsed(encode(Exposition(readings).registry).decode())
+    return parsed(as_text(readings))
 
 
 def value(families: dict[str, Metric], name: str, **labels: str) -> float:
