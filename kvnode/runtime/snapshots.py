@@ -54,12 +54,12 @@ class Snapshots:
     ) -> None:
         self._driver, self._replicas, self._tables, self._store, self._disk = driver, replicas, tables, store, disk
         self._flusher, self._store_worker, self._envelopes, self._transport = flusher, store_worker, envelopes, transport
+        self.sent = self.not_sent = self.installed = self.not_installed = 0
+        """Snapshots since the start: brought to a peer, or not; taken from a leader, or refused."""
         self._staging: dict[Shard, tuple[tuple[NodeName, int, int], Staging]] = {}
         self._sending = asyncio.Semaphore(limits.SNAPSHOTS_SENT_AT_ONCE_MAX)
         self._installs: dict[asyncio.Task[None], None] = {}
         self._closed = False
-        self.sent = self.not_sent = self.installed = self.not_installed = 0
-        """Snapshots since the start: brought to a peer, or not; taken from a leader, or refused."""
 
     async def send(self, to: NodeName, shard: Shard) -> None:
         """Brings a peer the shard as the last flush left it."""
@@ -82,12 +82,13 @@ class Snapshots:
                 requests = self._requests(to, replica, term, header, rows)
                 response = await self._transport.install_snapshot(to, requests, INSTALL_TIMEOUT)
             success = response.success
-            logger.info("snapshot sent", shard=shard, to=to, index=index, success=success)
-        except (PeerUnreachable, KvnodeError) as error:
-            logger.warning("snapshot not delivered", shard=shard, to=to, index=index, error=str(error))
-        finally:
             self.sent += success
             self.not_sent += not success
+            logger.info("snapshot sent", shard=shard, to=to, index=index, success=success)
+        except (PeerUnreachable, KvnodeError) as error:
+            self.not_sent += 1
+            logger.warning("snapshot not delivered", shard=shard, to=to, index=index, error=str(error))
+        finally:
             if replica.is_leader and replica.raft.term == term:
                 leader.on_snapshot_done(replica.raft, to, index, success, self._driver.loop.time())
                 self._driver.wake(shard)
@@ -191,9 +192,9 @@ class Snapshots:
                     if not replica.log_continues(request.last_index, request.last_term):
                         # Before any entry behind the snapshot: a restart must not take the log's older entries for its past.
                         await self._driver.write_snapshot_mark(shard, request.last_index, request.last_term)
+                    self.installed += 1
                     self._tables[shard].reset()
                     replica.on_snapshot_installed(request.last_index, request.last_term)
-                    self.installed += 1
                     logger.info("snapshot installed", shard=shard, index=request.last_index, term=request.last_term)
         finally:
             replica.installing = False
