@@ -141,6 +141,8 @@ async def test_metrics_of_replication_agree_over_the_nodes(nodes: WholeNodes) ->
         assert leads == {nodes.leader(int(shard)).me.node}
         won = {name for name in shown if value(shown[name], "kvnode_elections_won_total", shard=shard)}
         assert leads <= won
+        begun = {name: value(shown[name], "kvnode_elections_started_total", shard=shard) for name in won}
+        assert all(begun[name] >= value(shown[name], "kvnode_elections_won_total", shard=shard) for name in won)
         assert all(value(one, "kvnode_shard_leader_known", shard=shard) == 1 for one in shown.values())
         assert all(value(one, "kvnode_shard_term", shard=shard) >= 1 for one in shown.values())
     shard = nodes.nodes["n1"].shard_map.shard_of(b"k")

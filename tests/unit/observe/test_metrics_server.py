@@ -189,6 +189,8 @@ async def test_scrapes_beyond_a_few_at_once_are_503(monkeypatch: pytest.MonkeyPa
         one.loop.run()
         assert {split(answer)[0] for answer in await asyncio.gather(*first)} == {200}
         assert one.values.reads == SCRAPES_MAX
+        one.loop.answers = True
+        assert [split(await one.ask())[0] for _ in range(SCRAPES_MAX + 1)] == [200] * (SCRAPES_MAX + 1)
 
 
 async def test_connections_beyond_the_bound_are_closed_and_others_served(monkeypatch: pytest.MonkeyPatch) -> None:
