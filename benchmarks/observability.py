@@ -26,10 +26,9 @@ COST_MAX = 0.05
 
 def measure(ratio: float, callers: int, seconds: float) -> dict[str, float]:
     """In this process: operations a second, their p99, and processor time an operation of all nodes together."""
+    from hdrh.histogram import HdrHistogram
     from measure import cluster, usage
     from throughput import _loop
-
-    from hdrh.histogram import HdrHistogram
 
     with cluster(settings={"tracing.sample_ratio": ratio, "tracing.file": "traces.jsonl"}) as playground:
         asyncio.run(_loop(playground.uri, "put strong", callers, 1.0, 100))
@@ -80,16 +79,17 @@ def main() -> int:
     for number in range(options.rounds):
         for name, (checkout, ratio) in columns.items():
             found[name].append(_elsewhere(checkout, ratio, options))
-            print(f"round {number + 1}/{options.rounds}  {name:>6}  {found[name][-1]['rate']:8,.0f} operations/s", file=sys.stderr)
+            print(
+                f"round {number + 1}/{options.rounds}  {name:>6}  {found[name][-1]['rate']:8,.0f} operations/s", file=sys.stderr
+            )
     first = next(iter(columns))
     print(f"{'sampled':>8}  {'operations/s':>12}  {'of ' + first:>10}  {'p99 ms':>7}  {'nodes us/op':>11}  {'of ' + first:>10}")
     shown: dict[str, dict[str, Any]] = {}
     for name, rounds in found.items():
         row = shown[name] = {what: statistics.median(one[what] for one in rounds) for what in rounds[0]}
         shares = [row[what] / shown[first][what] for what in ("rate", "cpu_us")]
-        print(
-            f"{name:>8}  {row['rate']:12,.0f}  {shares[0]:10.3f}  {row['p99_ms']:7.1f}  {row['cpu_us']:11.0f}  {shares[1]:10.3f}"
-        )
+        rate, p99, cpu = row["rate"], row["p99_ms"], row["cpu_us"]
+        print(f"{name:>8}  {rate:12,.0f}  {shares[0]:10.3f}  {p99:7.1f}  {cpu:11.0f}  {shares[1]:10.3f}")
     cost = 1 - shown["1 %"]["rate"] / shown["0 %"]["rate"]
     print(f"traces of 1 % cost {cost:.1%} of throughput; at most {COST_MAX:.0%} are permitted")
     return int(cost > COST_MAX)

@@ -21,6 +21,7 @@ from kvnode.config import Config
 from kvnode.errors import WrongCluster
 from kvnode.observe.calls import Calls
 from kvnode.observe.episodes import Episodes
+from kvnode.observe.metrics import Metrics
 from kvnode.observe.observer import Observer
 from kvnode.protocol.clock import HybridLogicalClock
 from kvnode.protocol.failure_detection import FailureDetectionSettings, FailureDetector
@@ -117,6 +118,7 @@ class Node:
             if self.me.node in holders:
                 self._make_replica(shard, holders, recovered)
         self._wire(recovered)
+        self.metrics = Metrics(self)
         logger.info(
             "recovered",
             records=recovered.records,
