@@ -206,7 +206,8 @@ def _starts_seen(name: str, observers: Sequence[Observer]) -> list[int]:
 
 
 def _unseen(starts: Sequence[int], known: Sequence[Stretch]) -> list[int]:
-    """Starts that no outage explains: it was known to be up just before, and no outage ended a moment ago."""
+    """Starts that no outage explains: it was known to be up just before, and none is under way or ended a moment ago."""
     up = united(stretch.span for stretch in known if stretch.word in (Word.UP, Word.DEGRADED))
-    down = united(Span(s.span.from_ms, s.span.to_ms + MARGIN_MS) for s in known if s.word.down)
+    # (A silence that begins at that moment is another matter; a repair that does is that start's own.)
+    down = united(Span(s.span.from_ms + s.word.dead, s.span.to_ms + MARGIN_MS) for s in known if s.word.down)
     return [at_ms for at_ms in starts if contains(up, at_ms - 1) and not contains(down, at_ms)]

@@ -126,7 +126,7 @@ class _Reader:
         was = said[-1].word if said else Word.NONE
         never_heard = event.to == NODE_STATE_FAILED and getattr(event, "from") == NODE_STATE_INACTIVE and was is Word.NONE
         if not never_heard:  # else the incarnation says nothing
-            self._note_incarnation(event, at_ms)
+            self._note_incarnation(event, at_ms - event.silent_ms)
         restarted = self._said.get(event.node, 0) < event.incarnation and was is not Word.NONE
         if event.to == NODE_STATE_ACTIVE:
             word = Word.UP

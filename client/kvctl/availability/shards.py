@@ -93,7 +93,7 @@ def _history(
             until = following.at_ms - following.leaderless_ms
         else:
             until = end_ms if leaderless_since is None else leaderless_since
-        until = _end_of_process(nodes.get(election.leader), election.at_ms, max(until, election.at_ms))
+        until = _end_of_process(nodes.get(election.leader), election.at_ms, until)
         dead = nodes[election.leader].dead if election.leader in nodes else ()
         for span in without(united([Span(election.at_ms, until)]), united([*dead, *no_majority])):
             led.append((election.leader, span))

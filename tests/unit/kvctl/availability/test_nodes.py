@@ -134,25 +134,36 @@ def test_restart_that_nobody_noticed_is_told_by_its_incarnation_where_it_does_no
     assert_told(found, [("n2", 11_200, 11_200 + REPAIR_MS)])
 
 
-def test_restart_too_quick_even_to_be_seen_recovering_is_counted_without_a_length() -> None:
-    """All that is known is that the incarnation grew, by when."""
+def test_restart_seen_only_as_a_greater_incarnation_is_counted_without_a_length() -> None:
+    """It served again before any heartbeat said that it recovers; all that is known is by when."""
     world = World()
     world.crash("n2", 11_000, 11_200)
-    world.crash("n2", 20_000, 25_000)
+    world.pause("n2", 20_000, 25_000)
     world.run(30_000)
     answers = world.answers("n2")
     for answer in answers:
-        recovering = [e for e in answer.events if e.node == "n2" and 11_000 < e.at_ms - EPOCH_MS < 12_000]
-        for event in recovering:
+        quick = [event for event in answer.events if event.node == "n2" and 11_000 < event.at_ms - EPOCH_MS < 12_000]
+        for event in quick:
             answer.events.remove(event)
     found = availability(answers, {"n2": "it does not answer"})
-    assert [outage.span.ms == 0 for outage in node(found, "n2").outages] == [False], "the crash that was seen explains it"
-    for answer in answers:
-        for event in answer.events:
-            if event.node == "n2" and event.incarnation:
-                event.incarnation += event.at_ms - EPOCH_MS > 25_000
-    found = availability(answers, {"n2": "it does not answer"})
-    assert node(found, "n2").figures.failures == 1
+    quick_one, pause = node(found, "n2").outages
+    assert (quick_one.span.ms, quick_one.planned) == (0, False)
+    assert pause.span.ms == pytest.approx(5000, abs=2 * LATE_MS)
+    assert node(found, "n2").figures.failures == 2
+
+
+def test_outage_that_nobody_watched_for_a_while_is_one() -> None:
+    """Its observers were down themselves in the middle of it, and found it dead when they came back."""
+    world = World()
+    world.crash("n3", 10_000)
+    world.crash("n1", 20_000, 25_000)
+    world.crash("n2", 20_000, 25_000)
+    world.run(40_000)
+    assert_told(
+        found_of(world),
+        [("n1", 20_000, 25_000 + REPAIR_MS), ("n2", 20_000, 25_000 + REPAIR_MS), ("n3", 10_000, 40_000)],
+        2050,
+    )
 
 
 @pytest.mark.parametrize("skews", [(0, 0, 0), (250, -250, 0), (-250, 250, 250), (400, 0, -100)])
