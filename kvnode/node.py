@@ -19,7 +19,9 @@ from kvnode.api.check_peer import PeerChecks
 from kvnode.api.kv_service import KvService
 from kvnode.config import Config
 from kvnode.errors import WrongCluster
-from kvnode.observe.replication_tracing import ReplicationTracing
+from kvnode.observe.calls import Calls
+from kvnode.observe.episodes import Episodes
+from kvnode.observe.observer import Observer
 from kvnode.protocol.clock import HybridLogicalClock
 from kvnode.protocol.failure_detection import FailureDetectionSettings, FailureDetector
 from kvnode.protocol.gossip import Gossip, GossipSettings
@@ -83,7 +85,7 @@ class Ports:
     rng: random.Random
     new_uid: Callable[[], str]
     on_fatal: Callable[[BaseException], None]
-    tracing: ReplicationTracing = field(default_factory=ReplicationTracing)
+    observer: Observer = field(default_factory=Observer)
 
 
 class Node:
@@ -101,10 +103,12 @@ class Node:
         self._housekeeping: asyncio.Task[None] | None = None
         self._flush_task: asyncio.Task[None] | None = None
         remove_leftovers(ports.disk)
-        self.log = Log(ports.disk, config.storage.segment_size_bytes)
+        self.observer = ports.observer
+        self.log = Log(ports.disk, config.storage.segment_size_bytes, self.observer.clock)
         recovered = replay(self.log.recover())
         self.identity = self._identify(recovered)
         self.me = Origin(config.node.name, self.identity.incarnation)
+        self.observer.times.process = f"{self.me.node}/{self.me.incarnation}"
         self.clock = self._start_clock(recovered)
         self.shard_map = make_shard_map(config.cluster.members, config.cluster.shards, config.cluster.replication_factor)
         self.tables: dict[Shard, Table] = {}
@@ -201,7 +205,8 @@ class Node:
         )
         checks = PeerChecks(self.me.node, self.shard_map, self.replicas)
         self.transport = CheckedTransport(ports.transport, self.envelopes.check, checks.answer)
-        self.driver = Driver(self.replicas, self.log, ports.log_worker, self.loop, ports.on_fatal)
+        times = self.observer.times
+        self.driver = Driver(self.replicas, self.log, ports.log_worker, self.loop, ports.on_fatal, times)
         detection = config.failure_detection
         detector = FailureDetector(self.me.node, list(peers), FailureDetectionSettings(**detection.model_dump()), ports.rng)
         member = gossip_pb2.MemberRecord(
@@ -262,23 +267,26 @@ class Node:
         )
         interval = config.eventual.replicate_interval_ms / 1000
         links = {
-            name: PeerLink(name, self.driver, self.replicas, self.envelopes, self.transport, interval, ports.tracing)
-            for name in peers
+            name: PeerLink(name, self.driver, self.replicas, self.envelopes, self.transport, interval, times) for name in peers
         }
         self.outbox = PeerOutbox(links, self.heartbeats, self.snapshots)
         self.driver.outbox = self.outbox
-        self.local = LocalShards(self.driver, self.replicas, self.envelopes, self.transport, self.stamp, ports.tracing)
+        self.local = LocalShards(self.driver, self.replicas, self.envelopes, self.transport, self.stamp)
         self.local.is_outcast = lambda: self.heartbeats.is_outcast
         for link in links.values():
             link.on_held = self.local.on_held
         self.router = Router(self.me.node, self.shard_map, self.local, self.transport, detector.routable)
+        recorder = self.observer.recorder
         push_after = config.transactions.push_after_ms / 1000
-        self.two_phase = TwoPhaseCommit(self.router, self.envelopes, self.transport, self.stamp, push_after, ports.rng)
-        self.kv = KvService(self.router, self.two_phase.router)
-        parts, handlers = (self.heartbeats, self.membership, self.snapshots), self.two_phase.participants.handlers
-        self.endpoint = Endpoint(
-            self.driver, self.replicas, self.envelopes, *parts, ports.tracing, handlers, check=checks.request
+        self.two_phase = TwoPhaseCommit(
+            self.router, self.envelopes, self.transport, self.stamp, push_after, ports.rng, self.observer.recorder
         )
+        self.observer.spans.failed_nodes = self.membership.failed_nodes
+        Episodes(self.me.node, self.observer).watch(self.driver, self.membership, self.snapshots, links.values())
+        self.calls = Calls(recorder, self.observer.tracing)
+        self.kv = KvService(self.router, self.two_phase.router, self.calls)
+        parts, handlers = (self.heartbeats, self.membership, self.snapshots), self.two_phase.participants.handlers
+        self.endpoint = Endpoint(self.driver, self.replicas, self.envelopes, *parts, times, handlers, check=checks.request)
 
     def _save_peer_uids(self) -> None:
         self.driver.write_node_record(NodeRecord(PEERS_RECORD, json.dumps(self.envelopes.peer_uids).encode()))

@@ -30,8 +30,7 @@ from kvnode.errors import KvnodeError
 from kvnode.faults.injector import Injector
 from kvnode.node import Node, Ports
 from kvnode.observe.logging import configure_logging
-from kvnode.observe.replication_tracing import ReplicationTracing
-from kvnode.observe.rpc_tracing import ServerTracing
+from kvnode.observe.observer import Observer
 from kvnode.observe.tracing import Tracing
 from kvnode.runtime.grpc_transport import GrpcTransport
 from kvnode.runtime.worker import ThreadWorker
@@ -76,7 +75,7 @@ async def _serve(config: Config) -> int:
         logger.critical("fatal: the node stops, nothing is acknowledged any more", error=repr(error), exc_info=error)
         end(1)
 
-    tracing = Tracing(config)
+    tracing = Tracing(config.tracing, config.node.name, config.node.advertise)
     directory = Path(config.node.data_dir)
     peers = {name: address for name, address in config.cluster.members.items() if name != config.node.name}
     try:
@@ -94,7 +93,7 @@ async def _serve(config: Config) -> int:
             rng=random.Random(),
             new_uid=lambda: uuid.uuid4().hex,
             on_fatal=on_fatal,
-            tracing=ReplicationTracing(tracing.tracer),
+            observer=Observer(tracing, time.perf_counter, loop.call_later, lambda: time.time_ns() // 1_000_000),
         )
         injector = Injector(config.node.name, peers, ports) if config.faults.enabled else None
         node = Node(config, injector.ports if injector else ports)
@@ -104,7 +103,7 @@ async def _serve(config: Config) -> int:
             node.kv,
             ClusterService(node),
             PeerService(injector.endpoint(node.endpoint) if injector else node.endpoint),
-            (ServerTracing(tracing),),
+            (),
             FaultService(injector) if injector else None,
         )
         if injector:
@@ -134,6 +133,7 @@ async def _serve(config: Config) -> int:
             "not stopped in good order: what was not acknowledged may be lost", error=str(stop.done() and stop.exception())
         )
         return 1
+    node.observer.recorder.flush()
     tracing.shutdown()
     logger.info("stopped")
     return 0

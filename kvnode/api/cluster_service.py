@@ -14,6 +14,7 @@ from kvnode.api.observation import Observation
 from kvnode.api.status import abort
 from kvnode.api.transactions import TransactionAdmin
 from kvnode.errors import InvalidRequest, KvnodeError, NoLeader, NotLeader
+from kvnode.observe.calls import headers_of
 from kvnode.protocol.raft import leader
 from kvnode.routing.local import ROLES
 from kvnode.routing.router import replica_leader_change
@@ -97,11 +98,19 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
     async def _serve(
         self, operation: Callable[[Request], Awaitable[Response]], request: Request, context: grpc.aio.ServicerContext[Any, Any]
     ) -> Response:
+        calls, headers = self._node.calls, headers_of(context.invocation_metadata())  # type: ignore[arg-type]
+        timeline = calls.arrive("cluster." + type(request).__name__.removesuffix("Request"), 0, headers, context)
         try:
-            return await operation(request)
+            response = await operation(request)
         except KvnodeError as error:
-            await abort(context, error)
+            await abort(context, error, calls.leave(timeline, error, headers))
             raise
+        except BaseException as error:
+            calls.leave(timeline, error, headers)
+            raise
+        if trailing := calls.leave(timeline, None, headers):
+            context.set_trailing_metadata(trailing)
+        return response
 
     # ---- the operations ---------------------------------------------------------------------------------------------
 

@@ -12,15 +12,16 @@ from kvapi.v1 import kv_pb2, kv_pb2_grpc
 from kvnode import limits
 from kvnode.api import check_txn, convert
 from kvnode.api.status import abort, to_operation_error
-from kvnode.errors import InvalidRequest, KvnodeError, Overloaded
+from kvnode.errors import DeadlineExpired, InvalidRequest, KvnodeError, Overloaded
 from kvnode.invariant import InvariantViolated
+from kvnode.observe.calls import Calls, Headers, headers_of
+from kvnode.observe.stages import OPERATIONS, REPLY, Timeline
 from kvnode.routing.context import HOPS_MAX, RequestContext
 from kvnode.routing.router import Router
 from kvnode.routing.transactions import TransactionRouter
 from kvnode.types import Seconds
 
-HOPS_KEY = "kvnode-hops"
-"""Metadata of a forwarded request."""
+STRONG = kv_pb2.CONSISTENCY_STRONG
 _HOPS = {str(count): count for count in range(1, HOPS_MAX + 1)}
 """What nodes send; anything else is no node's word."""
 DEADLINE_S_MAX: Seconds = 3600.0
@@ -39,63 +40,80 @@ Response = TypeVar("Response")
 class KvService(kv_pb2_grpc.KVServicer):
     """The servicer, for any transport that has grpc.aio's interface."""
 
-    def __init__(self, router: Router, transactions: TransactionRouter) -> None:
-        self._router, self._transactions = router, transactions
+    def __init__(self, router: Router, transactions: TransactionRouter, calls: Calls) -> None:
+        self._router, self._transactions, self._calls = router, transactions, calls
         self._loop = router.local.driver.loop
         self.in_flight = 0
 
     async def Put(self, request: kv_pb2.PutRequest, context: Any) -> kv_pb2.PutResponse:
         """Writes one key."""
-        return await self._serve(self.put, request, context)
+        return await self._serve("put", request.consistency or STRONG, self.put, request, context)
 
     async def Get(self, request: kv_pb2.GetRequest, context: Any) -> kv_pb2.GetResponse:
         """Reads one key."""
-        return await self._serve(self.get, request, context)
+        return await self._serve("get", request.consistency or STRONG, self.get, request, context)
 
     async def Delete(self, request: kv_pb2.DeleteRequest, context: Any) -> kv_pb2.DeleteResponse:
         """Deletes one key."""
-        return await self._serve(self.delete, request, context)
+        return await self._serve("delete", request.consistency or STRONG, self.delete, request, context)
 
     async def Range(self, request: kv_pb2.RangeRequest, context: Any) -> kv_pb2.RangeResponse:
         """Reads a page of a range."""
-        return await self._serve(self.range, request, context)
+        return await self._serve("range", request.consistency or STRONG, self.range, request, context)
 
     async def Batch(self, request: kv_pb2.BatchRequest, context: Any) -> kv_pb2.BatchResponse:
         """Runs independent operations at once."""
-        return await self._serve(self.batch, request, context)
+        return await self._serve("batch", 0, self.batch, request, context)
 
     async def Txn(self, request: kv_pb2.TxnRequest, context: Any) -> kv_pb2.TxnResponse:
         """Runs a transaction."""
-        return await self._serve(self.txn, request, context)
+        return await self._serve("txn", STRONG, self.txn, request, context)
 
     async def Operation(self, request: kv_pb2.OperationRequest, context: Any) -> kv_pb2.OperationResponse:
         """Tells what became of an eventual write."""
-        return await self._serve(self._router.operation, request, context)
+        return await self._serve("operation", 0, self._router.operation, request, context)
 
     async def _serve(
         self,
+        name: str,
+        consistency: int,
         operation: Callable[[Request, RequestContext], Awaitable[Response]],
         request: Request,
-        context: grpc.aio.ServicerContext[Any, Any],
+        call: grpc.aio.ServicerContext[Any, Any],
     ) -> Response:
+        headers = headers_of(call.invocation_metadata())  # type: ignore[arg-type]
+        timeline = self._calls.arrive(name, consistency, headers, call)
+        context = self._context_of(headers, timeline, call)
         self.in_flight += 1
         try:
-            return await operation(request, self._context_of(context))
+            response = await operation(request, context)
         except KvnodeError as error:
-            await abort(context, error)
+            await abort(call, error, self._calls.leave(timeline, error, headers))
             raise
-        except InvariantViolated as violated:
-            self._router.local.driver.fatal(violated)
+        except asyncio.CancelledError as error:
+            # (Of a deadline the caller hears from the transport.)
+            is_late = self._loop.time() >= context.deadline
+            self._calls.leave(timeline, DeadlineExpired("the deadline passed") if is_late else error, headers)
+            raise
+        except (Exception, InvariantViolated) as error:
+            self._calls.leave(timeline, error, headers)
+            if isinstance(error, InvariantViolated):
+                self._router.local.driver.fatal(error)
             raise
         finally:
             self.in_flight -= 1
+        if trailing := self._calls.leave(timeline, None, headers):
+            call.set_trailing_metadata(trailing)
+        return response
 
-    def _context_of(self, context: grpc.aio.ServicerContext[Any, Any]) -> RequestContext:
-        remaining = context.time_remaining()
+    def _context_of(self, headers: Headers, timeline: Timeline, call: Any) -> RequestContext:
+        remaining = call.time_remaining()
         if remaining is None or remaining > DEADLINE_S_MAX:
             remaining = limits.REQUEST_TIMEOUT_S_DEFAULT
-        hops = next((value for key, value in context.invocation_metadata() or () if key == HOPS_KEY), "0")
-        return RequestContext(self._loop.time() + remaining, _HOPS.get(str(hops), 0))
+        hops = _HOPS.get(str(headers.hops), 0)
+        if hops:
+            timeline.describe("kvnode.hops", hops)
+        return RequestContext(self._loop.time() + remaining, hops, timeline)
 
     # ---- the operations, as the simulator calls them too ------------------------------------------------------------
 
@@ -137,7 +155,10 @@ class KvService(kv_pb2_grpc.KVServicer):
     async def batch(self, request: kv_pb2.BatchRequest, context: RequestContext) -> kv_pb2.BatchResponse:
         """Serves independent operations at once; each has its own outcome."""
         convert.check_batch(request)
-        results = await asyncio.gather(*(self._one(operation, context) for operation in request.operations))
+        context.timeline.describe("db.operation.batch.size", len(request.operations))
+        context.timeline.enter(OPERATIONS)
+        results = await asyncio.gather(*(self._one(each, context, at) for at, each in enumerate(request.operations)))
+        context.timeline.enter(REPLY)
         response = kv_pb2.BatchResponse()
         size = 0
         for result in results:
@@ -146,8 +167,21 @@ class KvService(kv_pb2_grpc.KVServicer):
             response.results.append(result if fits else _DOES_NOT_FIT)
         return response
 
-    async def _one(self, operation: kv_pb2.BatchOperation, context: RequestContext) -> kv_pb2.BatchResult:
-        which = operation.WhichOneof("operation")
+    async def _one(self, operation: kv_pb2.BatchOperation, context: RequestContext, number: int) -> kv_pb2.BatchResult:
+        """One operation of a batch, with a timeline of its own."""
+        which = operation.WhichOneof("operation") or ""
+        if not which or not context.timeline.is_recorded:
+            return await self._run(which, operation, context)
+        consistency = getattr(operation, which).consistency or STRONG
+        timeline = self._calls.operation(which, consistency, context.timeline, operation.traceparent, number)
+        result = await self._run(which, operation, RequestContext(context.deadline, context.hops, timeline))
+        if result.HasField("error"):
+            self._calls.end(timeline, result.error.reason, result.error.code)
+        else:
+            self._calls.end(timeline)
+        return result
+
+    async def _run(self, which: str, operation: kv_pb2.BatchOperation, context: RequestContext) -> kv_pb2.BatchResult:
         try:
             if which == "put":
                 return kv_pb2.BatchResult(put=await self.put(operation.put, context))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -39,10 +40,12 @@ def _pack(status: status_pb2.Status, detail: Any) -> None:
     status.details.append(packed)
 
 
-async def abort(context: grpc.aio.ServicerContext[Any, Any], error: KvnodeError) -> None:
-    """Ends the call with the error; never returns."""
+async def abort(
+    context: grpc.aio.ServicerContext[Any, Any], error: KvnodeError, trailing: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Ends the call with the error, and more trailing metadata; never returns."""
     details = to_status(error).SerializeToString()
-    await context.abort(CODES[error.code], error.message, ((DETAILS_KEY, details),))
+    await context.abort(CODES[error.code], error.message, ((DETAILS_KEY, details), *trailing))
 
 
 def to_operation_error(error: KvnodeError) -> kv_pb2.OperationError:

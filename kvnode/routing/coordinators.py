@@ -23,6 +23,8 @@ from kvnode.errors import (
     SessionExpired,
     Unavailable,
 )
+from kvnode.observe.part import Part
+from kvnode.observe.stages import COLLECT, DECIDE, PREPARE, REPLY, RETRY_PAUSE
 from kvnode.protocol.two_phase_commit.coordinator import Action, Coordinator, Decide, Forget, Prepare, Resolve
 from kvnode.protocol.two_phase_commit.participant import State
 from kvnode.routing.context import RequestContext
@@ -111,7 +113,8 @@ class Coordinators:
             for shard, part in parts.parts.items()
         ]
         try:
-            answers = await asyncio.gather(*asked)
+            with Part(context.timeline, COLLECT, REPLY):
+                answers = await asyncio.gather(*asked)
         except NotAsked as late:
             raise DeadlineExpired(f"the deadline passed before all shards were read: {late.why}") from late
         return dict(zip(parts.parts, answers, strict=True))
@@ -151,6 +154,7 @@ class Coordinators:
                 if self._loop.time() + pause >= context.deadline:
                     times = "once" if attempt == 1 else f"{attempt} times, the last time"
                     raise Conflict(f"the transaction was aborted {times}: {one.machine.why}")
+                context.timeline.enter(RETRY_PAUSE)
                 await asyncio.sleep(pause)
         finally:
             self._running -= 1
@@ -224,6 +228,22 @@ class _Attempt:
 
     async def run(self) -> kv_pb2.TxnResponse | None:
         """The client's answer; None: aborted, try again. Raises what no other attempt would mend."""
+        with Part(self._context.timeline, PREPARE, REPLY):
+            decide = await self._ask_for_votes()
+        if decide is None:
+            return None
+        with Part(self._context.timeline, DECIDE, REPLY):
+            deciding = self._coordinators._spawn(self._decide(decide), f"decide {self.machine.txn}")
+            if deciding is None:
+                raise Unavailable("the node stops; use another one")
+            # (A caller who is gone leaves no locks behind.)
+            response: kv_pb2.TxnResponse | None = await asyncio.shield(deciding)
+        return response
+
+    # ---- phase one --------------------------------------------------------------------------------------------------
+
+    async def _ask_for_votes(self) -> Decide | None:
+        """What to decide; None: aborted, try again."""
         until = min(self._context.deadline, self._loop.time() + self._coordinators._vote_within)
         asking = [
             self._coordinators._spawn(self._vote(action.shard, until), f"prepare {self.machine.txn} in shard {action.shard}")
@@ -252,14 +272,7 @@ class _Attempt:
             return None
         (decide,) = actions
         assert isinstance(decide, Decide)
-        deciding = self._coordinators._spawn(self._decide(decide), f"decide {self.machine.txn}")
-        if deciding is None:
-            raise Unavailable("the node stops; use another one")
-        # (A caller who is gone leaves no locks behind.)
-        response: kv_pb2.TxnResponse | None = await asyncio.shield(deciding)
-        return response
-
-    # ---- phase one --------------------------------------------------------------------------------------------------
+        return decide
 
     async def _vote(self, shard: Shard, until: Seconds) -> None:
         request = two_phase_commit_pb2.PrepareRequest(
@@ -269,8 +282,10 @@ class _Attempt:
             participants=list(self._parts.parts),
             part=self._parts.parts[shard],
         )
+        answer: Any
         try:
-            answer = await self._leaders.ask(shard, request, until)
+            with self._context.timeline.aside("prepare", {"kvnode.shard": shard}):
+                answer = await self._leaders.ask(shard, request, until)
         except (NotAsked, KvnodeError) as error:
             answer = error
         except asyncio.CancelledError:
@@ -310,7 +325,8 @@ class _Attempt:
             request.request.CopyFrom(self._request.request)
         machine = self.machine
         try:
-            answer = await self._leaders.ask(self._parts.anchor, request, self._context.deadline)
+            with self._context.timeline.aside("decide", {"kvnode.shard": self._parts.anchor}):
+                answer = await self._leaders.ask(self._parts.anchor, request, self._context.deadline)
         except InDoubt as lost:
             machine.on_decision_lost()
             raise OutcomeUnknown(

@@ -24,7 +24,7 @@ from kvnode.errors import (
     Overloaded,
     Unavailable,
 )
-from kvnode.observe.replication_tracing import ReplicationTracing
+from kvnode.observe.stages import ACKS, LOG_QUEUE, READ_INDEX, REPLY, SESSION_WAIT, UNTIMED, Timeline
 from kvnode.protocol.eventual.verdict import Current, Stamp, verdict
 from kvnode.protocol.raft.role import Role
 from kvnode.protocol.two_phase_commit.locks import Locks
@@ -76,10 +76,10 @@ class LocalShards:
         envelopes: Envelopes,
         transport: Transport,
         clock: Callable[[], Hlc],
-        tracing: ReplicationTracing,
     ) -> None:
         self.driver, self.replicas = driver, replicas
-        self._envelopes, self._transport, self._clock, self._tracing = envelopes, transport, clock, tracing
+        self._envelopes, self._transport, self._clock = envelopes, transport, clock
+        self._times = driver.times
         self._loop = driver.loop
         self.locks = LockWaits(driver.loop, clock)
         self._ack_waiters: dict[Shard, list[tuple[int, int, asyncio.Future[None]]]] = {}
@@ -136,15 +136,15 @@ class LocalShards:
         if waiting_bytes + len(data) > limits.PROPOSED_SIZE_BYTES_MAX:
             raise Overloaded(f"{self._envelopes.me}: {limits.PROPOSED_SIZE_BYTES_MAX} bytes of writes are waiting already")
         future = self._loop.create_future()
-        span = self._tracing.start_proposal(replica.shard, replica.raft.term, replica.raft.log.last_index + 1)
+        context.timeline.enter(LOG_QUEUE)
+        index = replica.raft.log.last_index + 1
+        replica.propose([(future, data)], self._loop.time())
+        self.driver.wake(replica.shard)
         try:
-            replica.propose([(future, data)], self._loop.time())
-            self.driver.wake(replica.shard)
             result: Applied = await self._wait(future, context, lambda: self._late_write(replica.shard))
             return result
         finally:
-            if span is not None:
-                span.end()
+            context.timeline.proposed(self._times, replica.shard, index)
 
     def _late_write(self, shard: Shard) -> KvnodeError:
         return OutcomeUnknown(
@@ -159,6 +159,8 @@ class LocalShards:
         What is locked by votes up to that index may be committed already: see `LockWaits.until_readable`.
         """
         self._check_deadline(context)
+        context.timeline.shard = replica.shard
+        context.timeline.enter(READ_INDEX)
         future = self._loop.create_future()
         if replica.is_leader:
             if len(replica.raft.reads) >= limits.READS_PER_SHARD_MAX:
@@ -169,6 +171,7 @@ class LocalShards:
         self.driver.wake(replica.shard)
         try:
             index: Index = await self._wait(future, context, lambda: self._late_read(replica.shard))
+            context.timeline.enter(REPLY)
             return index
         finally:
             replica.waits.forget(future)
@@ -213,10 +216,18 @@ class LocalShards:
         seen = session.position(session.decode(token), replica.shard) if token else None
         # (A token is a client's word: no stamp of the future comes in by it.)
         above = min(seen.hlc, self._clock() + (limits.CLOCK_SKEW_MS_MAX << 16)) if seen else 0
-        replica.accept(key, value, above, future, self._loop.time())
+        timeline = context.timeline
+        timeline.enter(LOG_QUEUE)
+        replica.accept(key, value, above, future, self._loop.time(), timeline.traceparent)
         self.driver.wake(replica.shard)
         write = await self._wait(future, context, lambda: self._late_write(replica.shard))
-        return write, await self._wait_acks(replica, write.sequence, acks, context) if acks > 1 else 1
+        timeline.accepted(self._times, replica.shard, write.sequence)
+        if acks <= 1:
+            return write, 1
+        timeline.enter(ACKS)
+        held = await self._wait_acks(replica, write.sequence, acks, context)
+        timeline.enter(REPLY)
+        return write, held
 
     async def _wait_acks(self, replica: Replica, sequence: int, acks: int, context: RequestContext) -> int:
         holder = replica.holder
@@ -253,8 +264,13 @@ class LocalShards:
                 still.append((sequence, acks, future))
         self._ack_waiters[shard] = still
 
-    async def wait_session(self, replica: Replica, seen: kv_pb2.SessionPosition | None, until: Seconds) -> bool:
+    async def wait_session(
+        self, replica: Replica, seen: kv_pb2.SessionPosition | None, until: Seconds, timeline: Timeline = UNTIMED
+    ) -> bool:
         """Waits until the replica has what the session has seen; False when it has not by `until`."""
+        if session.is_served_by(replica, seen):
+            return True
+        timeline.enter(SESSION_WAIT)
         while not session.is_served_by(replica, seen):
             if self._loop.time() >= until:
                 return False
@@ -266,6 +282,7 @@ class LocalShards:
             finally:
                 timer.cancel()
                 replica.waits.forget(future)
+        timeline.enter(REPLY)
         return True
 
     # ---- what is seen -----------------------------------------------------------------------------------------------

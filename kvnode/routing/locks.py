@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from kvnode import limits
 from kvnode.errors import DeadlineExpired, NoLeader, Overloaded
+from kvnode.observe.stages import ADMISSION, LOCK_WAIT, REPLY
 from kvnode.protocol.two_phase_commit.locks import Interval, Locks, LockTable, wounded_by
 from kvnode.routing.context import RequestContext
 from kvnode.runtime.tokens import deliver
@@ -108,6 +109,7 @@ class LockWaits:
         if not self._conflicts(replica, wanted, me):
             return
         wound_at, latest = self._loop.time() + WOUND_AFTER, self._latest(context)
+        context.timeline.enter(LOCK_WAIT)
         while conflicts := self._conflicts(replica, wanted, me):
             if me is not None and replica.machine.transactions.end_of(me) is not None:
                 return
@@ -121,6 +123,7 @@ class LockWaits:
                     self.push(replica.shard, holder)
             until = wound_at if me is not None and now < wound_at else latest
             await self._woken(replica, age, min(until, latest))
+        context.timeline.enter(ADMISSION)
 
     def _conflicts(self, replica: Replica, wanted: Locks, me: Txn | None) -> tuple[Txn, ...]:
         locks, claims = replica.machine.transactions.locks, self._claims.get(replica.shard)
@@ -153,10 +156,14 @@ class LockWaits:
         if not replica.machine.transactions.locks:
             return
         latest = self._latest(context)
+        if not self._blocking(replica, what, index):
+            return
+        context.timeline.enter(LOCK_WAIT)
         while blocking := self._blocking(replica, what, index):
             if self._loop.time() >= latest:
                 raise DeadlineExpired(self._late(replica, blocking))
             await self._woken(replica, Txn(index, b""), latest)
+        context.timeline.enter(REPLY)
 
     @staticmethod
     def _blocking(replica: Replica, what: bytes | Interval, index: Index) -> tuple[Txn, ...]:

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from kvapi.v1 import kv_pb2, replication_pb2, two_phase_commit_pb2
 from kvnode.errors import Conflict, InvalidRequest, NotLeader, Overloaded, StaleShardMap
 from kvnode.invariant import invariant
+from kvnode.observe.recorder import Recorder
+from kvnode.observe.stages import UNTIMED, Timeline
 from kvnode.protocol.two_phase_commit.participant import State
 from kvnode.routing.context import RequestContext
 from kvnode.routing.local import LocalShards
@@ -40,21 +42,21 @@ Answer = TypeVar("Answer")
 class Participants:
     """The receiving side, for peers and for this node's own coordinators."""
 
-    def __init__(self, local: LocalShards, shards: int, vote_within: Seconds) -> None:
+    def __init__(self, local: LocalShards, shards: int, vote_within: Seconds, recorder: Recorder) -> None:
         """`shards`: of the cluster. `vote_within`: how long a vote may wait for locks."""
         self._local, self._shards, self._vote_within = local, shards, vote_within
         self._loop = local.driver.loop
         self.handlers: dict[type, Any] = {
-            two_phase_commit_pb2.PrepareRequest: self.prepare,
-            two_phase_commit_pb2.DecideRequest: self.decide,
-            two_phase_commit_pb2.ResolveRequest: self.resolve,
-            two_phase_commit_pb2.CollectRequest: self.collect,
+            two_phase_commit_pb2.PrepareRequest: recorder.timed("txn/prepare", STRONG, self.prepare),
+            two_phase_commit_pb2.DecideRequest: recorder.timed("txn/decide", STRONG, self.decide),
+            two_phase_commit_pb2.ResolveRequest: recorder.timed("txn/resolve", STRONG, self.resolve),
+            two_phase_commit_pb2.CollectRequest: recorder.timed("txn/collect", STRONG, self.collect),
             two_phase_commit_pb2.TransactionStatusRequest: self.status,
         }
 
-    def _context(self, deadline: Seconds | None) -> RequestContext:
+    def _context(self, deadline: Seconds | None, timeline: Timeline = UNTIMED) -> RequestContext:
         latest = self._loop.time() + self._vote_within
-        return RequestContext(latest if deadline is None else min(latest, deadline))
+        return RequestContext(latest if deadline is None else min(latest, deadline), timeline=timeline)
 
     def _check(self, transaction: two_phase_commit_pb2.TransactionId, *shards: Shard) -> None:
         """What a coordinator of this release never sends must not reach a log."""
@@ -72,11 +74,11 @@ class Participants:
     # ---- phase one --------------------------------------------------------------------------------------------------
 
     async def prepare(
-        self, request: two_phase_commit_pb2.PrepareRequest, deadline: Seconds | None = None
+        self, request: two_phase_commit_pb2.PrepareRequest, deadline: Seconds | None = None, timeline: Timeline = UNTIMED
     ) -> two_phase_commit_pb2.PrepareResponse:
         """Takes the locks and votes; waits for older transactions, has younger ones pushed."""
         self._check(request.transaction, request.anchor, *request.participants)
-        replica, txn, context = self._led(request.shard), txn_of(request.transaction), self._context(deadline)
+        replica, txn, context = self._led(request.shard), txn_of(request.transaction), self._context(deadline, timeline)
         prepare = replication_pb2.PrepareCommand(
             transaction=request.transaction, anchor=request.anchor, participants=request.participants, part=request.part
         )
@@ -113,14 +115,16 @@ class Participants:
     # ---- the decision -----------------------------------------------------------------------------------------------
 
     async def decide(
-        self, request: two_phase_commit_pb2.DecideRequest, deadline: Seconds | None = None
+        self, request: two_phase_commit_pb2.DecideRequest, deadline: Seconds | None = None, timeline: Timeline = UNTIMED
     ) -> two_phase_commit_pb2.DecideResponse:
         """Asks the anchor's log to decide; what it says may differ. FAILED: nobody knows any more how it was decided."""
         self._check(request.transaction)
         replica, txn = self._led(request.anchor), txn_of(request.transaction)
         transactions = replica.machine.transactions
         ended = transactions.ended.get(txn) or transactions.spreading.get(txn)
-        decision = Decision(ended) if ended is not None else await self._decide(replica, request, self._context(deadline))
+        decision = (
+            Decision(ended) if ended is not None else await self._decide(replica, request, self._context(deadline, timeline))
+        )
         end = decision.end
         if isinstance(decision.refused, InvalidRequest):
             raise decision.refused
@@ -171,12 +175,12 @@ class Participants:
     # ---- phase two --------------------------------------------------------------------------------------------------
 
     async def resolve(
-        self, request: two_phase_commit_pb2.ResolveRequest, deadline: Seconds | None = None
+        self, request: two_phase_commit_pb2.ResolveRequest, deadline: Seconds | None = None, timeline: Timeline = UNTIMED
     ) -> two_phase_commit_pb2.ResolveResponse:
         """Applies what was decided; answered once that is committed in this shard's log, too."""
         self._check(request.transaction)
         replica = self._led(request.shard)
-        await self._check_voted(replica, request, self._context(deadline))
+        await self._check_voted(replica, request, self._context(deadline, timeline))
         if replica.machine.transactions.ended.get(txn_of(request.transaction)) is None:
             resolve = replication_pb2.ResolveCommand(
                 transaction=request.transaction,
@@ -185,7 +189,7 @@ class Participants:
                 committed_at=request.committed_at,
             )
             command = replication_pb2.Command(resolve=resolve)
-            end = _expect(await self._local.propose(replica, command, self._context(deadline)), Decision).end
+            end = _expect(await self._local.propose(replica, command, self._context(deadline, timeline)), Decision).end
             txn = txn_of(request.transaction)
             invariant(end.committed == request.commit, f"transaction {txn} ended twice in shard {request.shard}, as {end}")
         return two_phase_commit_pb2.ResolveResponse()
@@ -207,10 +211,10 @@ class Participants:
     # ---- reading without locks --------------------------------------------------------------------------------------
 
     async def collect(
-        self, request: two_phase_commit_pb2.CollectRequest, deadline: Seconds | None = None
+        self, request: two_phase_commit_pb2.CollectRequest, deadline: Seconds | None = None, timeline: Timeline = UNTIMED
     ) -> two_phase_commit_pb2.CollectResponse:
         """One shard's part of a read-only transaction, at a moment when nothing of it is locked for writing."""
-        replica, context = self._led(request.shard), self._context(deadline)
+        replica, context = self._led(request.shard), self._context(deadline, timeline)
         await self._local.read_barrier(replica, replica.raft.leader, context)
         if not await self._local.locks.until_quiet(replica, locks_of(request.part), QUIET_ROUNDS_MAX, context):
             raise Conflict(f"shard {request.shard}: transactions that write hold the keys all the time", shard=request.shard)

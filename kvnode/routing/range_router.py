@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kvapi.v1 import kv_pb2
 from kvclient.hashing import hashed_part
 from kvnode import limits
+from kvnode.observe.stages import COLLECT, REPLY
 from kvnode.protocol.two_phase_commit.locks import Interval, Locks
 from kvnode.routing.context import RequestContext
 from kvnode.routing.local import SCAN_ROWS_PER_TURN
@@ -37,11 +38,16 @@ class RangeRouter:
         """Reads a page of a range, or counts it: every shard's part here or on another node, merged by key."""
         start, end = range_bounds(request)
         shards = [request.shard] if request.HasField("shard") else self._shards_of(request)
-        parts = await asyncio.gather(*(self._prepare_part(shard, request, context) for shard in shards))
+        if len(shards) > 1:
+            context.timeline.enter(COLLECT)
+        each = context.untimed() if len(shards) > 1 else context
+        parts = await asyncio.gather(*(self._prepare_part(shard, request, each) for shard in shards))
         for at, shard in enumerate(shards):
             # While other parts were waited for, this one may have fallen behind its bound.
             while parts[at] is None and self._is_behind(shard, request):
-                parts[at] = await self._prepare_part(shard, request, context)
+                parts[at] = await self._prepare_part(shard, request, each)
+        if len(shards) > 1:
+            context.timeline.enter(REPLY)
         local = [(shard, self._local.replicas[shard]) for shard, part in zip(shards, parts, strict=True) if part is None]
         remote = [part for part in parts if part is not None]
         tentative = request.consistency in (EVENTUAL, SESSION)

@@ -23,6 +23,8 @@ from kvnode.errors import (
     Overloaded,
     Unavailable,
 )
+from kvnode.observe.part import Part
+from kvnode.observe.stages import ADMISSION, FORWARD, LEADER_WAIT, REPLY
 from kvnode.protocol.two_phase_commit.locks import Interval, Locks
 from kvnode.routing import session
 from kvnode.routing.context import RequestContext
@@ -95,10 +97,12 @@ class Router:
             if self._leader_waits >= limits.FORWARDS_IN_FLIGHT_MAX:
                 raise Overloaded(f"{self.me}: {limits.FORWARDS_IN_FLIGHT_MAX} requests wait for leaders already", node=self.me)
             self._leader_waits += 1
+            context.timeline.enter(LEADER_WAIT)
             try:
                 await replica_leader_change(replica, self._loop, until)
             finally:
                 self._leader_waits -= 1
+                context.timeline.enter(ADMISSION)
         return replica.raft.leader
 
     async def forward(self, to: NodeName, request: Any, context: RequestContext, is_write: bool) -> Any:
@@ -115,7 +119,8 @@ class Router:
             raise Overloaded(f"{self.me} forwards {limits.FORWARDS_IN_FLIGHT_MAX} requests already", node=self.me)
         self._forwards += 1
         try:
-            return await self._transport.forward(to, request, remaining, context.hops + 1)
+            with Part(context.timeline, FORWARD, REPLY, {"kvnode.node": to}):
+                return await self._transport.forward(to, request, remaining, context.hops + 1)
         except PeerUnreachable as error:
             if is_write and not error.refused:
                 raise OutcomeUnknown(
@@ -242,7 +247,7 @@ class Router:
             seen = session.position(session.decode(token), shard) if token else None
             # The leader has nobody to forward to: what it does not hold it waits for.
             share = SESSION_WAIT_SHARE if context.may_forward and not replica.is_leader else 1.0
-            if await self.local.wait_session(replica, seen, now + (context.deadline - now) * share):
+            if await self.local.wait_session(replica, seen, now + (context.deadline - now) * share, context.timeline):
                 # (A transaction of the session may have been answered, and not yet be applied here.)
                 await self.local.locks.until_readable(replica, what, seen.revision if seen else 0, context)
                 return ""

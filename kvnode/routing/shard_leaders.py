@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from kvnode.errors import DeadlineExpired, KvnodeError, NotLeader, StaleShardMap
+from kvnode.observe.tracing import current, traceparent_of
 from kvnode.routing.shard_map import ShardMap
 from kvnode.runtime.envelope import Envelopes
 from kvnode.runtime.transport import PeerUnreachable, Transport
@@ -86,7 +87,11 @@ class ShardLeaders:
     async def _once(self, node: NodeName, request: Any, timeout: Seconds) -> Any:
         if node == self._me:
             return await self._handlers[type(request)](request, self._loop.time() + timeout)
-        return await self._transport.call(node, self._envelopes.seal(node, request), timeout)
+        sealed = self._envelopes.seal(node, request)
+        cause = current()
+        if cause is not None:
+            sealed.message.trace.traceparent = traceparent_of(cause)
+        return await self._transport.call(node, sealed, timeout)
 
     def _target(self, shard: Shard, tried: NodeName) -> NodeName:
         """The leader as this node knows it, or as somebody said; else a replica, another one than just tried."""

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
+from kvnode.observe.recorder import Recorder
 from kvnode.routing.coordinators import Coordinators
 from kvnode.routing.participants import Participants
 from kvnode.routing.recovery import Recovery
@@ -28,10 +29,11 @@ class TwoPhaseCommit:
         clock: Callable[[], Hlc],
         push_after: Seconds,
         rng: random.Random,
+        recorder: Recorder,
     ) -> None:
         local, driver = router.local, router.local.driver
         # A vote that waits longer is one for a transaction that others push by now.
-        self.participants = Participants(local, router.map.shards, vote_within=push_after)
+        self.participants = Participants(local, router.map.shards, vote_within=push_after, recorder=recorder)
         handlers = self.participants.handlers
         leaders = ShardLeaders(router.me, router.map, router.leader_of, handlers, envelopes, transport, driver.loop, rng)
         self.coordinators = Coordinators(local, leaders, clock, push_after, rng)

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import structlog
 
 from kvnode.invariant import InvariantViolated
+from kvnode.observe.log_times import LogTimes, LogWrite
 from kvnode.protocol.raft.role import Role
 from kvnode.protocol.ready import Ready
 from kvnode.runtime.log_batch import LogBatch
@@ -55,11 +56,15 @@ class Driver:
         log_worker: Worker,
         loop: asyncio.AbstractEventLoop,
         on_fatal: Callable[[BaseException], None],
+        times: LogTimes | None = None,
     ) -> None:
         self.replicas, self.loop = replicas, loop
+        self.times = times or LogTimes(lambda: 0.0)
         self.outbox: Outbox | None = None
         self.out_of_space = False
         self.on_space_wanted: Callable[[], None] = lambda: None
+        self.on_settled: Callable[[Shard, Sequence[Any]], None] = lambda shard, settled: None
+        self.on_disk_moves_again: Callable[[Seconds], None] = lambda seconds: None
         self.batches_written = 0
         self._log, self._log_worker, self._on_fatal = log, log_worker, on_fatal
         self._dirty: dict[Shard, None] = {}
@@ -73,7 +78,7 @@ class Driver:
         self._roles: dict[Shard, tuple[bool, Term, NodeName]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: Seconds = 0.0
-        self._stalled = False
+        self._stalled, self._stalled_since = False, 0.0
         self._blocked: LogBatch | None = None
         """Entries and eventual writes that wait for space."""
         self._idle_waiters: list[asyncio.Future[None]] = []
@@ -129,6 +134,10 @@ class Driver:
         stalled = self.disk_wait > stall_after
         if stalled != self._stalled:
             self._stalled = stalled
+            if stalled:
+                self._stalled_since = self._writing_since
+            else:
+                self.on_disk_moves_again(self.loop.time() - self._stalled_since)
             logger.warning("disk stalled" if stalled else "disk moves again", waited_ms=round(self.disk_wait * 1000))
             for shard, replica in self.replicas.items():
                 replica.raft.on_disk_stalled(stalled, self.loop.time())
@@ -158,6 +167,10 @@ class Driver:
             replica = self.replicas[shard]
             ready = replica.ready(now)
             self._deadlines[shard] = ready.deadline
+            if ready.replies:
+                self.times.on_apply(shard, replica.applied)
+            if ready.settled:
+                self.on_settled(shard, ready.settled)
             self._collect(shard, replica, ready)
             if ready.more:
                 self.wake(shard)
@@ -234,11 +247,18 @@ class Driver:
             self._complete(batch)
             return
         self._writing, self._writing_since = batch, self.loop.time()
-        self._log_worker.submit(self._log.write, batch.records).add_done_callback(
-            lambda future: self._on_written(batch, future)
+        write = self.times.on_submit(len(batch.records), batch.ends())
+        self._log_worker.submit(self._write, batch.records, write).add_done_callback(
+            lambda future: self._on_written(batch, write, future)
         )
 
-    def _on_written(self, batch: LogBatch, future: asyncio.Future[None]) -> None:
+    def _write(self, records: Sequence[Record], write: LogWrite) -> None:
+        """On the log's thread."""
+        write.began = self.times.clock()
+        self._log.write(records)
+        write.write_s, write.fsync_s = self.times.clock() - write.began, self._log.sync_s
+
+    def _on_written(self, batch: LogBatch, write: LogWrite, future: asyncio.Future[None]) -> None:
         if self._stopped or future.cancelled():
             return
         error = future.exception()
@@ -251,6 +271,7 @@ class Driver:
         try:
             self._writing = None
             self.batches_written += 1
+            self.times.on_written(write)
             self._complete(batch)
             self._schedule()
         except (Exception, InvariantViolated) as violated:
@@ -261,6 +282,7 @@ class Driver:
         eventual = False
         for replica, mark in batch.marks:
             replica.on_durable(mark, now)
+            self.times.on_commit(replica.shard, replica.raft.commit, replica.me.node)
             eventual = eventual or bool(mark.eventual)
             self.wake(replica.shard)
         for answer in batch.answers:

@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
+from opentelemetry.context import attach
 
 from kvapi.v1 import election_pb2, failure_detection_pb2, gossip_pb2, replication_pb2
 from kvnode import limits
 from kvnode.errors import InvalidRequest, NotLeader, Overloaded, StaleShardMap
 from kvnode.invariant import InvariantViolated, invariant
-from kvnode.observe.replication_tracing import ReplicationTracing
+from kvnode.observe.log_times import LogTimes
+from kvnode.observe.tracing import context_of, span_context_of
 from kvnode.runtime.driver import Driver
 from kvnode.runtime.envelope import Envelopes
 from kvnode.runtime.heartbeats import Heartbeats
@@ -41,7 +43,7 @@ class Endpoint:
         heartbeats: Heartbeats,
         membership: Membership,
         snapshots: Snapshots,
-        tracing: ReplicationTracing,
+        times: LogTimes,
         transactions: Mapping[type, Callable[[Any], Awaitable[Any]]],
         check: Callable[[Any], None],
     ) -> None:
@@ -49,7 +51,7 @@ class Endpoint:
         peer sends."""
         self._driver, self._replicas, self._envelopes = driver, replicas, envelopes
         self._heartbeats, self._membership, self._snapshots = heartbeats, membership, snapshots
-        self._tracing, self._check = tracing, check
+        self._times, self._check = times, check
         self._refusal_logged: dict[NodeName, Seconds] = {}
         self._handlers: dict[type, Callable[[Any], Awaitable[Any]]] = {
             failure_detection_pb2.HeartbeatRequest: self._heartbeat,
@@ -67,6 +69,9 @@ class Endpoint:
         """Answers one request. Raises `WrongCluster` for a stranger's, and what the request's protocol raises."""
         self._envelopes.check(request.message)
         self._check_content(request)
+        cause = request.message.trace.traceparent
+        if cause and (span := span_context_of(cause)) is not None:
+            attach(context_of(span))  # It ends with the task.
         handler: Any = self._handlers.get(type(request))
         invariant(handler is not None, f"no handler for {type(request).__name__}")
         try:
@@ -131,18 +136,25 @@ class Endpoint:
         return election_pb2.TimeoutNowResponse()
 
     async def _append(self, request: replication_pb2.AppendRequest) -> replication_pb2.AppendResponse:
-        now, sender = self._driver.loop.time(), request.message.from_node
+        now, sender, arrived = self._driver.loop.time(), request.message.from_node, self._times.clock()
         collector: Collector[replication_pb2.ShardAppendResult] = Collector(len(request.appends), self._driver.loop)
         for append in request.appends:
             self._replica(append.shard).on_append(sender, append, collector, now)
             self._driver.wake(append.shard)
-        traceparent = request.message.trace.traceparent
-        entries = sum(len(append.entries) for append in request.appends) if traceparent else 0
-        span = self._tracing.start_append(traceparent, sender, entries)
         results = await collector.future
-        if span is not None:
-            span.end()
-        return replication_pb2.AppendResponse(results=results)
+        return replication_pb2.AppendResponse(results=results, timing=self._timing(request, arrived))
+
+    def _timing(self, request: replication_pb2.AppendRequest, arrived: float) -> replication_pb2.AppendTiming:
+        """Where the time of an append went: the leader tells it of the requests that waited for it."""
+        timing = replication_pb2.AppendTiming(total_us=int((self._times.clock() - arrived) * 1e6))
+        for append in request.appends:
+            if append.entries:
+                write = self._times.write_of(append.shard, append.previous_index + len(append.entries))
+                if write is not None and write.done:
+                    timing.log_queue_us = int(max(write.began - arrived, 0.0) * 1e6)
+                    timing.log_write_us, timing.fsync_us = int(write.write_s * 1e6), int(write.fsync_s * 1e6)
+                    break
+        return timing
 
     async def _read_index(self, request: replication_pb2.ReadIndexRequest) -> replication_pb2.ReadIndexResponse:
         replica = self._replica(request.shard)

@@ -29,8 +29,8 @@ from kvapi.v1 import (
 )
 from kvclient.transport import insecure_channel
 from kvnode import limits
-from kvnode.api.kv_service import HOPS_KEY
 from kvnode.api.status import from_rpc_error
+from kvnode.observe.calls import HOPS
 from kvnode.observe.tracing import inject
 from kvnode.runtime.transport import PeerUnreachable
 from kvnode.types import NodeName, Seconds
@@ -278,7 +278,7 @@ class GrpcTransport:
     async def forward(self, to: NodeName, request: Any, timeout: Seconds, hops: int) -> Any:
         """See `Transport.forward`."""
         call = self._peer(to).bulk.calls[type(request)]
-        return await self._unary(to, call(request, timeout=timeout, metadata=[(HOPS_KEY, str(hops)), *inject()]))
+        return await self._unary(to, call(request, timeout=timeout, metadata=[(HOPS, str(hops)), *inject()]))
 
     async def install_snapshot(
         self, to: NodeName, requests: Iterable[replication_pb2.InstallSnapshotRequest], timeout: Seconds

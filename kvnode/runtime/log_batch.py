@@ -6,13 +6,14 @@ reserve for them): `set_aside` takes a batch apart, so that a full disk stops wr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from kvapi.v1 import election_pb2
 from kvnode.protocol.ready import Answer, DurableMark, Reply
 from kvnode.shard.replica import Replica
 from kvnode.storage.records import EntryRecord, EventualRecord, Record
-from kvnode.types import Shard
+from kvnode.types import Index, Shard
 
 
 class LogBatch:
@@ -27,6 +28,15 @@ class LogBatch:
         self.accepted: list[Reply] = []
         self.tokens: list[tuple[Record, Any]] = []
         """Of single records: who waits for each."""
+
+    def ends(self) -> Iterator[tuple[Shard, Index, int]]:
+        """Of each shard: its last entry's index, and the last sequence of this node's own eventual writes; 0 for none."""
+        for replica, mark in self.marks:
+            own = 0
+            for node, incarnation, sequence in mark.eventual:
+                if node == replica.me.node and incarnation == replica.me.incarnation:
+                    own = max(own, sequence)
+            yield replica.shard, mark.index, own
 
     def set_aside(self, later: LogBatch) -> LogBatch:
         """What of this batch needs no room for entries; the rest goes behind what `later` has.

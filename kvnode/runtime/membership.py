@@ -6,7 +6,7 @@ What it finds out chooses routes and lets followers campaign early; it never gra
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -16,6 +16,7 @@ from kvnode.errors import KvnodeError
 from kvnode.protocol.failure_detection import FailureDetector
 from kvnode.protocol.failure_detection.actions import Transition
 from kvnode.protocol.gossip import Gossip
+from kvnode.protocol.raft.leadership import Leadership
 from kvnode.runtime.driver import Driver
 from kvnode.runtime.envelope import Envelopes
 from kvnode.runtime.history import History
@@ -48,6 +49,7 @@ class Membership:
         self._probe_timeout = probe_timeout
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._closed = False
+        self.on_leadership: Callable[[Shard, Leadership], None] = lambda shard, leadership: None
 
     async def stop(self) -> None:
         """Ends all tasks."""
@@ -87,6 +89,7 @@ class Membership:
             if leaderships := replica.raft.out_leaderships:
                 for leadership in leaderships:
                     self.history.on_leadership(shard, leadership)
+                    self.on_leadership(shard, leadership)
                 leaderships.clear()
         for peer, request in self.gossip.step(now).exchange:
             self._spawn(self._gossip_with(peer, request), f"gossip with {peer}")
@@ -113,6 +116,10 @@ class Membership:
         except (PeerUnreachable, KvnodeError):
             return failure_detection_pb2.ProbeResponse(alive=False)
         return failure_detection_pb2.ProbeResponse(alive=answer.alive, incarnation=answer.incarnation)
+
+    def failed_nodes(self) -> list[NodeName]:
+        """Who is FAILED, as this node sees it."""
+        return [name for name in self._envelopes.members if self.detector.state(name) == FAILED]
 
     def _record(self, transition: Transition) -> None:
         self.history.on_transition(transition)

@@ -7,7 +7,7 @@ shard's rows in one synced transaction, keeping its own held eventual writes. A 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 
 import google_crc32c
@@ -29,7 +29,7 @@ from kvnode.storage.disk import Disk, OutOfSpace
 from kvnode.storage.snapshot import Staging, encode_chunks
 from kvnode.storage.store import Store
 from kvnode.storage.table import Table
-from kvnode.types import NodeName, Seconds, Shard, Term
+from kvnode.types import Index, NodeName, Seconds, Shard, Term
 
 logger = structlog.get_logger(__name__)
 
@@ -58,6 +58,8 @@ class Snapshots:
         self._sending = asyncio.Semaphore(limits.SNAPSHOTS_SENT_AT_ONCE_MAX)
         self._installs: dict[asyncio.Task[None], None] = {}
         self._closed = False
+        self.on_sent: Callable[[Shard, NodeName, Index, bool, Seconds], None] = lambda *sent: None
+        self.on_installed: Callable[[Shard, NodeName, Index, Seconds], None] = lambda *installed: None
 
     async def send(self, to: NodeName, shard: Shard) -> None:
         """Brings a peer the shard as the last flush left it."""
@@ -68,7 +70,7 @@ class Snapshots:
         if not replica.is_leader:
             return
         shard, term = replica.shard, replica.raft.term
-        index, success = 0, False
+        index, success, began = 0, False, self._driver.loop.time()
         try:
             with ExitStack() as stack:
                 async with self._flusher.lock:
@@ -84,6 +86,7 @@ class Snapshots:
         except (PeerUnreachable, KvnodeError) as error:
             logger.warning("snapshot not delivered", shard=shard, to=to, index=index, error=str(error))
         finally:
+            self.on_sent(shard, to, index, success, self._driver.loop.time() - began)
             if replica.is_leader and replica.raft.term == term:
                 leader.on_snapshot_done(replica.raft, to, index, success, self._driver.loop.time())
                 self._driver.wake(shard)
@@ -175,7 +178,7 @@ class Snapshots:
         await asyncio.gather(*self._installs, return_exceptions=True)
 
     async def _install(self, replica: Replica, staging: Staging, request: replication_pb2.InstallSnapshotRequest) -> None:
-        shard = replica.shard
+        shard, began = replica.shard, self._driver.loop.time()
         try:
             async with self._flusher.lock:
                 if request.last_index > replica.applied:
@@ -188,6 +191,8 @@ class Snapshots:
                         await self._driver.write_snapshot_mark(shard, request.last_index, request.last_term)
                     self._tables[shard].reset()
                     replica.on_snapshot_installed(request.last_index, request.last_term)
+                    sender, seconds = request.message.from_node, self._driver.loop.time() - began
+                    self.on_installed(shard, sender, request.last_index, seconds)
                     logger.info("snapshot installed", shard=shard, index=request.last_index, term=request.last_term)
         finally:
             replica.installing = False

@@ -150,7 +150,7 @@ class Replica:
         """Replies to whoever waits for another leader: this node stops, and will not hear of one."""
         self._replies.extend(self.waits.released_by_stop())
 
-    def accept(self, key: bytes, value: bytes | None, above: Hlc, token: object, now: Seconds) -> None:
+    def accept(self, key: bytes, value: bytes | None, above: Hlc, token: object, now: Seconds, traceparent: str = "") -> None:
         """An eventual write of a local client, stamped above `above`: replied with the write once it is durable here."""
         hlc = max(self.clock(), above + 1)
         version = self.machine.version(key)
@@ -158,6 +158,7 @@ class Replica:
         # writes must not lose against what it read.
         hlc = max(hlc, (version.hlc if version else 0) + 1, *(w.hlc + 1 for w in self._pending_at(key)), 0)
         write = self.holder.accept(key, value, hlc, self.applied, now)
+        write.traceparent = traceparent
         self._eventual_due.append(write)
         self._accepted.append(Reply(token, write))
 
@@ -362,10 +363,12 @@ class Replica:
             round_wanted=raft.round_wanted,
             more=more,
             deadline=deadline,
+            settled=tuple(self.machine.settled),
         )
         for queue in (raft.out_send, raft.out_answers, raft.out_snapshot_to, self._replies, self._accepted, self._eventual_due):
             queue.clear()
         raft.append_wanted.clear()
+        self.machine.settled.clear()
         return ready
 
     def _complete(self, answer: Answer) -> Answer:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from kvnode.errors import Corrupt
@@ -54,8 +54,13 @@ class _Segment:
 class Log:
     """The log in the files of `disk`. Call `recover` first and exhaust it; only then may `write` be called."""
 
-    def __init__(self, disk: Disk, segment_size_bytes: int = SEGMENT_SIZE_BYTES_DEFAULT) -> None:
-        self._disk = disk
+    def __init__(
+        self, disk: Disk, segment_size_bytes: int = SEGMENT_SIZE_BYTES_DEFAULT, clock: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        """`clock`, in seconds, tells how long syncs take."""
+        self._disk, self._clock = disk, clock
+        self.sync_s = 0.0
+        """How long the last write's sync took."""
         self._segment_size_bytes = frame.frame_size(segment_size_bytes - frame.HEADER_SIZE_BYTES - 1)
         self._reserve_size_bytes = max(_RESERVE_SIZE_BYTES_MIN, self._segment_size_bytes // 16)
         self._segments: dict[int, _Segment] = {}
@@ -250,7 +255,9 @@ class Log:
     def _append(self, name: str, segment: _Segment, parts: list[bytes], size_bytes: int, kind: int) -> None:
         data, crc = frame.encode_frame(parts, size_bytes, kind, self._sequence, self._log_id, self._chain_crc)
         self._disk.write(name, segment.used_bytes, data)
+        synced_from = self._clock()
         self._disk.sync(name)
+        self.sync_s = self._clock() - synced_from
         segment.used_bytes += len(data)
         self._sequence += 1
         self._chain_crc = crc

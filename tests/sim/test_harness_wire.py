@@ -14,9 +14,9 @@ from kvclient._backend.async_ import invoke
 from kvclient._backend.channels import ChannelClosed
 from kvclient._status import never_connected
 from kvnode.api.decoding import DecodingServer
-from kvnode.api.kv_service import HOPS_KEY
 from kvnode.api.status import abort, from_rpc_error
 from kvnode.errors import Conflict
+from kvnode.observe.calls import HOPS
 
 from .loop import Group, SimulatedLoop, run
 from .network import LinkQuality, Network
@@ -50,7 +50,7 @@ class Servicer(kv_pb2_grpc.KVServicer):
         elif request.key == b"error":
             raise ValueError("a bug")
         elif request.key == b"hops":
-            hops = [value for key, value in context.invocation_metadata() if key == HOPS_KEY]
+            hops = [value for key, value in context.invocation_metadata() if key == HOPS]
             return kv_pb2.GetResponse(found=True, value=repr(hops).encode())
         elif request.key == b"slow":
             try:
@@ -77,7 +77,7 @@ ENDINGS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "aborted with metadata": lambda stub: outcome(stub, b"abort"),
     "a code is set": lambda stub: outcome(stub, b"code"),
     "a bug": lambda stub: outcome(stub, b"error"),
-    "metadata arrives": lambda stub: outcome(stub, b"hops", metadata=((HOPS_KEY, "2"),)),
+    "metadata arrives": lambda stub: outcome(stub, b"hops", metadata=((HOPS, "2"),)),
     "too late": lambda stub: outcome(stub, b"slow", timeout=0.02),
     "too late at once": lambda stub: outcome(stub, b"any", timeout=-1.0),
     "a method without an implementation": lambda stub: outcome(stub, b"any", method="Delete"),

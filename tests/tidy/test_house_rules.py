@@ -25,6 +25,7 @@ CLIENT_MAY_IMPORT = {
         "typer",
         "click",
         "rich",
+        "duckdb",
         "hdrh",
         "opentelemetry",
     ),

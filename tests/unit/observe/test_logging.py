@@ -16,7 +16,7 @@ from opentelemetry.context import attach, detach
 
 from kvnode.config import Log
 from kvnode.observe.logging import configure_logging, get_logger
-from kvnode.observe.tracing import extract
+from kvnode.observe.tracing import context_of, span_context_of
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -67,9 +67,9 @@ def test_logger_within_a_trace_adds_its_ids() -> None:
     """Lines of one request can be joined over all nodes, though it is not sampled."""
     stream = io.BytesIO()
     configure_logging(Log(), node="n1", stream=stream)
-    context = extract([("traceparent", f"00-{TRACE}-{SPAN}-00")])
-    assert context is not None
-    token = attach(context)
+    span = span_context_of(f"00-{TRACE}-{SPAN}-00")
+    assert span is not None
+    token = attach(context_of(span))
     try:
         get_logger("api").warning("slow")
     finally:

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from opentelemetry import trace
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
 
-from kvnode.config import Config
-from kvnode.observe.tracing import Tracing, extract, inject
+from kvnode.config import Tracing as Settings
+from kvnode.observe.tracing import (
+    SPANS_KEPT,
+    Tracing,
+    child_of,
+    context_of,
+    inject,
+    remote_span_context,
+    root,
+    span_context_of,
+    traceparent_of,
+)
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01"
 
 
-def config(**tracing: str) -> Config:
-    return Config.load(None, {f"tracing.{name}": value for name, value in tracing.items()}, {}, "local")
-
-
 def test_extract_then_inject_returns_the_same_headers() -> None:
     """A node that records nothing hands the trace on unchanged."""
     headers = [("traceparent", PARENT), ("tracestate", "vendor=1")]
-    context = extract([("user-agent", "x"), *headers])
-    assert context is not None
-    assert inject(context) == headers
+    span = remote_span_context([("user-agent", "x"), *headers])
+    assert span is not None
+    assert inject(context_of(span)) == headers
 
 
 @pytest.mark.parametrize(
@@ -44,14 +51,14 @@ def test_extract_then_inject_returns_the_same_headers() -> None:
 )
 def test_extract_of_a_malformed_parent_finds_none(parent: str | bytes) -> None:
     """Nonsense from outside is as if it was not there (W3C Trace Context, section 2.2.1)."""
-    assert extract([("traceparent", parent)]) is None
+    assert remote_span_context([("traceparent", parent)]) is None
 
 
 def test_extract_of_a_later_version_takes_what_it_knows() -> None:
     """A future version may append fields; unknown flags are not handed on."""
-    context = extract([("traceparent", f"01-{TRACE}-{SPAN}-ff-more")])
-    assert context is not None
-    assert inject(context) == [("traceparent", f"00-{TRACE}-{SPAN}-03")]
+    span = remote_span_context([("traceparent", f"01-{TRACE}-{SPAN}-ff-more")])
+    assert span is not None
+    assert inject(context_of(span)) == [("traceparent", f"00-{TRACE}-{SPAN}-03")]
 
 
 def test_inject_without_a_trace_adds_nothing() -> None:
@@ -59,53 +66,58 @@ def test_inject_without_a_trace_adds_nothing() -> None:
     assert inject() == []
 
 
-def test_tracing_without_a_destination_never_samples() -> None:
-    """Nobody would read the spans."""
-    tracing = Tracing(config(sample_ratio="1"))
-    assert tracing.draw() is None
-    assert not tracing.tracer.start_span("x").is_recording()
-    tracing.shutdown()
+def test_traces_that_begin_here_are_sampled_as_often_as_told() -> None:
+    """All at a ratio of 1, none at 0, and about half between; each has an id of its own, so that logs can be joined."""
+    for ratio, least, most in ((0.0, 0, 0), (0.5, 60, 140), (1.0, 200, 200)):
+        tracing = Tracing(Settings(sample_ratio=ratio))
+        begun = [tracing.begin() for _ in range(200)]
+        assert least <= sum(span.trace_flags.sampled for span in begun) <= most
+        assert len({span.trace_id for span in begun}) == 200
 
 
-def test_tracing_with_a_drawn_root_records_it_whatever_its_id() -> None:
-    """The draw is final: the sampler does not draw again."""
-    memory = InMemorySpanExporter()
-    tracing = Tracing(config(sample_ratio="0.5"), [memory])
-    drawn = [context for context in (tracing.draw() for _ in range(200)) if context is not None]
-    for context in drawn:
-        tracing.tracer.start_span("root", context).end()
-    tracing.shutdown()
-    assert 50 < len(drawn) < 150
-    assert len(memory.get_finished_spans()) == len(drawn)
-
-
-def test_tracing_of_a_remote_parent_follows_its_decision() -> None:
-    """Who began the trace decides, whatever this node's share is."""
-    memory = InMemorySpanExporter()
-    tracing = Tracing(config(sample_ratio="0"), [memory])
-    for flags in ("00", "01"):
-        tracing.tracer.start_span(flags, extract([("traceparent", f"00-{TRACE}-{SPAN}-{flags}")])).end()
-    tracing.shutdown()
-    (span,) = memory.get_finished_spans()
-    assert span.name == "01"
-
-
-def test_unsampled_context_has_an_id_of_its_own() -> None:
-    """A request that is not traced can be found in the logs all the same."""
-    tracing = Tracing(config())
-    first, second = (trace.get_current_span(tracing.unsampled()).get_span_context() for _ in range(2))
-    assert first.is_valid
-    assert not first.trace_flags.sampled
-    assert first.trace_id != second.trace_id
+def test_spans_emitted_are_kept_in_memory_the_latest_of_them() -> None:
+    """By trace, or all; the oldest are forgotten."""
+    tracing = Tracing(Settings(), "n1")
+    spans = [span_named(f"s{number}") for number in range(SPANS_KEPT + 10)]
+    tracing.emit(spans)
+    names = [span["name"] for line in tracing.latest() for span in spans_of(line)]
+    assert names == [f"s{number}" for number in range(10, SPANS_KEPT + 10)]
+    (line,) = tracing.latest(spans_max=2)
+    assert [span["name"] for span in spans_of(line)] == names[-2:]
+    assert spans[-1].context is not None
+    (line,) = tracing.latest(spans[-1].context.trace_id)
+    assert [span["name"] for span in spans_of(line)] == names[-1:]
+    assert tracing.latest(1) == []
 
 
 def test_tracing_into_a_file_is_complete_after_shutdown(tmp_path: Path) -> None:
     """Stopping flushes what waits, with the node's identity as the resource."""
     path = tmp_path / "spans.jsonl"
-    tracing = Tracing(config(sample_ratio="1", file=str(path)))
-    tracing.tracer.start_span("work").end()
+    tracing = Tracing(Settings(file=str(path)), "n1", "127.0.0.1:7401")
+    tracing.emit([span_named("work", tracing)])
     tracing.shutdown()
     (resource,) = json.loads(path.read_text())["resourceSpans"]
     identity = {each["key"]: each["value"]["stringValue"] for each in resource["resource"]["attributes"]}
     assert (identity["service.name"], identity["service.instance.id"]) == ("kvnode", "n1")
     assert resource["scopeSpans"][0]["spans"][0]["name"] == "work"
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_child_of_a_span_is_in_its_trace_and_as_sampled(sampled: bool) -> None:
+    """Over the wire too: `traceparent` says the same."""
+    parent = span_context_of(f"00-{TRACE}-{SPAN}-{'01' if sampled else '00'}")
+    assert parent is not None
+    child = child_of(parent)
+    assert (child.trace_id, child.trace_flags.sampled) == (parent.trace_id, sampled)
+    assert child.span_id != parent.span_id
+    again = span_context_of(traceparent_of(child))
+    assert again is not None
+    assert (again.trace_id, again.span_id, again.trace_flags) == (child.trace_id, child.span_id, child.trace_flags)
+
+
+def span_named(name: str, tracing: Tracing | None = None) -> ReadableSpan:
+    return ReadableSpan(name, root(), resource=tracing.resource if tracing else Resource({}), start_time=1, end_time=2)
+
+
+def spans_of(line: str) -> list[dict[str, Any]]:
+    return [span for one in json.loads(line)["resourceSpans"] for scope in one["scopeSpans"] for span in scope["spans"]]

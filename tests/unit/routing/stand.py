@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from kvapi.v1 import election_pb2, failure_detection_pb2, replication_pb2
-from kvnode.observe.replication_tracing import ReplicationTracing
 from kvnode.protocol.raft import leader
 from kvnode.protocol.raft.core import RaftSettings
 from kvnode.protocol.raft.log import RaftLog
@@ -27,6 +26,8 @@ VOTERS = ("1", "2", "3")
 
 class InstantLog:
     """A log whose every write is durable at once."""
+
+    sync_s = 0.0
 
     def write(self, batch: object) -> None:
         """Keeps nothing."""
@@ -67,8 +68,7 @@ class Stand:
         self.driver.outbox = self
         self.envelopes = Envelopes("1", "c", "u", 1, dict.fromkeys(VOTERS, ""), self._clock, lambda stamp: True)
         transport: Any = self
-        silent = ReplicationTracing.__new__(_Silent)
-        self.local = LocalShards(self.driver, self.replicas, self.envelopes, transport, self._clock, silent)
+        self.local = LocalShards(self.driver, self.replicas, self.envelopes, transport, self._clock)
         self.map = ShardMap(1, dict.fromkeys(VOTERS, "h:1"), (VOTERS,) * shards)
         self.router = Router("1", self.map, self.local, transport, lambda node: True)
         for replica in self.replicas.values():
@@ -168,10 +168,3 @@ class Stand:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
-
-
-class _Silent(ReplicationTracing):
-    """Traces nothing."""
-
-    def start_proposal(self, *args: Any, **kwargs: Any) -> Any:
-        """No span."""

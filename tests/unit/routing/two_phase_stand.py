@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from kvapi.v1 import kv_pb2, replication_pb2
+from kvnode.observe.observer import Observer
 from kvnode.protocol.two_phase_commit.participant import State
 from kvnode.routing.context import RequestContext
 from kvnode.routing.two_phase import TwoPhaseCommit
@@ -29,7 +30,10 @@ class TwoPhaseStand(Stand):
         super().__init__(loop, shards)
         self.recovers = False
         transport: Any = self
-        self.two_phase = TwoPhaseCommit(self.router, self.envelopes, transport, self._clock, PUSH_AFTER, random.Random(0))
+        self.observer = Observer()
+        self.two_phase = TwoPhaseCommit(
+            self.router, self.envelopes, transport, self._clock, PUSH_AFTER, random.Random(0), self.observer.recorder
+        )
         self.pushed: list[Txn] = []
         self._beat()
 

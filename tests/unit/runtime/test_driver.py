@@ -16,7 +16,7 @@ from kvnode.runtime.driver import Driver
 from kvnode.runtime.recovery import SNAPSHOT_MARK
 from kvnode.storage.disk import DiskFailed, OutOfSpace
 from kvnode.storage.records import EntryRecord, HardStateRecord, NodeRecord
-from kvnode.types import Entry, HardState
+from kvnode.types import Entry, HardState, Origin
 
 
 class SlowWorker:
@@ -26,7 +26,7 @@ class SlowWorker:
         self._loop = loop
         self.writes: list[tuple[list[Any], asyncio.Future[None]]] = []
 
-    def submit(self, function: Callable[..., Any], records: Any) -> asyncio.Future[None]:
+    def submit(self, function: Callable[..., Any], records: Any, times: Any) -> asyncio.Future[None]:
         """Keeps the batch."""
         future: asyncio.Future[None] = self._loop.create_future()
         self.writes.append((list(records), future))
@@ -42,6 +42,7 @@ class ScriptedReplica:
     shard = 0
 
     def __init__(self) -> None:
+        self.me, self.commit, self.applied = Origin("1", 1), 0, 0
         self.due: list[Ready] = []
         self.told: list[DurableMark] = []
         self.raft = self
@@ -148,6 +149,8 @@ class Stage:
 
 
 class _Log:
+    sync_s = 0.0
+
     def write(self, batch: object) -> None:
         """The worker keeps it."""
 

@@ -17,9 +17,9 @@ from kvapi.v1 import failure_detection_pb2 as fd
 from kvapi.v1 import failure_detection_pb2_grpc as fd_grpc
 from kvapi.v1 import kv_pb2, kv_pb2_grpc, replication_pb2, replication_pb2_grpc
 from kvclient.transport import TRANSPORTS
-from kvnode.api.kv_service import HOPS_KEY
 from kvnode.api.status import abort
 from kvnode.errors import NotLeader
+from kvnode.observe.calls import HOPS
 from kvnode.runtime.grpc_transport import GrpcTransport
 from kvnode.runtime.transport import PeerUnreachable
 
@@ -110,7 +110,7 @@ async def test_peer_that_answers_is_heard_in_every_kind_of_call(pair: tuple[str,
         parts = (replication_pb2.InstallSnapshotRequest(shard=n) for n in range(3))
         assert (await transport.install_snapshot("n2", parts, 5)).success
         assert (await transport.forward("n2", kv_pb2.GetRequest(key=b"k"), 5, hops=1)).value == b"k"
-        assert it.peer.metadata[HOPS_KEY] == "1"
+        assert it.peer.metadata[HOPS] == "1"
 
 
 async def test_peer_that_refuses_is_told_from_one_that_is_not_there(pair: tuple[str, str]) -> None:
