@@ -124,6 +124,38 @@ def test_shard_that_one_replica_knows_a_leader_of_has_one() -> None:
     assert shard(availability(answers, replicas=REPLICAS)).outages == ()
 
 
+def test_leadership_of_a_node_that_does_not_answer_is_told_by_its_followers() -> None:
+    """n2 took over, and is dead itself now: without the followers' word n1 would seem to have led all the time."""
+    world = led_world()
+    world.crash("n1", 10_000, 15_000)
+    world.at(11_200, world.lead, "n2", 0, 2, "n1", 1300, "NODE_FAILED")
+    world.crash("n2", 20_000)
+    world.at(21_000, world.lead, "n3", 0, 3, "n2", 1100, "NODE_FAILED")
+    world.run(30_000)
+    answers = world.answers()
+    assert [answer.node for answer in answers] == ["n1", "n3"]
+    found = shard(availability(answers, {"n2": "it does not answer"}, REPLICAS))
+    assert [(e.leader, e.previous, e.cause) for e in found.elections] == [
+        ("n1", "", "START"),
+        ("n2", "n1", "NODE_FAILED"),
+        ("n3", "n2", "NODE_FAILED"),
+    ]
+    (first, second) = gaps(found)
+    assert first == (pytest.approx(10_000, abs=LATE_MS), 11_200 + STEP_MS, False)
+    assert second == (pytest.approx(20_000, abs=LATE_MS), 21_000, False)
+
+
+def test_leadership_of_which_only_a_newcomer_tells_ends_the_one_before_and_invents_no_outage() -> None:
+    """It cannot know for how long the leader that it hears has led."""
+    world = led_world()
+    world.run(20_000)
+    answers = world.answers("n2")
+    unknown = cluster_pb2.LEADERSHIP_CAUSE_UNSPECIFIED
+    answers[1].leaderships.add(shard=0, term=2, leader="n2", at_ms=EPOCH_MS + 15_000, cause=unknown)
+    found = shard(availability(answers, {"n2": "it does not answer"}, REPLICAS))
+    assert (found.outages, found.leader) == ((), "n2")
+
+
 def test_leadership_that_the_next_leader_never_heard_of_is_not_forgotten() -> None:
     """n3 counts from n1's last word, since n2, which led between, never reached it; n2's record tells."""
     world = led_world()

@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from kvapi.v1 import cluster_pb2
 from kvapi.v1.message_pb2 import (
@@ -56,9 +57,15 @@ class Node:
     views: dict[str, View] = field(default_factory=dict)
     state: NodeState = NODE_STATE_INACTIVE
     events: list[cluster_pb2.NodeEvent] = field(default_factory=list)
-    leaderships: list[cluster_pb2.LeadershipEvent] = field(default_factory=list)
     held_alive_ms: int = 0
     """What the disk of the life before says."""
+    record: cluster_pb2.AvailabilityResponse = field(default_factory=cluster_pb2.AvailabilityResponse)
+    """Its leaderships."""
+
+    @property
+    def leaderships(self) -> Any:
+        """A repeated field."""
+        return self.record.leaderships
 
 
 class World:
@@ -139,18 +146,20 @@ class World:
         return EPOCH_MS + self.now_ms + self.nodes[name].skew_ms
 
     def lead(self, name: str, shard: int, term: int, previous: str, leaderless_ms: int, cause: str) -> None:
-        """A node comes to lead a shard just now."""
-        self.nodes[name].leaderships.append(
-            cluster_pb2.LeadershipEvent(
-                shard=shard,
-                term=term,
-                leader=name,
-                previous=previous,
-                at_ms=self.wall_ms(name),
-                leaderless_ms=leaderless_ms,
-                cause=cluster_pb2.LeadershipCause.Value(f"LEADERSHIP_CAUSE_{cause}"),
-            )
-        )
+        """A node comes to lead a shard just now; the others hear of it a moment later."""
+        for node in self.nodes.values():
+            if node.name == name or self._reaches(node, self.nodes[name]):
+                late_ms = 0 if node.name == name else STEP_MS
+                is_known = node.name == name or bool(previous)
+                node.leaderships.add(
+                    shard=shard,
+                    term=term,
+                    leader=name,
+                    previous=previous,
+                    at_ms=self.wall_ms(node.name) + late_ms,
+                    leaderless_ms=leaderless_ms + late_ms if is_known else 0,
+                    cause=cluster_pb2.LeadershipCause.Value(f"LEADERSHIP_CAUSE_{cause if is_known else 'UNSPECIFIED'}"),
+                )
 
     # ---- a process -------------------------------------------------------------------------------------------------
 
