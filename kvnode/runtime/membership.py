@@ -89,7 +89,8 @@ class Membership:
             if leaderships := replica.raft.out_leaderships:
                 for leadership in leaderships:
                     self.history.on_leadership(shard, leadership)
-                    self.on_leadership(shard, leadership)
+                    if leadership.leader == self._envelopes.me:
+                        self.on_leadership(shard, leadership)
                 leaderships.clear()
         for peer, request in self.gossip.step(now).exchange:
             self._spawn(self._gossip_with(peer, request), f"gossip with {peer}")

@@ -289,9 +289,10 @@ class Raft:
             not (term == self.term and self.leader not in ("", sender)),
             f"shard {self.shard}: {sender} and {self.leader} both lead in term {term}",
         )
-        self.leader_heard_at = now
         if term > self.term or self.role is not Role.FOLLOWER or self.leader != sender:
             self.become_follower(term, sender, now)
+            leadership.on_followed(self, now)
         else:
             self.leader_node_failed = False
             self.reset_election_deadline(now)
+        self.leader_heard_at = now

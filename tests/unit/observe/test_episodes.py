@@ -60,7 +60,7 @@ async def test_leadership_is_an_election_of_the_time_without_a_leader() -> None:
     now = world.driver.loop.time()
     cause = cluster_pb2.LEADERSHIP_CAUSE_NODE_FAILED
     world.episodes.on_leadership(
-        3, Leadership(term=7, previous="n2", leaderless_since=now - 1.5, serves_since=now - 0.3, cause=cause)
+        3, Leadership(term=7, leader="n1", previous="n2", leaderless_since=now - 1.5, serves_since=now - 0.3, cause=cause)
     )
     (span,) = world.spans()
     assert (span["name"], span["ms"], span["kvnode.term"]) == ("kvnode.election", 1200, "7")
