@@ -118,7 +118,7 @@ class Node:
             if self.me.node in holders:
                 self._make_replica(shard, holders, recovered)
         self._wire(recovered)
-        self.metrics = Metrics(self)
+        self.metrics = Metrics(self, self.observer.recorder, self.observer.times)
         logger.info(
             "recovered",
             records=recovered.records,
