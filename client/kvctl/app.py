@@ -21,6 +21,8 @@ from kvctl import (
     trace_commands,
     txn_commands,
 )
+from kvctl.availability import command as availability_command
+from kvctl.bench import command as bench_command
 from kvctl.command import Call, DirOption, EndpointsOption, OutputOption, TimeoutOption
 from kvctl.output import Output
 from kvctl.usage_errors import Program
@@ -77,7 +79,9 @@ cluster_commands.register(app)
 latency_command.register(app)
 trace_commands.register(trace)
 app.add_typer(trace, name="trace", rich_help_panel=cluster_commands.PANEL)
+availability_command.register(app, cluster_commands.PANEL)
 fault_commands.register(fault)
+bench_command.register(app, cluster_commands.PANEL)
 app.add_typer(fault, name="fault", rich_help_panel=cluster_commands.PANEL)
 playground_commands.register(cluster)
 app.add_typer(cluster, name="cluster", rich_help_panel="Playground")

@@ -154,13 +154,15 @@ _COMMON = {"endpoints": EndpointsOption, "directory": DirOption, "output": Outpu
 _BYTES = {"hex_": HexOption, "base64_": Base64Option}
 
 
-def command(app: typer.Typer, name: str, *, takes_bytes: bool = False, panel: str | None = None) -> Callable[..., Any]:
+def command(
+    app: typer.Typer, name: str, *, takes_bytes: bool = False, panel: str | None = None, timeout: Any = TimeoutOption
+) -> Callable[..., Any]:
     """Register a function as a command. Its first parameter gets the `Call`, the others are typer's; common options are
-    added, and failures end the process with their exit code.
+    added, and failures end the process with their exit code. `timeout`: that option, where it is not for the whole command.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        common = _COMMON | (_BYTES if takes_bytes else {})
+        common = _COMMON | {"timeout": timeout} | (_BYTES if takes_bytes else {})
         hints = get_type_hints(function, include_extras=True)
         own = list(inspect.signature(function).parameters.values())[1:]
         added = [

@@ -27,6 +27,7 @@ CLIENT_MAY_IMPORT = {
         "rich",
         "hdrh",
         "duckdb",
+        "prometheus_client",
         "opentelemetry",
     ),
 }

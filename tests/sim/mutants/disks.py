@@ -14,8 +14,8 @@ MUTANTS = (
         (
             Change(
                 LOG,
-                "        self._disk.write(name, segment.used_bytes, data)\n        self._disk.sync(name)\n",
-                "        self._disk.write(name, segment.used_bytes, data)\n",
+                "        synced_from = self._clock()\n        self._disk.sync(name)\n",
+                "        synced_from = self._clock()\n",
             ),
         ),
     ),
@@ -26,8 +26,8 @@ MUTANTS = (
         (
             Change(
                 LOG,
-                "        self._disk.write(name, segment.used_bytes, data)\n        self._disk.sync(name)\n",
-                "        self._disk.write(name, segment.used_bytes, data)\n"
+                "        synced_from = self._clock()\n        self._disk.sync(name)\n",
+                "        synced_from = self._clock()\n"
                 "        try:\n"
                 "            self._disk.sync(name)\n"
                 "        except Exception:\n"

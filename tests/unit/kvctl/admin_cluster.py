@@ -26,6 +26,7 @@ class AdminNode(FakeNode):
         """RPCs that fail; each is used up."""
         self.trace_lines: list[str] = []
         self.latency = observability_pb2.LatencyResponse(node=name, incarnation=1)
+        self.metrics = "# EOF\n"
 
     async def Status(self, request: cluster_pb2.StatusRequest, context: Any) -> Any:
         """This node and its part in each shard."""
@@ -44,6 +45,11 @@ class AdminNode(FakeNode):
         """One event, as if this node had seen n3 fail."""
         event = cluster_pb2.NodeEvent(node="n3", to=message_pb2.NODE_STATE_FAILED, at_ms=1_700_000_000_000, why="silent")
         return await self._serve("Events", context, lambda: cluster_pb2.EventsResponse(events=[event]))
+
+    async def Stats(self, request: observability_pb2.StatsRequest, context: Any) -> Any:
+        """The metrics that the test put there."""
+        answer = observability_pb2.StatsResponse(node=self.name, metrics=self.metrics)
+        return await self._serve("Stats", context, lambda: answer)
 
     async def TransferLeadership(self, request: cluster_pb2.TransferLeadershipRequest, context: Any) -> Any:
         """A new leader, at once."""
