@@ -20,6 +20,8 @@ from kvnode.api.kv_service import KvService
 from kvnode.config import Config
 from kvnode.errors import WrongCluster
 from kvnode.observe.calls import Calls
+from kvnode.observe.episodes import Episodes
+from kvnode.observe.metrics import Metrics
 from kvnode.observe.observer import Observer
 from kvnode.protocol.clock import HybridLogicalClock
 from kvnode.protocol.failure_detection import FailureDetectionSettings, FailureDetector
@@ -116,6 +118,7 @@ class Node:
             if self.me.node in holders:
                 self._make_replica(shard, holders, recovered)
         self._wire(recovered)
+        self.metrics = Metrics(self, self.observer.recorder, self.observer.times)
         logger.info(
             "recovered",
             records=recovered.records,
@@ -281,6 +284,7 @@ class Node:
             self.router, self.envelopes, self.transport, self.stamp, push_after, ports.rng, self.observer.recorder
         )
         self.observer.spans.failed_nodes = self.membership.failed_nodes
+        Episodes(self.me.node, self.observer).watch(self.driver, self.membership, self.snapshots, links.values())
         self.calls = Calls(recorder, self.observer.tracing)
         self.kv = KvService(self.router, self.two_phase.router, self.calls)
         parts, handlers = (self.heartbeats, self.membership, self.snapshots), self.two_phase.participants.handlers

@@ -27,6 +27,7 @@ import ipaddress
 import math
 import time
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
@@ -177,7 +178,7 @@ class Recording:
                 self._stage = RESUME
 
     def settle(self, error: BaseException | None = None) -> None:
-        """The stage, and with it as a rule the attempt, is over for its caller: in general, or by `error`."""
+        """The stage, and with it as a rule the attempt, is over for its caller: well, or with `error`."""
         now = time.monotonic()
         for call in tuple(self._open):
             self._end_call(call, now, error)
@@ -309,8 +310,8 @@ def _start_batch(first: Recording, recordings: Mapping[Recording, object], size:
 
 
 @functools.cache
-def _described(method: Method, consistency: Consistency | None) -> Attributes:
-    """What is known of an operation before it begins. Not to be changed."""
+def _described(method: Method, consistency: Consistency | None) -> Mapping[str, AttributeValue]:
+    """What is known of an operation before it begins."""
     described: Attributes = {
         "db.system.name": "kvnode",
         "db.operation.name": method.name,
@@ -319,7 +320,7 @@ def _described(method: Method, consistency: Consistency | None) -> Attributes:
     }
     if consistency is not None:
         described["kvnode.consistency"] = consistency.name.lower()
-    return described
+    return MappingProxyType(described)
 
 
 def _end(span: Span, end_time: int, error: BaseException | None) -> None:

@@ -21,6 +21,7 @@ from kvctl import (
     trace_commands,
     txn_commands,
 )
+from kvctl.availability import command as availability_command
 from kvctl.bench import command as bench_command
 from kvctl.command import Call, DirOption, EndpointsOption, OutputOption, TimeoutOption
 from kvctl.output import Output
@@ -80,6 +81,7 @@ latency_command.register(app)
 report_command.register(app)
 trace_commands.register(trace)
 app.add_typer(trace, name="trace", rich_help_panel=cluster_commands.PANEL)
+availability_command.register(app, cluster_commands.PANEL)
 fault_commands.register(fault)
 bench_command.register(app, cluster_commands.PANEL)
 app.add_typer(fault, name="fault", rich_help_panel=cluster_commands.PANEL)

@@ -59,7 +59,7 @@ class Observation:
 
     async def stats(self, request: observability_pb2.StatsRequest) -> observability_pb2.StatsResponse:
         """The metrics."""
-        return observability_pb2.StatsResponse(node=self._node.me.node)
+        return observability_pb2.StatsResponse(node=self._node.me.node, metrics=await self._node.metrics.text())
 
     async def traces(self, request: observability_pb2.TracesRequest) -> observability_pb2.TracesResponse:
         """The latest traces."""
@@ -68,5 +68,6 @@ class Observation:
         observer = self._node.observer
         observer.recorder.flush()
         trace_id = int(request.trace_id, 16) if request.trace_id else 0
-        lines = observer.tracing.latest(trace_id, request.limit)
+        # (Thousands of spans become text: on a thread, where nobody waits for it.)
+        lines = await self._node.loop.run_in_executor(None, observer.tracing.latest, trace_id, request.limit)
         return observability_pb2.TracesResponse(node=self._node.me.node, lines=lines)

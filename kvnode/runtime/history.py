@@ -79,13 +79,13 @@ class History:
         self.events.append(event)
 
     def on_leadership(self, shard: Shard, leadership: Leadership) -> None:
-        """This node leads a shard, and could serve from `leadership.serves_since` on."""
+        """A node leads a shard: this one, which could serve from `leadership.serves_since` on, or one that is followed here."""
         serves, since = leadership.serves_since, leadership.leaderless_since
         self.leaderships.append(
             cluster_pb2.LeadershipEvent(
                 shard=shard,
                 term=leadership.term,
-                leader=self._me.node,
+                leader=leadership.leader,
                 previous=leadership.previous,
                 at_ms=self._wall_ms() - _ms(self._driver.loop.time() - serves),
                 leaderless_ms=_ms(serves - since),

@@ -6,7 +6,7 @@ What it finds out chooses routes and lets followers campaign early; it never gra
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -16,6 +16,7 @@ from kvnode.errors import KvnodeError
 from kvnode.protocol.failure_detection import FailureDetector
 from kvnode.protocol.failure_detection.actions import Transition
 from kvnode.protocol.gossip import Gossip
+from kvnode.protocol.raft.leadership import Leadership
 from kvnode.runtime.driver import Driver
 from kvnode.runtime.envelope import Envelopes
 from kvnode.runtime.history import History
@@ -48,6 +49,7 @@ class Membership:
         self._probe_timeout = probe_timeout
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._closed = False
+        self.on_leadership: Callable[[Shard, Leadership], None] = lambda shard, leadership: None
 
     async def stop(self) -> None:
         """Ends all tasks."""
@@ -87,6 +89,8 @@ class Membership:
             if leaderships := replica.raft.out_leaderships:
                 for leadership in leaderships:
                     self.history.on_leadership(shard, leadership)
+                    if leadership.leader == self._envelopes.me:
+                        self.on_leadership(shard, leadership)
                 leaderships.clear()
         for peer, request in self.gossip.step(now).exchange:
             self._spawn(self._gossip_with(peer, request), f"gossip with {peer}")

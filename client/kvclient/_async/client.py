@@ -142,9 +142,9 @@ class AsyncClient(AsyncOperations):
         return response
 
     def _on_end(self, call: Call, error: BaseException | None) -> None:
-        self._counters.count(call, error)
         if call.recording is not None:
             call.recording.end(call.attempts, error)
+        self._counters.count(call, error)
 
     async def _attempts(self, call: Call) -> Any:
         recording = call.recording
@@ -182,8 +182,6 @@ class AsyncClient(AsyncOperations):
                     last = error
                     attempt, not_this = attempt + 1, None if error.reason in _retry.SAME_NODE else node
                 else:
-                    if recording is not None:
-                        recording.settle()
                     self._on_answer(call, response)
                     return response
         finally:

@@ -141,9 +141,9 @@ class Client(Operations):
         return response
 
     def _on_end(self, call: Call, error: BaseException | None) -> None:
-        self._counters.count(call, error)
         if call.recording is not None:
             call.recording.end(call.attempts, error)
+        self._counters.count(call, error)
 
     def _attempts(self, call: Call) -> Any:
         recording = call.recording
@@ -181,8 +181,6 @@ class Client(Operations):
                     last = error
                     attempt, not_this = attempt + 1, None if error.reason in _retry.SAME_NODE else node
                 else:
-                    if recording is not None:
-                        recording.settle()
                     self._on_answer(call, response)
                     return response
         finally:

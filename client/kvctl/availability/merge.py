@@ -130,7 +130,7 @@ def _node(history: nodes.NodeHistory, window: Span, end_ms: int, answers: bool) 
 
 def _node_outages(history: nodes.NodeHistory) -> list[Outage]:
     """Each run of stretches in which it was down, and each start that only its incarnation tells of."""
-    found = [Outage(Span(at_ms, at_ms), why="it was started again, unnoticed") for at_ms in history.restarts]
+    found = [Outage(Span(at_ms, at_ms), why=f"{observers.RESTARTED}, unnoticed") for at_ms in history.restarts]
     running: Outage | None = None
     for stretch in history.stretches:
         if not stretch.word.down:

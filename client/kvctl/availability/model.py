@@ -100,9 +100,9 @@ class NodeAvailability:
     """Whether it told its own record."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Election:
-    """A node came to lead a shard, by its own record."""
+    """A node came to lead a shard: by its own record, or, where that is not to be had, by a follower's."""
 
     shard: int
     term: int
@@ -110,9 +110,9 @@ class Election:
     previous: str
     """Empty: it knew of none."""
     at_ms: int
-    """When it could serve."""
+    """When it could serve; by a follower's record, when it was first heard."""
     leaderless_ms: int
-    """Since the last word of the leader before, as far as the new one knew."""
+    """Since the last word of the leader before, as far as whoever tells it knew."""
     cause: str
     """START, NODE_FAILED, TIMEOUT, TRANSFER or UNSPECIFIED."""
 

@@ -60,9 +60,14 @@ class NodeHistory:
 def histories(observers: Sequence[Observer], names: Sequence[str], end_ms: int) -> dict[str, NodeHistory]:
     """How each node was, up to `end_ms`, when the records were told."""
     first = _judged(observers, names, {}, end_ms)
-    dead = {name: united(stretch.span for stretch in found if stretch.word.dead) for name, found in first.items()}
+    # (Shorter ones may be the misaligned edges of what somebody who was cut off says.)
+    dead = {name: [span for span in _dead(found) if span.ms > MARGIN_MS] for name, found in first.items()}
     judged = _judged(observers, names, dead, end_ms)
     return {name: _history(name, judged[name], observers, end_ms) for name in names}
+
+
+def _dead(stretches: Iterable[Stretch]) -> Spans:
+    return united(stretch.span for stretch in stretches if stretch.word.dead)
 
 
 # ---- what the others say ---------------------------------------------------------------------------------------------
@@ -77,7 +82,7 @@ class _Change(NamedTuple):
 
 
 def _judged(
-    observers: Sequence[Observer], names: Sequence[str], dead: Mapping[str, Spans], end_ms: int
+    observers: Sequence[Observer], names: Sequence[str], dead: Mapping[str, Sequence[Span]], end_ms: int
 ) -> dict[str, list[Stretch]]:
     """What the others' words together say of each node; `dead` tells when an observer was, by a first judgement."""
     numbers = {name: number for number, name in enumerate(names)}
@@ -107,7 +112,7 @@ def _statements(observers: Sequence[Observer], numbers: Mapping[str, int]) -> It
                     yield _Change(said.at_ms, observer, numbers[node], Verdict(said.word, said.why))
 
 
-def _distrusts(observers: Sequence[Observer], dead: Mapping[str, Spans], end_ms: int) -> Iterable[_Change]:
+def _distrusts(observers: Sequence[Observer], dead: Mapping[str, Sequence[Span]], end_ms: int) -> Iterable[_Change]:
     """Around the time in which an observer was dead itself. Within it, whether it is believed is decided anew."""
     for observer, record in enumerate(observers):
         for span in dead.get(record.name, ()):
@@ -201,6 +206,8 @@ def _starts_seen(name: str, observers: Sequence[Observer]) -> list[int]:
 
 
 def _unseen(starts: Sequence[int], known: Sequence[Stretch]) -> list[int]:
-    """Starts that no outage explains: not one of them ended within a moment before."""
-    down = united(Span(s.span.from_ms, s.span.to_ms + MARGIN_MS) for s in known if s.word.down)
-    return [at_ms for at_ms in starts if known and at_ms >= known[0].span.from_ms and not contains(down, at_ms)]
+    """Starts that no outage explains: it was known to be up just before, and none is under way or ended a moment ago."""
+    up = united(stretch.span for stretch in known if stretch.word in (Word.UP, Word.DEGRADED))
+    # (A silence that begins at that moment is another matter; a repair that does is that start's own.)
+    down = united(Span(s.span.from_ms + s.word.dead, s.span.to_ms + MARGIN_MS) for s in known if s.word.down)
+    return [at_ms for at_ms in starts if contains(up, at_ms - 1) and not contains(down, at_ms)]

@@ -14,6 +14,10 @@ from enum import IntEnum
 from kvapi.v1 import cluster_pb2
 from kvapi.v1.message_pb2 import NODE_STATE_ACTIVE, NODE_STATE_FAILED, NODE_STATE_INACTIVE, NODE_STATE_RECOVERING
 
+STOPPED = "it said that it stops"
+DIED = "its process ended without a word"
+RESTARTED = "it was started again"
+
 
 class Word(IntEnum):
     """What is said of a node; of two words about one moment the greater is believed."""
@@ -114,7 +118,7 @@ class _Reader:
             said.append(Statement(at_ms, Word.DEGRADED if was in (Word.UP, Word.DEGRADED) else _repaired(was)))
         elif event.to == NODE_STATE_INACTIVE:
             life.stopped = True
-            said.append(Statement(at_ms, Word.STOPPED, "it said that it stops"))
+            said.append(Statement(at_ms, Word.STOPPED, STOPPED))
 
     def on_event(self, event: cluster_pb2.NodeEvent, at_ms: int) -> None:
         """It saw another node change its state."""
@@ -126,22 +130,24 @@ class _Reader:
         was = said[-1].word if said else Word.NONE
         never_heard = event.to == NODE_STATE_FAILED and getattr(event, "from") == NODE_STATE_INACTIVE and was is Word.NONE
         if not never_heard:  # else the incarnation says nothing
-            self._note_incarnation(event, at_ms)
+            self._note_incarnation(event, at_ms - event.silent_ms)
         restarted = self._said.get(event.node, 0) < event.incarnation and was is not Word.NONE
+        why = ""
         if event.to == NODE_STATE_ACTIVE:
             word = Word.UP
         elif event.to == NODE_STATE_RECOVERING:
             word = Word.DEGRADED if was in (Word.UP, Word.DEGRADED) and not restarted else _repaired(was)
+            why = RESTARTED
         elif event.to == NODE_STATE_INACTIVE:
-            word = Word.STOPPED
+            word, why = Word.STOPPED, STOPPED
         elif event.to == NODE_STATE_FAILED:
-            word = Word.FAILED
+            word, why = Word.FAILED, event.why
             at_ms = max(at_ms - event.silent_ms, said[-1].at_ms if said else 0, self._found.lives[-1].from_ms)
         else:
             return
         if not never_heard:
             self._said[event.node] = event.incarnation
-        said.append(Statement(at_ms, word, event.why))
+        said.append(Statement(at_ms, word, why))
 
     def _begin_life(self, event: cluster_pb2.NodeEvent, at_ms: int) -> int:
         lives = self._found.lives
@@ -151,7 +157,7 @@ class _Reader:
                 # It ran at least until its last record. Without a later sign of life it may have run until just now.
                 ended_ms = max(before.to_ms, event.last_alive_ms or at_ms - 1)
                 before.to_ms = max(before.from_ms, min(ended_ms, at_ms - 1))
-                self._found.of_itself.append(Statement(before.to_ms, Word.FAILED, "its process ended without a word"))
+                self._found.of_itself.append(Statement(before.to_ms, Word.FAILED, DIED))
             for said in self._found.of_others.values():
                 said.append(Statement(max(before.to_ms, said[-1].at_ms), Word.NONE))
             at_ms = max(at_ms, before.to_ms + 1)

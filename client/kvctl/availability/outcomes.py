@@ -38,10 +38,10 @@ def success_rates(counts: Mapping[tuple[str, str, str], int]) -> tuple[SuccessRa
 
 
 def of_nodes(answers: Iterable[cluster_pb2.AvailabilityResponse]) -> tuple[SuccessRate, ...]:
-    """As the nodes answered, since each one's start."""
+    """As the nodes answered, since each one's start. Without calls to other services ("cluster.Status")."""
     counts: dict[tuple[str, str, str], int] = {}
     for answer in answers:
-        for each in answer.outcomes:
+        for each in (each for each in answer.outcomes if "." not in each.operation):
             consistency = kv_pb2.Consistency.Name(each.consistency).removeprefix(PREFIX)
             key = each.operation, consistency, each.outcome
             counts[key] = counts.get(key, 0) + each.count

@@ -46,19 +46,29 @@ class Panel:
         verdicts = [NOTHING] * len(self._said)
         suspects = [node for node, said in enumerate(self._said) if any(verdict.word.dead for verdict in said.values())]
         while suspects:
-            shares = {node: _share_dead(self._of(node, trusted)) for node in suspects}
-            worst = max(shares.values())
-            if worst < 0.5:
+            worst = {node: (_share_dead(self._of(node, trusted)), self._accuses(node, suspects, trusted)) for node in suspects}
+            share, accuses = max(worst.values())
+            if share < 0.5:
                 break
-            for node in [node for node in suspects if shares[node] == worst]:
+            for node in [node for node in suspects if worst[node] == (share, accuses)]:
                 # STOPPED if anybody heard it say so: a goodbye comes from nobody else.
                 verdicts[node] = min(verdict for verdict in self._of(node, trusted) if verdict.word.dead)
                 suspects.remove(node)
-            trusted = {number: node for number, node in trusted.items() if not verdicts[node].word.dead or node < 0}
+            trusted = {number: node for number, node in trusted.items() if node < 0 or not verdicts[node].word.dead}
         for node, verdict in enumerate(verdicts):
             if verdict is NOTHING:
                 verdicts[node] = _of_living(self._of(node, trusted))
         return verdicts
+
+    def _accuses(self, accuser: int, suspects: Iterable[int], trusted: dict[int, int]) -> int:
+        """How many suspects it calls dead itself: of two who are equally suspect, who was cut off says so of more others."""
+        said = (
+            verdict
+            for node in suspects
+            for observer, verdict in self._said[node].items()
+            if node != accuser and trusted.get(observer) == accuser
+        )
+        return sum(verdict.word.dead for verdict in said)
 
     def _of(self, node: int, trusted: dict[int, int]) -> list[Verdict]:
         return [said for observer, said in self._said[node].items() if trusted.get(observer, node) != node]

@@ -1,4 +1,4 @@
-"""Which shards had no leader when: from the leaderships that nodes recorded, and from when those nodes were there.
+"""Which shards had no leader when: from the leaderships on record, and from when the nodes that led were there.
 
 Owns the rule: a shard is available while a node leads it that could serve and is not dead, and a majority of its replicas is
 not dead. A leadership lasts from the first entry committed in its term to the last word that the next leader heard of it, or to
@@ -17,6 +17,7 @@ from kvctl.availability.observers import Word
 from kvctl.availability.spans import Span, Spans, contains, shared_by, united, without
 
 PREFIX = "LEADERSHIP_CAUSE_"
+UNKNOWN = "UNSPECIFIED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +38,17 @@ def histories(
     end_ms: int,
 ) -> tuple[ShardHistory, ...]:
     """Of every shard that somebody knows of; `replicas` of those whose placement is known."""
-    by_shard: dict[int, dict[int, Election]] = {shard: {} for shard in sorted(replicas)}
+    by_shard: dict[int, dict[int, list[tuple[bool, bool, int, Election]]]] = {shard: {} for shard in sorted(replicas)}
     for answer in answers:
         for event in answer.leaderships:
-            by_shard.setdefault(event.shard, {})[event.term] = _election(event)
+            election = _election(event)
+            # The leader's own record is best; then that of a follower which knew who led before; then the earliest.
+            told = (event.leader != answer.node, election.cause == UNKNOWN, event.at_ms, election)
+            by_shard.setdefault(event.shard, {}).setdefault(event.term, []).append(told)
     return tuple(
         _history(
             shard,
-            [terms[term] for term in sorted(terms)],
+            [min(terms[term])[-1] for term in sorted(terms)],
             nodes,
             _no_majority(replicas.get(shard, ()), nodes),
             _leaderless_since(answers, shard, replicas.get(shard, ()), end_ms),
@@ -93,7 +97,7 @@ def _history(
             until = following.at_ms - following.leaderless_ms
         else:
             until = end_ms if leaderless_since is None else leaderless_since
-        until = _end_of_process(nodes.get(election.leader), election.at_ms, max(until, election.at_ms))
+        until = _end_of_process(nodes.get(election.leader), election.at_ms, until)
         dead = nodes[election.leader].dead if election.leader in nodes else ()
         for span in without(united([Span(election.at_ms, until)]), united([*dead, *no_majority])):
             led.append((election.leader, span))

@@ -6,9 +6,13 @@ Owns the words. Measures nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from kvctl.bench.plan import Plan
 from kvctl.output import duration_text, size_text
+
+SPARKS = "▁▂▃▄▅▆▇█"
+SPARKS_MAX = 60
 
 
 def ms_text(milliseconds: float) -> str:
@@ -69,6 +73,14 @@ def data_text(plan: Plan) -> str:
     prefix = plan.prefix.decode("utf-8", "backslashreplace")
     keys = f"{count_text(plan.keys, 'key')} {prefix}… ({plan.distribution}{theta}), values of {sizes}"
     return ", ".join([keys, *levels])
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """▁▁█·▂: each value's height, from 0 to the greatest; · is 0 itself. Of many values the greatest of every few."""
+    each = -(-len(values) // SPARKS_MAX)
+    heights = [max(values[at : at + each]) for at in range(0, len(values), each)]
+    steps = [min(len(SPARKS) - 1, int(height / (max(heights) or 1.0) * len(SPARKS))) for height in heights]
+    return "".join(SPARKS[step] if height else "·" for step, height in zip(steps, heights, strict=True))
 
 
 def round_rate(per_second: float) -> str:

@@ -83,6 +83,8 @@ class Raft:
         self.successor_told = False
         """Leader: somebody was told to campaign in this term."""
         self.preferred_well_since: Seconds | None = None
+        self.campaigns = self.wins = 0
+        """Elections since the start: those that it began, and those that it won."""
         self.commit_news_at: Seconds | None = None
         self.out_send: list[Send] = []
         self.out_answers: list[Answer] = []
@@ -287,9 +289,10 @@ class Raft:
             not (term == self.term and self.leader not in ("", sender)),
             f"shard {self.shard}: {sender} and {self.leader} both lead in term {term}",
         )
-        self.leader_heard_at = now
         if term > self.term or self.role is not Role.FOLLOWER or self.leader != sender:
             self.become_follower(term, sender, now)
+            leadership.on_followed(self, now)
         else:
             self.leader_node_failed = False
             self.reset_election_deadline(now)
+        self.leader_heard_at = now

@@ -443,6 +443,28 @@ async def test_cancelled_operation_that_pauses_ends_its_pause() -> None:
     assert _facts(traced.stages(span)[-1])["error.type"] == "NO_LEADER"
 
 
+async def test_cancelled_at_any_moment_every_operation_is_covered_by_its_stages() -> None:
+    """Among operations that share batches, every third is cancelled, a step later each time; one of them is a batch."""
+    traced = Trace()
+    async with FakeCluster(nodes=1) as cluster, kvclient.connect(cluster.uri, tracer_provider=traced.provider) as kv:
+        for steps in range(24):
+            running: list[asyncio.Task[Any]] = [asyncio.create_task(kv.put(f"k{number}", "v")) for number in range(8)]
+            running.append(asyncio.create_task(kv.batch().get("a").get("b").run()))
+            await _steps(steps)
+            for task in running[2::3]:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        while kv._background._tasks:
+            await asyncio.gather(*kv._background._tasks)
+    mine = [span for span in traced.spans("Batch") if span.parent is None]
+    outcomes = set()
+    for span in traced.spans("Put") + mine:
+        traced.stages(span)
+        outcomes.add(_facts(span).get("error.type"))
+    assert outcomes == {None, "CancelledError"}
+    assert len(traced.spans("Put")) == 24 * 8 - 2  # Two were cancelled before their first step: they never began.
+
+
 async def test_operation_that_runs_out_of_time_says_where() -> None:
     """In the queue it never left; under way it is the call that took too long."""
     traced = Trace()
@@ -466,7 +488,7 @@ async def test_operation_that_runs_out_of_time_says_where() -> None:
     assert (call.name, _facts(call)["error.type"]) == ("client.call", "OUTCOME_UNKNOWN")
 
 
-def test_recording_an_answer_that_comes_too_late_changes_nothing() -> None:
+def test_recording_an_answer_that_comes_too_late_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """The first attempt was given up; its answer arrives while the second is under way."""
     traced = Trace()
     call = _requests.put_call("k", "v", Consistency.STRONG, None, None)
@@ -481,6 +503,7 @@ def test_recording_an_answer_that_comes_too_late_changes_nothing() -> None:
     recorded.answer(first, call.started + 3, None)
     recorded.answer(second, call.started + 4, None)
     recorded.end(2, None)
+    assert caplog.records == []  # The SDK would warn of a span that is ended twice.
     calls = traced.spans("client.call")
     assert [_facts(span).get("error.type") for span in calls] == ["DEADLINE_EXCEEDED", None]
     assert (calls[1].end_time or 0) - (calls[1].start_time or 0) == pytest.approx(2e9, abs=1_000)
@@ -535,6 +558,22 @@ async def test_stages_of_a_users_batch_on_one_node_cover_it_over_its_attempts() 
     assert "kvnode.consistency" not in _facts(mine)
     assert _facts(mine)["kvnode.attempts"] == 2
     assert _sent_to(cluster.nodes["n1"])[-1] == _traceparent(stages[5])
+
+
+async def test_span_of_a_users_batch_that_leaves_in_several_calls_has_a_queue_for_each() -> None:
+    """The third waits for a slot from the beginning, not from the first one's answer."""
+    traced = Trace()
+    async with FakeCluster(nodes=1) as cluster, kvclient.connect(cluster.uri, tracer_provider=traced.provider) as kv:
+        batch = kv.batch()
+        for number in range(2 * 1_024 + 1):
+            batch.put(f"k{number}", b"")
+        await batch.run(timeout=60)
+    (mine,) = [span for span in traced.spans("Batch") if span.parent is None]
+    queues, calls = traced.spans("client.queue"), traced.spans("client.call")
+    assert [queue.start_time for queue in queues] == [mine.start_time] * 3
+    assert sorted(queue.end_time or 0 for queue in queues) == [call.start_time for call in calls]
+    assert [_facts(call).get("kvnode.batch.size") for call in calls] == [1_024, 1_024, None]
+    assert (calls[2].start_time or 0) >= min(call.end_time or 0 for call in calls)
 
 
 async def test_span_of_a_users_batch_that_is_cancelled_ends_with_its_calls() -> None:

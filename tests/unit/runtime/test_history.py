@@ -113,7 +113,7 @@ def test_history_says_every_other_second_that_the_node_runs() -> None:
 def test_history_of_a_leadership_has_the_moments_that_the_core_kept() -> None:
     """It is recorded at the next tick, and says when it was."""
     machine = Machine()
-    won = Leadership(5, "n3", leaderless_since=48.5, serves_since=49.96, cause=LEADERSHIP_CAUSE_NODE_FAILED)
+    won = Leadership(5, "n1", "n3", leaderless_since=48.5, serves_since=49.96, cause=LEADERSHIP_CAUSE_NODE_FAILED)
     machine.history.on_leadership(2, won)
     assert list(machine.history.leaderships) == [
         cluster_pb2.LeadershipEvent(
@@ -131,7 +131,7 @@ def test_history_of_a_leadership_has_the_moments_that_the_core_kept() -> None:
 def test_history_restarted_has_both_journals_from_log_and_store() -> None:
     """Neither knows the other's records or rows."""
     machine = Machine()
-    won = Leadership(5, "n3", 48.5, 49.96, LEADERSHIP_CAUSE_NODE_FAILED)
+    won = Leadership(5, "n1", "n3", 48.5, 49.96, LEADERSHIP_CAUSE_NODE_FAILED)
     for flushed in (True, False):
         machine.history.on_transition(started())
         machine.history.on_leadership(2, won)
