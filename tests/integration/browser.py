@@ -1,6 +1,7 @@
 """A real browser for tests: headless Chromium, spoken to over two pipes (the DevTools protocol), offline.
 
-Owns its process and its profile, which are gone at the end of the `with`. Judges nothing: it notes what pages said and asked for.
+Owns its process and its profile, which are gone at the end of the `with`. Judges nothing: it notes what pages said and asked
+for.
 """
 
 from __future__ import annotations
@@ -129,7 +130,10 @@ class Page:
     @property
     def complaints(self) -> list[str]:
         """Exceptions, what it logged, and what its policy forbade it."""
-        return [json.dumps(event["params"]) for event in self._own("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")]
+        return [
+            json.dumps(event["params"])
+            for event in self._own("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
+        ]
 
     def _own(self, *methods: str) -> list[dict[str, Any]]:
         own = [event for event in self.pipe.events[self.seen :] if event.get("sessionId") == self.session]
@@ -149,7 +153,9 @@ class Browser:
         page = Page(self._pipe, session, len(self._pipe.events))
         for domain in ("Page", "Runtime", "Network", "Log"):
             self._pipe.call(f"{domain}.enable", session)
-        self._pipe.call("Network.emulateNetworkConditions", session, offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+        self._pipe.call(
+            "Network.emulateNetworkConditions", session, offline=True, latency=0, downloadThroughput=0, uploadThroughput=0
+        )
         page.resize(width)
         page.prefer(scheme)
         del self._pipe.events[:]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from kvclient.histogram import Histogram, lower_bound
 from kvctl.report import palette
-from kvctl.report.markup import Markup, join, number, percent, tag, tip
+from kvctl.report.markup import NOTHING, Markup, join, number, percent, tag, tip
 from kvctl.report.model import Kind, OverTime
 from kvctl.report.scales import Linear, Log, Nines, log_around, ticks, time_step_ms, time_ticks
 from kvctl.report.words import clock, count, plural, tick_duration, tick_time
@@ -32,22 +32,25 @@ Tick = tuple[float, str]
 
 
 def frame(
-    plot: Iterable[str], x: Sequence[Tick], y: Sequence[Tick], label: str, height: int = HEIGHT, note: str = ""
+    plot: Iterable[str], x: Sequence[Tick], y: Sequence[Tick], *, label: str, note: str, above: Markup = NOTHING
 ) -> Markup:
-    """A chart: its axes around `plot`, which is drawn on `height` pixels. `label`: in words, for those who cannot see."""
-    down = [(height * (1 - share), words) for share, words in y]
+    """A chart: its axes around `plot`, which is HEIGHT pixels high. `label`: in words, for those who cannot see; `note`: what
+    its axes are; `above`: what goes between that and the plot.
+    """
+    down = [(HEIGHT * (1 - share), words) for share, words in y]
     lines = (tag("line", class_="grid", x1="0", x2="100%", y1=at, y2=at) for at, _ in down)
     return tag(
         "div",
         tag("div", note, class_="unit"),
+        above,
         tag(
             "svg",
             *(tag("text", words, x="100%", y=at + 4) for at, words in down),
             class_="y",
-            height=height,
+            height=HEIGHT,
             aria_hidden="true",
         ),
-        tag("svg", *lines, *plot, class_="plot", height=height, role="img", aria_label=label, tabindex=0),
+        tag("svg", *lines, *plot, class_="plot", height=HEIGHT, role="img", aria_label=label, tabindex=0),
         axis(x),
         class_="chart",
     )
@@ -75,8 +78,8 @@ def stretched(*paths: str, height: int = HEIGHT) -> Markup:
 
 
 def percentile_chart(distributions: Mapping[Kind, Histogram]) -> Markup:
-    """A line a kind: what share of requests took at most how long."""
-    known = {kind: histogram for kind, histogram in distributions.items() if histogram.count}
+    """A line a kind: what share of requests took at most how long. Parts of requests have none."""
+    known = {kind: histogram for kind, histogram in distributions.items() if histogram.count and not kind.is_part}
     if not known:
         return tag("p", "No requests.", class_="none")
     down = log_around(
@@ -87,7 +90,7 @@ def percentile_chart(distributions: Mapping[Kind, Histogram]) -> Markup:
         tag(
             "path",
             d=percentile_path(histogram, across, down, HEIGHT),
-            class_=f"line {palette.operation_class(kind.operation)}",
+            class_=line_class(kind),
             stroke_dasharray=palette.DASHES.get(kind.consistency),
             data_series=kind.words,
         )
@@ -97,20 +100,24 @@ def percentile_chart(distributions: Mapping[Kind, Histogram]) -> Markup:
     return frame(
         [stretched(*lines), *_percentile_hits(known, across)],
         [(across.share(one), f"{one:g} %") for one in named],
-        [(down.share(us), tick_duration(us * 1000)) for us in down.decades()],
-        f"Latency by percentile of {plural(len(known), 'kind')} of requests; the table below has the numbers",
+        [(down.share(us), tick_duration(us * 1000)) for us in down.ticks()],
+        label=f"Latency by percentile of {plural(len(known), 'kind')} of requests; the table below has the numbers",
         note="time, by share of requests that took no longer",
     )
 
 
+def line_class(kind: Kind) -> str:
+    """The classes of its line: the client's view is thinner."""
+    return f"line {palette.operation_class(kind.operation)}{' thin' if kind.by_client else ''}"
+
+
 def percentile_path(histogram: Histogram, across: Nines, down: Log, height: int) -> str:
     """The line of one distribution, as a path: up to its longest request, which is as rare as it can tell."""
-    points: list[tuple[float, float]] = []
+    points: list[tuple[float, float]] = [(0.0, float(histogram.min_us))]
     seen = 0
     for bucket in sorted(histogram.counts):
         us = (lower_bound(bucket) + lower_bound(bucket + 1) - 1) / 2
         us = min(max(us, histogram.min_us), histogram.max_us)
-        points.append((100 * seen / histogram.count, us))
         seen += histogram.counts[bucket]
         rest = max(histogram.count - seen, 1)
         points.append((100 * (1 - rest / histogram.count), us))
@@ -199,7 +206,7 @@ def _layer_ns(means_ns: Mapping[str, float], stage: str, shown: Sequence[str]) -
     return sum(ns for other, ns in means_ns.items() if other not in shown)
 
 
-def stages_chart(over_time: OverTime, name: str) -> Markup:
+def stages_chart(over_time: OverTime, name: str, above: Markup = NOTHING) -> Markup:
     """Mean time by stage, interval by interval, layer upon layer. An interval without requests is empty, not zero."""
     if not over_time.intervals:
         return tag("p", "No requests.", class_="none")
@@ -227,8 +234,9 @@ def stages_chart(over_time: OverTime, name: str) -> Markup:
         [stretched(*areas), *hits],
         time_marks(over_time.from_ms, over_time.to_ms),
         [(down.share(ms * 1e6), tick_duration(ms * 1e6)) for ms in steps],
-        f"Mean time of {name} by stage, in intervals of {tick_duration(over_time.step_ms * 1e6)}",
+        label=f"Mean time of {name} by stage, in intervals of {tick_duration(over_time.step_ms * 1e6)}",
         note=f"mean time a request, each {tick_duration(over_time.step_ms * 1e6)}",
+        above=above,
     )
 
 

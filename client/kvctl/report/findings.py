@@ -112,7 +112,7 @@ def _waits(over_time: OverTime | None) -> str:
         return ""
     shares = stage_shares(over_time)
     named = [f"{stage} ({share:.0%})".replace("%)", " %)") for stage, share in list(shares.items())[:2] if share >= SHARE_MIN]
-    return f"; of those that left spans, most of it for {listed(named)}" if named else ""
+    return f"; of those that left spans, above all in {listed(named)}" if named else ""
 
 
 def stage_shares(over_time: OverTime) -> dict[str, float]:

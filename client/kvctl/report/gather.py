@@ -16,7 +16,6 @@ from kvctl.availability.outcomes import success_rates
 from kvctl.report.ask import Live
 from kvctl.report.model import Happening, Interval, Kind, Latency, Member, OverTime, Report, Slow, Sources
 from kvctl.report.scales import time_step_ms
-from kvctl.report.words import moment
 from kvctl.traces.critical_path import by_part, critical_path
 from kvctl.traces.latency import CONSISTENCIES, Snapshot, latency_of_traces
 from kvctl.traces.latency import Row as StageRow
@@ -28,10 +27,12 @@ from kvctl.traces.waterfall import Row, rows
 
 OPERATORS = "cluster."
 """What calls of operators begin with; they are none of the load, and this report makes some itself."""
-INTERVALS_MAX = 60
+INTERVALS_MIN, INTERVALS_MAX, PER_INTERVAL = 24, 60, 4
+"""Of a picture over time: so many, of so many requests each where there are enough."""
+_KIND = "operation, consistency, by_client"
 PER_KIND = 3
 """Of each kind so many are among the slowest, however quick it is."""
-ROWS_MAX, ROWS_IN_ALL = 250, 9_000
+ROWS_MAX, ROWS_IN_ALL = 250, 12_000
 """Of one waterfall, and of all: a page stays below 3 MB."""
 HAPPENINGS = ("election", "snapshot.install", "snapshot.send", "disk_stall")
 HAPPENINGS_MAX = 200
@@ -47,9 +48,7 @@ def latency_of_nodes(snapshot: Snapshot) -> Latency | None:
                 name = CONSISTENCIES[consistency] if consistency < len(CONSISTENCIES) else str(consistency)
                 series[Kind(operation, name)].append(histogram)
     found = {kind: merged(histograms) for kind, histograms in series.items()}
-    since = min((node.since_ms for node in snapshot.nodes.values()), default=0)
-    source = f"every request, as the nodes counted it since their own start, the first since {moment(since)}"
-    return _latency(source, True, found, snapshot.rows())
+    return _latency(min((node.since_ms for node in snapshot.nodes.values()), default=0), found, snapshot.rows())
 
 
 def latency_of_spans(store: TraceStore) -> Latency | None:
@@ -61,17 +60,27 @@ def latency_of_spans(store: TraceStore) -> Latency | None:
         histogram = found[Kind(row["operation"], row["consistency"], row["by_client"])] = Histogram()
         for us in row["us"]:
             histogram.record(us)
-    return _latency("requests that left spans: sampled, slow, failed or superseded", False, found, latency_of_traces(store))
+    return _latency(None, found, latency_of_traces(store))
 
 
-def _latency(source: str, exact: bool, found: Mapping[Kind, Histogram], stage_rows: Iterable[StageRow]) -> Latency | None:
+def with_clients(counted: Latency, traced: Latency) -> Latency:
+    """What nodes counted, and beside it what clients saw, which nodes cannot know."""
+    seen = [kind for kind in traced.distributions if kind.by_client]
+    return Latency(
+        counted.since_ms,
+        {**counted.distributions, **{kind: traced.distributions[kind] for kind in seen}},
+        {**counted.stages, **{kind: traced.stages[kind] for kind in seen}},
+    )
+
+
+def _latency(since_ms: int | None, found: Mapping[Kind, Histogram], stage_rows: Iterable[StageRow]) -> Latency | None:
     distributions = {kind: found[kind] for kind in sorted(found, key=_weight(found)) if found[kind].count}
     stages: dict[Kind, list[StageRow]] = {kind: [] for kind in distributions}
     for row in stage_rows:
         kind = Kind(row.operation, row.consistency, row.stage.startswith("client"))
         if kind in stages and row.stage not in ("", "client"):
             stages[kind].append(row)
-    return Latency(source, exact, distributions, stages) if distributions else None
+    return Latency(since_ms, distributions, stages) if distributions else None
 
 
 def _weight(found: Mapping[Kind, Histogram]) -> Callable[[Kind], tuple[bool, int, Kind]]:
@@ -80,45 +89,39 @@ def _weight(found: Mapping[Kind, Histogram]) -> Callable[[Kind], tuple[bool, int
 
 
 def over_time(store: TraceStore) -> dict[Kind, OverTime]:
-    """The stages of each kind, interval by interval; the same intervals for all."""
-    ((first, last),) = (
-        row.values()
-        for row in store.query(
-            "select min(start_ns) // 1000000 as first, max(start_ns) // 1000000 as last from requests where not background"
-        )
-    )
-    if first is None:
+    """The stages of each kind, interval by interval: the fewer requests, the longer the intervals."""
+    window = window_of_spans(store)
+    if window is None:
         return {}
-    step_ms = time_step_ms(last - first + 1, INTERVALS_MAX)
-    begin_ms = first // step_ms * step_ms
-    kind = "operation, consistency, by_client"
-    interval = f"(start_ns // 1000000 - {begin_ms}) // {step_ms} as interval"
-    counts: dict[Kind, dict[int, int]] = defaultdict(dict)
-    for row in store.query(f"select {kind}, {interval}, count(*) as n from requests where not background group by all"):
-        counts[_kind(row)][row["interval"]] = row["n"]
-    sums: dict[tuple[Kind, int], dict[str, int]] = defaultdict(dict)
-    for row in store.query(
-        f"""select {kind}, {interval}, stage, sum(ns)::bigint as ns from steps join requests using (trace_id, span_id)
-        where not background group by all"""
-    ):
-        sums[_kind(row), row["interval"]][row["stage"]] = row["ns"]
     kept: dict[Kind, dict[str, int]] = defaultdict(dict)
-    for row in store.query(f"select {kind}, kept, count(*) as n from requests where not background group by all"):
+    for row in store.query(f"select {_KIND}, kept, count(*) as n from requests where not background group by all"):
         kept[_kind(row)][row["kept"]] = row["n"]
-    end_ms = begin_ms + (max(max(places) for places in counts.values()) + 1) * step_ms
-    return {
-        kind: OverTime(
-            step_ms,
-            begin_ms,
-            end_ms,
-            [
-                Interval(begin_ms + at * step_ms, n, {stage: ns / n for stage, ns in sums[kind, at].items()})
-                for at, n in sorted(places.items())
-            ],
-            kept[kind],
-        )
-        for kind, places in sorted(counts.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+    ranked = sorted(kept, key=lambda kind: (-sum(kept[kind].values()), kind))
+    return {kind: _over_time(store, kind, window, kept[kind]) for kind in ranked}
+
+
+def _over_time(store: TraceStore, kind: Kind, window: tuple[int, int], kept: Mapping[str, int]) -> OverTime:
+    wanted = min(INTERVALS_MAX, max(INTERVALS_MIN, sum(kept.values()) // PER_INTERVAL))
+    step_ms = time_step_ms(window[1] - window[0], wanted)
+    begin_ms = window[0] // step_ms * step_ms
+    place = f"(start_ns // 1000000 - {begin_ms}) // {step_ms} as place"
+    chosen = "not background and operation = ? and consistency = ? and by_client = ?"
+    counts = {
+        row["place"]: row["n"]
+        for row in store.query(f"select {place}, count(*) as n from requests where {chosen} group by all", kind)
     }
+    sums: dict[int, dict[str, int]] = defaultdict(dict)
+    for row in store.query(
+        f"""select {place}, stage, sum(ns)::bigint as ns from steps join requests using (trace_id, span_id)
+        where {chosen} group by all""",
+        kind,
+    ):
+        sums[row["place"]][row["stage"]] = row["ns"]
+    intervals = [
+        Interval(begin_ms + place * step_ms, n, {stage: ns / n for stage, ns in sums[place].items()})
+        for place, n in sorted(counts.items())
+    ]
+    return OverTime(step_ms, begin_ms, max(window[1], intervals[-1].start_ms + step_ms), intervals, kept)
 
 
 def _kind(row: Mapping[str, object]) -> Kind:
@@ -210,15 +213,17 @@ def make(store: TraceStore, live: Live | None, sources: Sources, limit: int) -> 
     ((sources.spans,),) = (row.values() for row in store.query("select count(*) as spans from spans"))
     sources.requests = store.count("not background")
     found = live.availability if live is not None else None
-    latency = latency_of_nodes(live.latency) if live is not None else None
+    counted = latency_of_nodes(live.latency) if live is not None else None
+    traced = latency_of_spans(store)
     return Report(
         sources,
         cluster_id=live.cluster_id if live is not None else "",
         members=live.members if live is not None else [Member(name) for name in _nodes(store)],
         window=_window(found, store),
-        latency=latency or latency_of_spans(store),
+        latency=with_clients(counted, traced) if counted and traced else counted or traced,
         over_time=over_time(store),
         slowest=slowest(store, limit),
+        slowest_of_all=limit,
         happenings=happenings(store) if found is None else (),
         availability=found,
         outcomes=_of_the_load(found.outcomes) if found is not None else (),

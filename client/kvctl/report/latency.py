@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 from kvclient.histogram import Histogram, summarize
 from kvctl.report import charts, palette
-from kvctl.report.markup import Markup, tag
+from kvctl.report.markup import Markup, join, tag
 from kvctl.report.model import Kind, Latency, Report
 from kvctl.report.scales import Log
-from kvctl.report.sections import missing, section
+from kvctl.report.sections import at, missing, section
 from kvctl.report.tables import table
 from kvctl.report.words import count, plural, tick_duration
 from kvctl.traces.words import duration_words
@@ -28,11 +28,10 @@ def latency_section(report: Report) -> Markup:
     found = report.latency
     if found is None:
         return section("latency", "Latency", "", missing(nothing_known(report)))
-    lead = f"Of {found.source}. {_exactness(found)}"
     return section(
         "latency",
         "Latency",
-        lead,
+        _lead(found),
         tag("figure", legend(found.distributions), charts.percentile_chart(found.distributions)),
         _table(found),
     )
@@ -45,15 +44,20 @@ def nothing_known(report: Report) -> str:
     return "No request is in these files."
 
 
-def _exactness(found: Latency) -> str:
-    if found.exact:
-        return "Merged over nodes; percentiles are exact to 3 %. The client's own queue and the network to it are not in them."
-    return "Slow and failed requests always leave spans, so that percentiles lean to them."
+def _lead(found: Latency) -> Markup:
+    if found.since_ms is None:
+        return join(["Of requests that left spans. Slow and failed ones always do, so that percentiles lean to them."])
+    clients = any(kind.by_client for kind in found.distributions)
+    view = "Those in the client are of requests that left spans there." if clients else "The way to the client is not in them."
+    words = ", merged; percentiles are exact to 3 %. A node counts from its start on, the first since "
+    return join(["Of every request, as all nodes counted it", words, at(found.since_ms), ". ", view])
 
 
 def legend(distributions: Mapping[Kind, Histogram]) -> Markup:
     """What the lines are."""
-    return tag("ul", *(_entry(kind, histogram) for kind, histogram in distributions.items()), class_="legend")
+    return tag(
+        "ul", *(_entry(kind, histogram) for kind, histogram in distributions.items() if not kind.is_part), class_="legend"
+    )
 
 
 def _entry(kind: Kind, histogram: Histogram) -> Markup:
@@ -71,7 +75,7 @@ def swatch(kind: Kind) -> Markup:
     """A piece of its line."""
     line = tag(
         "line",
-        class_=f"line {palette.operation_class(kind.operation)}",
+        class_=charts.line_class(kind),
         stroke_dasharray=palette.DASHES.get(kind.consistency),
         x1="0",
         x2="22",

@@ -43,10 +43,8 @@ class Kind(NamedTuple):
 class Latency:
     """How long requests took."""
 
-    source: str
-    """What was counted, in words."""
-    exact: bool
-    """Whether every request counted; else only those that left spans."""
+    since_ms: int | None
+    """Since when nodes counted every request; None: these are only those that left spans, as the client's view always is."""
     distributions: Mapping[Kind, Histogram]
     """Microseconds."""
     stages: Mapping[Kind, Sequence[StageRow]]
@@ -142,6 +140,9 @@ class Report:
     latency: Latency | None = None
     over_time: Mapping[Kind, OverTime] = field(default_factory=dict)
     slowest: Sequence[Slow] = ()
+    """The slowest of all first, then those of each kind."""
+    slowest_of_all: int = 0
+    """So many of them are the slowest of all."""
     happenings: Sequence[Happening] = ()
     availability: Availability | None = None
     outcomes: Sequence[SuccessRate] = ()

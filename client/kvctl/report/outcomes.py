@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 
 from kvctl.availability.model import SuccessRate
 from kvctl.availability.outcomes import ANSWERS, NOT_COUNTED
-from kvctl.report import charts
 from kvctl.report.markup import Markup, join, tag
 from kvctl.report.model import Report
 from kvctl.report.sections import missing, section
@@ -51,7 +50,7 @@ def _rates(rates: Iterable[SuccessRate], *, exact: bool) -> Markup:
     headers = [
         "operation",
         "consistency",
-        *(["success rate", ""] if exact else []),
+        *(["success rate"] if exact else []),
         "answered",
         "not answered",
         "how they ended",
@@ -60,7 +59,7 @@ def _rates(rates: Iterable[SuccessRate], *, exact: bool) -> Markup:
         [
             rate.operation,
             _consistency(rate),
-            *([share_text(rate.share), charts.share_bar(rate.share or 0, "good")] if exact else []),
+            *([share_text(rate.share)] if exact else []),
             count(rate.answered),
             tag("strong", count(rate.unanswered), class_="bad") if rate.unanswered else "0",
             _endings(rate),

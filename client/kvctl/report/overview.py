@@ -67,7 +67,7 @@ def _tiles(report: Report) -> Iterator[Markup]:
         for kind in shown[:KINDS_MAX]:
             histogram = report.latency.distributions[kind]
             p50, p99 = (duration_words(histogram.percentile(one) * 1000) for one in (50, 99))
-            yield _tile(kind.words, p50, f"at the median, p99 {p99}")
+            yield _tile(kind.words, p50, f"median; p99 {p99}")
     if report.availability is not None:
         system = report.availability.system.figures
         failures = sum(node.figures.failures for node in report.availability.nodes)
@@ -100,4 +100,4 @@ def _members(report: Report) -> Markup:
         for one in report.members
     ]
     headers = ["node", "state", "address", "incarnation", "holds", "leads shards"]
-    return table(headers, rows, caption="Nodes", numeric="incarnation", class_="members")
+    return table(headers, rows, caption="Nodes", class_="members")

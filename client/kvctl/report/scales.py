@@ -45,10 +45,12 @@ class Log:
             return 0.0
         return _within(math.log(value / self.low) / math.log(self.high / self.low))
 
-    def decades(self) -> list[float]:
-        """The powers of ten on it."""
-        first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
-        return [10.0**power for power in range(first, last + 1)]
+    def ticks(self) -> list[float]:
+        """The powers of ten on it; where they are few, twice and five times them, too."""
+        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        steps = (1,) if self.high / self.low > 1000 else (1, 2, 5)
+        marks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+        return [mark for mark in marks if self.low * (1 - 1e-9) <= mark <= self.high * (1 + 1e-9)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,9 @@ def ticks(high: float, about: int = 4) -> list[float]:
 
 
 def log_around(low: float, high: float) -> Log:
-    """The axis from the power of ten below `low` to the one above `high`, both above 0."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    return Log(10.0**first, 10.0 ** max(last, first + 1))
+    """The axis around two values above 0: from 1, 2 or 5 times a power of ten to another, at least a decade."""
+    first = 1 / round_up(1 / low)
+    return Log(first, max(round_up(high), 10 * first))
 
 
 def time_step_ms(span_ms: float, intervals_max: int) -> int:

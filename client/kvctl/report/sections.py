@@ -10,7 +10,7 @@ from kvctl.report.words import clock, moment
 
 
 def section(id_: str, title: str, lead: str, *children: str) -> Markup:
-    """A part of the page with a heading, which the navigation leads to."""
+    """A part of the page with a heading, which the navigation leads to, and a first paragraph."""
     heading = f"{id_}-heading"
     return tag(
         "section",

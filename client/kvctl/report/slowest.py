@@ -5,19 +5,21 @@ Owns its look.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from kvctl.report import charts, palette
 from kvctl.report.markup import Markup, join, percent, tag, tip
 from kvctl.report.model import Report, Slow
 from kvctl.report.scales import round_up
-from kvctl.report.sections import at, missing, section
+from kvctl.report.sections import at, chip, missing, section
 from kvctl.report.words import plural, tick_duration
 from kvctl.traces.waterfall import Row
 from kvctl.traces.words import duration_words
 
 QUARTERS = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8)
 """Lengths, times a power of ten, of which a quarter is a round number."""
+WHOLE = ("client", "server", "application")
+"""What is drawn thin: the stages within have the time."""
 DEPTH_MAX = 12
 """Nested deeper, rows are not indented further."""
 
@@ -30,14 +32,32 @@ def slowest_section(report: Report) -> Markup:
         "The slowest of all that left spans, and of each kind the slowest few. The bar is the critical path: what the request "
         "waited for, moment by moment. Expand one for its waterfall."
     )
-    longest = max(one.request.duration_ns for one in report.slowest)
+    first = report.slowest[: report.slowest_of_all]
+    rest: dict[str, list[Slow]] = {}
+    for one in report.slowest[report.slowest_of_all :]:
+        rest.setdefault(f"{one.request.operation} {one.request.consistency}", []).append(one)
     return section(
         "slowest",
         "Slowest requests",
         lead,
+        _legend(report.slowest),
         tag("button", "Expand all", type="button", class_="expand", data_expand="slowest"),
-        *(_card(one, place, longest) for place, one in enumerate(report.slowest, 1)),
+        _cards(first, 1),
+        *(join([tag("h3", f"Slowest {kind}"), _cards(ones, 1)]) for kind, ones in rest.items()),
     )
+
+
+def _legend(slowest: Iterable[Slow]) -> Markup:
+    """The stages that are anywhere in the bars."""
+    stages = {part.stage for one in slowest for part in one.parts if palette.stage_class(part.stage) != "s-rest"}
+    entries = (tag("li", chip(palette.stage_class(stage)), stage) for stage in sorted(stages, key=palette.stage_order))
+    return tag("ul", *entries, class_="legend")
+
+
+def _cards(ones: Sequence[Slow], first: int) -> Markup:
+    """On one scale."""
+    longest = max(one.request.duration_ns for one in ones)
+    return join(_card(one, place, longest) for place, one in enumerate(ones, first))
 
 
 def _why(report: Report) -> str:
@@ -65,7 +85,7 @@ def _card(slow: Slow, place: int, longest_ns: int) -> Markup:
         _path(slow, longest_ns),
         tag("span", slow.explanation.text, class_="why"),
     )
-    return tag("details", summary, _waterfall(slow), class_="slow", id=f"slow-{place}")
+    return tag("details", summary, _waterfall(slow), class_="slow")
 
 
 def _path(slow: Slow, longest_ns: int) -> Markup:
@@ -92,15 +112,31 @@ def _waterfall(slow: Slow) -> Markup:
         tag("th", "time", scope="col", class_="num"),
         tag("th", charts.axis(marks), scope="col", class_="bars", aria_label="when"),
     )
-    body = tag("tbody", *(_row(row, whole_ns) for row in slow.rows))
+    body = tag("tbody", *(_row(row, whole_ns, on_path) for row, on_path in zip(slow.rows, _on_path(slow.rows), strict=True)))
     made = tag("table", tag("thead", head), body, class_="waterfall")
     return tag("div", made, tag("p", join(_remarks(slow), " "), class_="remark"), class_="opened")
 
 
-def _row(row: Row, whole_ns: int) -> Markup:
+def _on_path(rows: Sequence[Row]) -> list[bool]:
+    """Whether the request waited for a row, or for something in it."""
+    found = [row.critical_ns > 0 for row in rows]
+    above: list[int] = []
+    for place, row in enumerate(rows):
+        del above[row.depth :]
+        if found[place]:
+            for one in above:
+                found[one] = True
+        above.append(place)
+    return found
+
+
+def _row(row: Row, whole_ns: int, on_path: bool) -> Markup:
     name = row.name.removeprefix("kvapi.v1.")
-    marks = " ".join(
-        filter(None, (f"d{min(row.depth, DEPTH_MAX)}", "off" if not row.critical_ns else "", "made" if row.derived else ""))
+    classes = (
+        f"d{min(row.depth, DEPTH_MAX)}",
+        "" if on_path else "off",
+        "made" if row.derived else "",
+        "whole" if _stage(row) in WHOLE else "",
     )
     beside = "∥ " if row.concurrent else ""
     error = [" ", tag("i", row.error, class_="bad")] if row.error else []
@@ -116,7 +152,7 @@ def _row(row: Row, whole_ns: int) -> Markup:
         tag("td", row.where),
         tag("td", duration_words(row.duration_ns)),
         tag("td", tag("svg", bar)),
-        class_=marks,
+        class_=" ".join(filter(None, classes)),
     )
 
 

@@ -28,7 +28,7 @@ def stages_section(report: Report) -> Markup:
         return section("stages", "Stages", "", missing(nothing_known(report)))
     lead = (
         "What requests waited for. Over time: the mean of those that left spans, along their critical paths over all nodes. "
-        "In the table: every stage that nodes measured, of " + (report.latency.source if report.latency else "none") + "."
+        + _of_which(report)
     )
     tabs = [
         tag("button", kind.words, role="tab", id=f"tab-{at}", aria_controls=f"panel-{at}", type="button", aria_selected="false")
@@ -41,6 +41,12 @@ def stages_section(report: Report) -> Markup:
         lead,
         tag("div", tag("div", *tabs, role="tablist", aria_label="Kinds of requests"), *panels, class_="tabs"),
     )
+
+
+def _of_which(report: Report) -> str:
+    if report.latency is None or report.latency.since_ms is None:
+        return "In the table: their stages as each process measured them."
+    return "In the table: the stages of all requests, as nodes measured them."
 
 
 def _kinds(report: Report) -> list[Kind]:
@@ -70,8 +76,7 @@ def _over_time(report: Report, kind: Kind) -> Markup:
     return tag(
         "figure",
         legend,
-        events_strip(report.availability, found.from_ms, found.to_ms),
-        charts.stages_chart(found, kind.words),
+        charts.stages_chart(found, kind.words, events_strip(report.availability, found.from_ms, found.to_ms)),
         charts.requests_strip(found),
         tag("figcaption", _kept(found)),
     )

@@ -82,7 +82,7 @@ def events_strip(found: Availability | None, from_ms: int, to_ms: int) -> Markup
         return NOTHING
     label = "Above the picture: when nodes were down, and elections"
     line = tag("svg", *drawn, class_="lane", height=STRIP, role="img", aria_label=label)
-    return tag("div", tag("span", "events", class_="unit"), line, class_="chart events")
+    return tag("div", tag("span", "events"), line, class_="events")
 
 
 def _line(drawn: Iterable[str], label: str) -> Markup:

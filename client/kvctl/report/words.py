@@ -24,7 +24,7 @@ def share_text(share: float | None) -> str:
         return f"{share:.0%}".replace("%", " %")
     for digits in range(5):
         shown = f"{100 * share:.{digits}f}"
-        if float(shown) not in (0.0, 100.0) and (share < 0.9 or digits >= 1):
+        if float(shown) not in (0.0, 100.0) and (0.1 <= share < 0.9 or digits >= 1):
             return f"{shown} %"
     return "> 99.9999 %" if share > 0.5 else "< 0.0001 %"
 
