@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from kvapi.v1 import cluster_pb2, message_pb2
 from kvctl.admin import Admin
+from kvctl.availability.ask import collect
 from kvctl.availability.merge import availability
 from kvctl.availability.model import Availability
 from kvctl.failures import Failure
@@ -43,7 +44,7 @@ def ask(endpoints: Sequence[str], timeout_s: float, store: TraceStore) -> Live:
     live.cluster_id, live.members = shape.cluster_id, _members(shape)
     addresses = [member.address for member in shape.members]
     with Admin(endpoints, each_s) as admin:
-        live.availability = _availability(admin, shape, live.silent)
+        live.availability = _availability(admin, live.silent)
     with Admin(addresses, each_s) as admin:
         live.latency = read_latency(admin)
     reading = Reading()
@@ -67,11 +68,11 @@ def _members(shape: cluster_pb2.TopologyResponse) -> list[Member]:
     ]
 
 
-def _availability(admin: Admin, shape: cluster_pb2.TopologyResponse, silent: dict[str, str]) -> Availability | None:
+def _availability(admin: Admin, silent: dict[str, str]) -> Availability | None:
     """None: nobody told a record."""
-    request = cluster_pb2.AvailabilityRequest()
-    names = {member.address: member.name for member in shape.members}
-    answers = admin.each(list(names), lambda stub, timeout_s: stub.Availability.future(request, timeout=timeout_s))
-    silent |= {names[address]: answer.message for address, answer in answers.items() if isinstance(answer, Failure)}
-    told = [answer for answer in answers.values() if not isinstance(answer, Failure)]
-    return availability(told, silent, {shard.shard: shard.replicas for shard in shape.shards}) if told else None
+    try:
+        told = collect(admin)
+    except Failure:
+        return None  # whoever answers nothing is named by the other questions
+    silent |= told.missing
+    return availability(told.answers, told.missing, told.replicas)

@@ -113,14 +113,14 @@ def line_class(kind: Kind) -> str:
 
 def percentile_path(histogram: Histogram, across: Nines, down: Log, height: int) -> str:
     """The line of one distribution, as a path: up to its longest request, which is as rare as it can tell."""
-    points: list[tuple[float, float]] = [(0.0, float(histogram.min_us))]
+    points = [(0.0, float(histogram.min_us))]
     seen = 0
     for bucket in sorted(histogram.counts):
-        us = (lower_bound(bucket) + lower_bound(bucket + 1) - 1) / 2
-        us = min(max(us, histogram.min_us), histogram.max_us)
         seen += histogram.counts[bucket]
-        rest = max(histogram.count - seen, 1)
-        points.append((100 * (1 - rest / histogram.count), us))
+        middle = (lower_bound(bucket) + lower_bound(bucket + 1) - 1) / 2
+        longer = max(histogram.count - seen, 1)
+        points.append((100 * (1 - longer / histogram.count), min(max(middle, histogram.min_us), histogram.max_us)))
+    points.append((points[-1][0], float(histogram.max_us)))
     places = [(WIDE * across.share(share), height * (1 - down.share(us))) for share, us in points]
     return "M" + "L".join(f"{number(x)} {number(y)}" for x, y in _thinned(places))
 

@@ -88,13 +88,14 @@ def _collect(call: Call, files: list[Path], limit: int) -> Report:
             sources.asked = call.endpoints
             try:
                 live = ask(sources.asked, call.timeout_given_s or TIMEOUT_S, store)
-                reading.silent = sources.silent = live.silent
+                sources.silent = live.silent
             except Failure as failure:
                 if not files:
                     raise
-                reading.silent = sources.silent = {"the cluster": failure.message}
+                sources.silent = {"the cluster": failure.message}
         sources.damaged_lines = reading.damaged_lines
-        for note in notes(reading):
+        missing = (f"without {node}: {why}" for node, why in sorted(sources.silent.items()))
+        for note in (*notes(reading), *missing):
             print(printable(note), file=sys.stderr)
         return make(store, live, sources, limit)
 

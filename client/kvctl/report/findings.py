@@ -77,8 +77,9 @@ def _leaderless(found: Availability) -> str:
 
 
 def _unanswered(report: Report) -> Iterator[str]:
-    """Of what was measured; of traces alone, without a share: failed requests always leave spans."""
-    rates = of_callers(report.outcomes or report.outcomes_of_traces)
+    """Of what was measured; of nodes' traces alone, without a share: failed requests always leave spans."""
+    measured = report.outcomes or report.outcomes_of_clients
+    rates = of_callers(measured or report.outcomes_of_traces)
     missing, whole = sum(rate.unanswered for rate in rates), sum(rate.answered + rate.unanswered for rate in rates)
     if not missing:
         return
@@ -86,11 +87,7 @@ def _unanswered(report: Report) -> Iterator[str]:
     for rate in rates:
         reasons.update(owed(rate))
     named = listed([f"{reason} ({count(number)})" for reason, number in reasons.most_common(3)])
-    of = (
-        f"of {count(whole)} requests ({share_text(missing / whole)}) were"
-        if report.outcomes
-        else "requests that left spans were"
-    )
+    of = f"of {count(whole)} requests ({share_text(missing / whole)}) were" if measured else "requests that left spans were"
     yield f"{count(missing)} {of} not answered: {named}."
 
 

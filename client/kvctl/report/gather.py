@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kvclient.histogram import Histogram, merged
+from kvctl.availability.clients import of_clients
 from kvctl.availability.model import Availability, SuccessRate
 from kvctl.availability.outcomes import success_rates
 from kvctl.report.ask import Live
@@ -21,6 +22,7 @@ from kvctl.traces.latency import CONSISTENCIES, Snapshot, latency_of_traces
 from kvctl.traces.latency import Row as StageRow
 from kvctl.traces.node import Node
 from kvctl.traces.request import describe
+from kvctl.traces.span import Span
 from kvctl.traces.store import TraceStore
 from kvctl.traces.tree import Trace
 from kvctl.traces.waterfall import Row, rows
@@ -143,12 +145,12 @@ def _slow(store: TraceStore, trace: Trace, node: Node, rows_max: int) -> Slow:
     parts = by_part(critical_path(node))
     alone = Trace(trace.trace_id, [node], trace.related)
     every = rows(alone)
-    kept = _most_telling(every, rows_max)
+    kept = most_telling(every, rows_max)
     explanation = store.explain(trace, node)
     return Slow(describe(trace, node, parts), explanation, parts, kept, len(every) - len(kept))
 
 
-def _most_telling(every: Sequence[Row], rows_max: int) -> list[Row]:
+def most_telling(every: Sequence[Row], rows_max: int) -> list[Row]:
     """Of a long picture the rows that the request waited for, then the longest, each with those that it is part of."""
     if len(every) <= rows_max:
         return list(every)
@@ -187,11 +189,18 @@ def _cause(attributes: str) -> str:
     return str(json.loads(attributes).get("kvnode.cause", ""))
 
 
+def outcomes_of_clients(store: TraceStore) -> tuple[SuccessRate, ...]:
+    """How operations ended for clients that left spans."""
+    columns = "trace_id, span_id, parent_id, name, kind, start_ns, end_ns, service, instance, failed, message"
+    rows = store.query(f"select {columns}, attributes from spans where kind = 'client' and operation <> ''")
+    return of_clients(Span(**row | {"attributes": json.loads(row["attributes"])}) for row in rows)
+
+
 def outcomes_of_traces(store: TraceStore) -> tuple[SuccessRate, ...]:
-    """How requests that left spans ended."""
+    """How requests that left spans ended, as nodes see it."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for row in store.query(
-        "select operation, consistency, error, count(*) as n from requests where not background group by all"
+        "select operation, consistency, error, count(*) as n from requests where not background and not by_client group by all"
     ):
         counts[row["operation"], row["consistency"].upper(), row["error"] or "OK"] += row["n"]
     return success_rates(counts)
@@ -226,7 +235,8 @@ def make(store: TraceStore, live: Live | None, sources: Sources, limit: int) -> 
         slowest_of_all=limit,
         happenings=happenings(store) if found is None else (),
         availability=found,
-        outcomes=_of_the_load(found.outcomes) if found is not None else (),
+        outcomes=found.outcomes if found is not None else (),
+        outcomes_of_clients=outcomes_of_clients(store),
         outcomes_of_traces=outcomes_of_traces(store),
     )
 
@@ -241,7 +251,3 @@ def _window(found: Availability | None, store: TraceStore) -> tuple[int, int] | 
         return spans
     known = [found.window.from_ms, found.window.to_ms, *(spans or ())]
     return min(known), max(known)
-
-
-def _of_the_load(rates: Iterable[SuccessRate]) -> list[SuccessRate]:
-    return [rate for rate in rates if not rate.operation.startswith(OPERATORS)]

@@ -147,5 +147,7 @@ class Report:
     availability: Availability | None = None
     outcomes: Sequence[SuccessRate] = ()
     """As nodes answered: all requests."""
+    outcomes_of_clients: Sequence[SuccessRate] = ()
+    """As clients saw it that left spans."""
     outcomes_of_traces: Sequence[SuccessRate] = ()
-    """Of requests that left spans, where nothing better is known."""
+    """As nodes answered those that left spans."""

@@ -5,7 +5,7 @@ Owns its look. What counts as answered is `kvctl.availability.outcomes`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from kvctl.availability.model import SuccessRate
 from kvctl.availability.outcomes import ANSWERS, NOT_COUNTED
@@ -30,20 +30,35 @@ def of_callers(rates: Iterable[SuccessRate]) -> list[SuccessRate]:
 
 
 def outcomes_section(report: Report) -> Markup:
-    """Success rates by operation and consistency."""
+    """Success rates by operation and consistency: as nodes answered, and as clients saw it."""
+    lead = (
+        "An error that tells the caller something about its own request, such as COMPARE_FAILED, is an answer; what the "
+        "cluster owed and did not give is none."
+    )
+    tables = [*_of_nodes(report), *_of_clients(report)]
+    if not tables:
+        return section("outcomes", "Outcomes", "", missing("No outcome of any request is known."))
+    return section("outcomes", "Outcomes", lead, *tables)
+
+
+def _of_nodes(report: Report) -> Iterator[Markup]:
     if report.outcomes:
-        lead = (
-            "As the nodes answered since their start; a request that one node forwarded to another counts on both. "
-            "An error that tells the caller something about its own request, such as COMPARE_FAILED, is an answer."
+        remark = "Since each node's start. A request that one node forwarded to another counts on both."
+        yield from (tag("h3", "As nodes answered"), _rates(report.outcomes, exact=True), tag("p", remark, class_="remark"))
+    elif report.outcomes_of_traces:
+        remark = (
+            "Only requests that left spans: those that fail always do, those that succeed only when they are sampled or slow. "
+            "No success rate follows from that; a live cluster counts all."
         )
-        return section("outcomes", "Outcomes", lead, _rates(report.outcomes, exact=True))
-    if report.outcomes_of_traces:
-        lead = (
-            "Of requests that left spans. Those that fail always do and those that succeed only when they are sampled or slow, "
-            "so that no success rate follows from them: a live cluster counts all."
-        )
-        return section("outcomes", "Outcomes", lead, _rates(report.outcomes_of_traces, exact=False))
-    return section("outcomes", "Outcomes", "", missing("No outcome of any request is known."))
+        rates = _rates(report.outcomes_of_traces, exact=False)
+        yield from (tag("h3", "As nodes answered"), rates, tag("p", remark, class_="remark"))
+
+
+def _of_clients(report: Report) -> Iterator[Markup]:
+    if report.outcomes_of_clients:
+        remark = "Operations with all their attempts, of clients that left spans; right if they sample whatever the end."
+        rates = _rates(report.outcomes_of_clients, exact=True)
+        yield from (tag("h3", "As clients saw it"), rates, tag("p", remark, class_="remark"))
 
 
 def _rates(rates: Iterable[SuccessRate], *, exact: bool) -> Markup:

@@ -42,14 +42,14 @@ STAGES: Mapping[str, Look] = {
     "log_write": Look("#e69f00", "#e69f00", "writing the log, with its fsync unless that is told apart"),
     "fsync": Look("#b35c00", "#c2701c", "until the log is on the disk"),
     "quorum": Look("#0072b2", "#2f93d1", "durable here; waiting for followers"),
-    "append": Look("#5c8fc4", "#8fb9e3", "a follower's own work"),
+    "append": Look("#86a8dc", "#a9c4f0", "a follower's own work"),
     "apply": Look("#7a5ea8", "#a48bd0", "from committed to applied"),
     "acks": Look("#00614a", "#5fd0ac", "other replicas acknowledge an eventual write"),
     "prepare": Look("#e3a9ca", "#8a4470", "a transaction's votes"),
     "decide": Look("#cc79a7", "#cc79a7", "a transaction's decision"),
     "collect": Look("#94456f", "#edb3d3", "reading all shards of a transaction"),
     "retry_pause": Look("#5e2a4b", "#f6d6e8", "pausing before the transaction was tried again"),
-    "reply": Look("#6f6244", "#c9b98f", "making the answer"),
+    "reply": Look("#6f6244", "#e6dabb", "making the answer"),
 }
 """In the order in which layers lie on each other."""
 REST = Look("#9aa0a6", "#7d848c", "all other stages")

@@ -12,7 +12,7 @@ from kvctl.availability.spans import Span, without
 from kvctl.report import palette
 from kvctl.report.markup import NOTHING, Markup, join, percent, tag, tip
 from kvctl.report.scales import Linear
-from kvctl.report.words import clock, moment, span_text
+from kvctl.report.words import clock, moment, plural, span_text
 
 HEIGHT, STRIP = 22, 10
 NAME_SHARE = 0.1
@@ -47,7 +47,7 @@ def shard_line(shard: ShardAvailability, window: Span, names: list[str]) -> Mark
         *(_outage(across, outage, name) for outage in shard.outages),
         *(_election(across, election) for election in shard.elections),
     ]
-    return _line(drawn, f"{name}, {_sum(shard.outages)}, {len(shard.elections)} elections")
+    return _line(drawn, f"{name}, {_sum(shard.outages)}, {plural(len(shard.elections), 'election')}")
 
 
 def system_line(system: SystemAvailability, window: Span) -> Markup:
@@ -137,4 +137,8 @@ def _when(span: Span) -> tuple[str, str, str]:
 
 def _sum(outages: Iterable[Outage]) -> str:
     failed = [outage for outage in outages if not outage.planned]
-    return f"{len(failed)} failures, {span_text(sum(outage.span.ms for outage in failed))} in all" if failed else "no failure"
+    return (
+        f"{plural(len(failed), 'failure')}, {span_text(sum(outage.span.ms for outage in failed))} in all"
+        if failed
+        else "no failure"
+    )
