@@ -103,8 +103,9 @@ class Page:
 
     def press(self, key: str) -> None:
         """A key, down and up."""
-        for kind in ("keyDown", "keyUp"):
-            self.pipe.call("Input.dispatchKeyEvent", self.session, type=kind, key=key, code=key)
+        text = {"text": "\r"} if key == "Enter" else {}
+        self.pipe.call("Input.dispatchKeyEvent", self.session, type="keyDown", key=key, code=key, **text)
+        self.pipe.call("Input.dispatchKeyEvent", self.session, type="keyUp", key=key, code=key)
 
     def resize(self, width: int, height: int = 900) -> None:
         """The window."""

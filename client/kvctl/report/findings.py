@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from kvctl.availability.model import Availability, NodeAvailability
-from kvctl.report.model import OverTime, Report
+from kvctl.report.model import Kind, OverTime, Report
 from kvctl.report.outcomes import of_callers, owed
 from kvctl.report.words import count, moment, plural, share_text, span_text
 from kvctl.traces.words import duration_words, listed, times
@@ -100,11 +100,12 @@ def _slow(report: Report) -> Iterator[str]:
     tail = f", {p99 / p50:.0f} times as long" if p50 and p99 / p50 >= TAIL else ""
     yield (
         f"Most time went to {kind.words}: {duration_words(p50 * 1000)} at the median, "
-        f"{duration_words(p99 * 1000)} at p99{tail}{_waits(report.over_time.get(kind))}."
+        f"{duration_words(p99 * 1000)} at p99{tail}{_waits(report, kind)}."
     )
 
 
-def _waits(over_time: OverTime | None) -> str:
+def _waits(report: Report, kind: Kind) -> str:
+    over_time = report.over_time.get(kind) or report.over_time.get(kind._replace(by_client=True))
     if over_time is None:
         return ""
     shares = stage_shares(over_time)

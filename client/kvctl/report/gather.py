@@ -67,12 +67,10 @@ def latency_of_spans(store: TraceStore) -> Latency | None:
 
 def with_clients(counted: Latency, traced: Latency) -> Latency:
     """What nodes counted, and beside it what clients saw, which nodes cannot know."""
-    seen = [kind for kind in traced.distributions if kind.by_client]
-    return Latency(
-        counted.since_ms,
-        {**counted.distributions, **{kind: traced.distributions[kind] for kind in seen}},
-        {**counted.stages, **{kind: traced.stages[kind] for kind in seen}},
-    )
+    seen = {kind: traced.distributions[kind] for kind in traced.distributions if kind.by_client}
+    together = {**counted.distributions, **seen}
+    distributions = {kind: together[kind] for kind in sorted(together, key=lambda kind: kind.is_part)}
+    return Latency(counted.since_ms, distributions, {**traced.stages, **counted.stages})
 
 
 def _latency(since_ms: int | None, found: Mapping[Kind, Histogram], stage_rows: Iterable[StageRow]) -> Latency | None:

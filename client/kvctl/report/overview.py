@@ -63,8 +63,8 @@ def _tiles(report: Report) -> Iterator[Markup]:
     elif report.sources.requests:
         yield _tile("requests", count(report.sources.requests), "that left spans")
     if report.latency is not None:
-        shown = [kind for kind in report.latency.distributions if not kind.is_part]
-        for kind in shown[:KINDS_MAX]:
+        known = [kind for kind in report.latency.distributions if not kind.is_part]
+        for kind in [kind for kind in known if not kind.by_client or kind._replace(by_client=False) not in known][:KINDS_MAX]:
             histogram = report.latency.distributions[kind]
             p50, p99 = (duration_words(histogram.percentile(one) * 1000) for one in (50, 99))
             yield _tile(kind.words, p50, f"median; p99 {p99}")

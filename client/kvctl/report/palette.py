@@ -25,8 +25,10 @@ class Look:
 STAGES: Mapping[str, Look] = {
     "application": Look("#c3c9d3", "#545d6b", "the application's own work"),
     "client": Look("#aab2bf", "#6b7585", "in the client, in no stage"),
+    "client.open": Look("#d9dee6", "#48505c", "a client's first request waits for the map of the cluster"),
     "client.queue": Look("#8791a1", "#8b95a5", "waiting in the client for a free slot"),
     "client.call": Look("#6a7587", "#a7b0bd", "from leaving the client to the answer"),
+    "client.resume": Look("#4f6d94", "#7e9cc4", "the answer is here, and the caller's turn has not come"),
     "client.pause": Look("#434d5e", "#d0d6de", "pausing before another attempt"),
     "network": Look("#56b4e9", "#56b4e9", "on the way between two processes"),
     "batch": Look("#a9d8f4", "#2f7ba8", "waiting for other operations of the same batch"),

@@ -11,7 +11,7 @@ from kvclient.histogram import Histogram
 from kvctl.report import charts, palette
 from kvctl.report.latency import FIGURES, figures, nothing_known
 from kvctl.report.markup import NOTHING, Markup, join, tag
-from kvctl.report.model import Kind, OverTime, Report
+from kvctl.report.model import Kind, Latency, OverTime, Report
 from kvctl.report.sections import chip, missing, section
 from kvctl.report.tables import table
 from kvctl.report.timeline import events_strip
@@ -50,27 +50,29 @@ def _of_which(report: Report) -> str:
 
 
 def _kinds(report: Report) -> list[Kind]:
-    known = list(report.latency.distributions) if report.latency else []
-    known += [kind for kind in report.over_time if kind not in known]
-    return known[:KINDS_MAX]
+    """Each in the nodes' view, whoever saw it: a panel shows both views."""
+    known = [*(report.latency.distributions if report.latency else ()), *report.over_time]
+    return list(dict.fromkeys(kind._replace(by_client=False) for kind in known))[:KINDS_MAX]
 
 
 def _panel(report: Report, kind: Kind, at: int) -> Markup:
+    views = (kind._replace(by_client=True), kind)
+    pictures = [_over_time(report, view, report.over_time[view]) for view in views if view in report.over_time]
+    if not pictures:
+        pictures = [missing(f"No trace of {kind.words} is known, so that there is nothing to show over time.")]
+    tables = [_table(report.latency, view) for view in views if report.latency and view in report.latency.distributions]
     return tag(
         "div",
         tag("h3", kind.words),
-        _over_time(report, kind),
-        _table(report, kind),
+        *pictures,
+        *tables,
         role="tabpanel",
         id=f"panel-{at}",
         aria_labelledby=f"tab-{at}",
     )
 
 
-def _over_time(report: Report, kind: Kind) -> Markup:
-    found = report.over_time.get(kind)
-    if found is None:
-        return missing(f"No trace of {kind.words} is known, so that there is nothing to show over time.")
+def _over_time(report: Report, kind: Kind, found: OverTime) -> Markup:
     stages = charts.layers(found)
     legend = tag("ul", *(_entry(stage) for stage in stages), class_="legend")
     return tag(
@@ -78,7 +80,7 @@ def _over_time(report: Report, kind: Kind) -> Markup:
         legend,
         charts.stages_chart(found, kind.words, events_strip(report.availability, found.from_ms, found.to_ms)),
         charts.requests_strip(found),
-        tag("figcaption", _kept(found)),
+        tag("figcaption", _kept(kind, found)),
     )
 
 
@@ -86,24 +88,24 @@ def _entry(stage: str) -> Markup:
     return tag("li", chip(palette.stage_class(stage)), stage or "other stages")
 
 
-def _kept(found: OverTime) -> str:
+def _kept(kind: Kind, found: OverTime) -> str:
     whole = sum(found.kept.values())
-    named = [
-        f"{count(number)} {why or 'kept by others'}" for why, number in sorted(found.kept.items(), key=lambda one: -one[1])
-    ]
+    unknown = "sampled by the client alone" if kind.by_client else "for a reason not known"
+    ranked = sorted(found.kept.items(), key=lambda one: -one[1])
+    named = ", ".join(f"{count(number)} {why or unknown}" for why, number in ranked)
     leaning = any(why in found.kept for why in ("slow", "failed", "superseded"))
     why = " Slow and failed ones are always kept: the mean of all requests is lower." if leaning else ""
-    return f"{plural(whole, 'request')} that left spans: {', '.join(named)}.{why} Below: how many began in each interval."
+    view = "as clients saw them" if kind.by_client else "as nodes saw them"
+    return f"{plural(whole, 'request')} that left spans, {view}: {named}.{why} Below: how many began in each interval."
 
 
-def _table(report: Report, kind: Kind) -> Markup:
-    if report.latency is None or kind not in report.latency.distributions:
-        return NOTHING
-    rows = report.latency.stages.get(kind, ())
+def _table(found: Latency, kind: Kind) -> Markup:
+    rows = found.stages.get(kind, ())
     if not rows:
-        return missing("None of its stages is known.")
-    whole = report.latency.distributions[kind]
-    headers = ["stage", "share of the time", "", "count", *(header for _, header in FIGURES)]
+        return NOTHING
+    whole = found.distributions[kind]
+    first = "in the client" if kind.by_client else "on the nodes"
+    headers = [first, "share of the time", "", "count", *(header for _, header in FIGURES)]
     numeric = "|".join(["share of the time", "count", *(header for _, header in FIGURES)])
     return table(headers, _rows(rows, whole), caption=f"Stages of {kind.words}", numeric=numeric, class_="stages")
 
