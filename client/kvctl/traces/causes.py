@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from kvctl.output import size_text
 from kvctl.traces.critical_path import Part, Step
 from kvctl.traces.node import Node
-from kvctl.traces.related import DISK_STALL, ELECTION, LOG_BATCH
+from kvctl.traces.related import DISK_STALL, ELECTION, EVENTUAL_APPLY, LOG_BATCH
 from kvctl.traces.span import Span
 from kvctl.traces.tree import Trace
 from kvctl.traces.words import duration_words, listed, times
@@ -32,8 +32,7 @@ def causes_of(trace: Trace, request: Node, steps: Sequence[Step], parts: Sequenc
     yield from _large_commits(nodes, parts)
     yield from _batches(nodes, parts)
     yield from _forwards(nodes)
-    if any(node.span.attributes.get("kvnode.kept") == "superseded" for node in nodes):
-        yield "it was superseded: it took no effect"
+    yield from _supersession(trace.related)
 
 
 def _attempts(nodes: Iterable[Node]) -> Iterator[str]:
@@ -50,8 +49,9 @@ def _elections(related: Iterable[Span], parts: Sequence[Part]) -> Iterator[str]:
             attribute = span.attributes.get
             leader = attribute("kvnode.leader", span.node)
             term = f" in term {attribute('kvnode.term')}" if "kvnode.term" in span.attributes else ""
+            after = f" after {attribute('kvnode.leader.previous')}" if attribute("kvnode.leader.previous") else ""
             cause = f": {attribute('kvnode.cause')}" if attribute("kvnode.cause") else ""
-            yield f"{leader} was elected leader of shard {attribute('kvnode.shard')}{term}{cause}"
+            yield f"{leader} was elected leader of shard {attribute('kvnode.shard')}{after}{term}{cause}"
 
 
 def _needed_follower(nodes: Iterable[Node], steps: Iterable[Step], parts: Sequence[Part]) -> Iterator[str]:
@@ -68,7 +68,8 @@ def _needed_follower(nodes: Iterable[Node], steps: Iterable[Step], parts: Sequen
     _, server, quorum, needed = max(told, key=lambda one: one[0])
     failed = [name for name in server.span.attributes.get("kvnode.nodes.failed") or () if name != needed.where]
     others = [child for child in server.children if child.stage == "append" and child.where != needed.where]
-    later = [f"{one.where} ({duration_words(one.duration_ns)})" for one in others if one.end_ns > quorum.end_ns]
+    clearly = quorum.end_ns + needed.span.duration_ns // 10
+    later = [f"{one.where} ({duration_words(one.duration_ns)})" for one in others if one.end_ns > clearly]
     if failed:
         yield f"{listed(failed)} {'was' if len(failed) == 1 else 'were'} FAILED, so {needed.where} was needed for the quorum"
     elif later:
@@ -114,3 +115,12 @@ def _forwards(nodes: Iterable[Node]) -> Iterator[str]:
     for node in nodes:
         if node.stage == "forward":
             yield f"{node.span.node} forwarded it" + (f" to {node.where}" if node.where != node.span.node else "")
+
+
+def _supersession(related: Iterable[Span]) -> Iterator[str]:
+    """What became of an eventual write, as the first node saw it."""
+    for span in related:
+        if span.name == EVENTUAL_APPLY and span.attributes.get("kvnode.outcome") == "superseded":
+            reason = str(span.attributes.get("kvnode.cause", "")).removeprefix("SUPERSEDED_REASON_")
+            yield f"it was superseded{f' ({reason})' if reason else ''} and took no effect"
+            return

@@ -111,7 +111,8 @@ def print_related(trace: Trace) -> None:
 
 def _details(span: Span) -> str:
     """What a person wants of a span's attributes."""
-    told = {name.removeprefix("kvnode."): value for name, value in span.attributes.items() if name != "kvnode.stage"}
+    own = {name: value for name, value in span.attributes.items() if name.startswith("kvnode.") and name != "kvnode.stage"}
+    told = {name.removeprefix("kvnode."): value for name, value in own.items()}
     return ", ".join(f"{name} {value}" for name, value in told.items())
 
 

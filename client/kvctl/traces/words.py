@@ -13,8 +13,10 @@ _LONG_MS = 10_000
 WAITS = {
     "application": "in the application",
     "client": "in the client",
+    "client.open": "waiting for the map of the cluster",
     "client.queue": "waiting in the client for a free slot",
     "client.call": "in a call of whose node no span is known",
+    "client.resume": "waiting in the busy client for its turn after the answer",
     "client.pause": "pausing before another attempt",
     "network": "on the way between {near_end} and {where}",
     "batch": "waiting for other operations of its batch on {where}",
