@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from kvctl.output import size_text
 from kvctl.traces.critical_path import Part, Step
 from kvctl.traces.node import Node
-from kvctl.traces.related import DISK_STALL, ELECTION, EVENTUAL_APPLY, LOG_BATCH
+from kvctl.traces.related import DISK_STALL, ELECTION, EVENTUAL_APPLY, LOG_BATCH, is_background
 from kvctl.traces.span import Span
 from kvctl.traces.tree import Trace
 from kvctl.traces.words import duration_words, listed, times
@@ -31,8 +31,10 @@ def causes_of(trace: Trace, request: Node, steps: Sequence[Step], parts: Sequenc
     yield from _writes_before(trace.related, nodes, parts)
     yield from _large_commits(nodes, parts)
     yield from _batches(nodes, parts)
-    yield from _forwards(nodes)
+    yield from _forwards(nodes, parts)
     yield from _supersession(trace.related)
+    if is_background(request.span) and "kvnode.cause" in request.span.attributes:
+        yield str(request.span.attributes["kvnode.cause"])
 
 
 def _attempts(nodes: Iterable[Node]) -> Iterator[str]:
@@ -111,10 +113,10 @@ def _batches(nodes: Iterable[Node], parts: Sequence[Part]) -> Iterator[str]:
             yield f"it travelled in a batch of {max(sizes):,} operations"
 
 
-def _forwards(nodes: Iterable[Node]) -> Iterator[str]:
-    for node in nodes:
-        if node.stage == "forward":
-            yield f"{node.span.node} forwarded it" + (f" to {node.where}" if node.where != node.span.node else "")
+def _forwards(nodes: Iterable[Node], parts: Sequence[Part]) -> Iterator[str]:
+    if any(part.stage in ("forward", "network") for part in parts):
+        ways = [(node.span.node, node.where) for node in nodes if node.stage == "forward"]
+        yield from dict.fromkeys(f"{by} forwarded it" + (f" to {to}" if to != by else "") for by, to in ways)
 
 
 def _supersession(related: Iterable[Span]) -> Iterator[str]:

@@ -40,6 +40,13 @@ WAITS = {
     "collect": "collecting the reads of all shards",
     "operations": "carrying out the batch's operations on {where}",
     "reply": "making the answer on {where}",
+    "election": "without a leader that could serve",
+    "disk_stall": "waiting for the disk of {where}",
+    "snapshot.send": "sending a snapshot from {where}",
+    "snapshot.install": "installing a snapshot on {where}",
+    "eventual.replicate": "replicating from {where}",
+    "eventual.sequence": "giving eventual writes their place on {where}",
+    "eventual.apply": "from its acceptance to its effect on {where}",
 }
 """By stage. What a request was doing, as in "41 ms waiting for fsync on n2"."""
 

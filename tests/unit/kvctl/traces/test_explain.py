@@ -260,8 +260,10 @@ def test_explain_without_the_nodes_spans_says_what_is_missing() -> None:
 def test_explain_of_background_work_names_it() -> None:
     """An election is no request, and may be slow, too."""
     scene = Scene()
-    scene.add("kvnode.election", 0, 1500, node="n2", kvnode__shard=3)
-    assert told(scene.spans) == "Election took 1500 ms on n2: 1500 of 1500 ms in election on n2."
+    scene.add("kvnode.election", 0, 1500, node="n2", kvnode__shard=3, kvnode__cause="the leader before was FAILED")
+    assert told(scene.spans) == (
+        "Election took 1500 ms on n2: 1500 of 1500 ms without a leader that could serve; the leader before was FAILED."
+    )
 
 
 def test_words_of_durations_keep_two_digits() -> None:
