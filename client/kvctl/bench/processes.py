@@ -24,6 +24,7 @@ BEGIN_IN_S = 0.05
 """From the order to begin to the beginning: every process has heard of it by then."""
 TICK_S = 0.25
 END_S_MAX = 5.0
+DIED = "a process of the load generator died; is there enough memory?"
 
 
 class Processes:
@@ -67,9 +68,7 @@ class Processes:
         Ctrl-C raises KeyboardInterrupt; with `may_end_early` the first one ends the phase in an orderly way, and is remembered
         as `is_interrupted`. Raises the failure of a process that cannot go on.
         """
-        at = time.monotonic() + BEGIN_IN_S
-        for end in self._ends:
-            end.send(Go(at))
+        self._tell_all(Go(time.monotonic() + BEGIN_IN_S))
         if not may_end_early:
             self._wait_ready(on_message, on_tick)
             return
@@ -77,7 +76,7 @@ class Processes:
             self._wait_ready(on_message, on_tick)
 
     def _wait_ready(self, on_message: Callable[[int, Message], None], on_tick: Callable[[], None]) -> None:
-        busy = set(self._ends)
+        busy, next_tick = set(self._ends), 0.0
         while busy:
             for end in wait(list(busy), TICK_S):
                 assert isinstance(end, Connection)
@@ -86,11 +85,19 @@ class Processes:
                     busy.discard(end)
                 else:
                     on_message(self._ends[end], message)
-            on_tick()
+            if (now := time.monotonic()) >= next_tick:
+                on_tick()
+                next_tick = now + TICK_S / 2
             if self.is_interrupted and not self._stop_sent:
                 self._stop_sent = True
-                for end in self._ends:
-                    end.send(Stop())
+                self._tell_all(Stop())
+
+    def _tell_all(self, order: Go | Stop) -> None:
+        for end in self._ends:
+            try:
+                end.send(order)
+            except OSError:
+                raise RuntimeError(DIED) from None
 
     def _interrupt(self, *_: object) -> None:
         """Ctrl-C. It only notes it, so that no message is torn in the middle."""
@@ -102,8 +109,8 @@ class Processes:
 def _receive(end: Connection[Any, Any]) -> Message:
     try:
         message: Message = end.recv()
-    except EOFError:
-        raise RuntimeError("a process of the load generator died; is there enough memory?") from None
+    except (EOFError, OSError):
+        raise RuntimeError(DIED) from None
     if isinstance(message, Failed):
         if not message.reason:
             raise RuntimeError(f"a process of the load generator failed\n{message.message}")
