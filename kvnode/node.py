@@ -20,6 +20,8 @@ from kvnode.api.kv_service import KvService
 from kvnode.config import Config
 from kvnode.errors import WrongCluster
 from kvnode.observe.calls import Calls
+from kvnode.observe.episodes import Episodes
+from kvnode.observe.metrics import Metrics
 from kvnode.observe.observer import Observer
 from kvnode.protocol.clock import HybridLogicalClock
 from kvnode.protocol.failure_detection import FailureDetectionSettings, FailureDetector
@@ -33,9 +35,10 @@ from kvnode.routing.two_phase import TwoPhaseCommit
 from kvnode.runtime.driver import Driver
 from kvnode.runtime.endpoint import Endpoint
 from kvnode.runtime.envelope import Envelopes
-from kvnode.runtime.flusher import NODE_ROWS, Flusher
+from kvnode.runtime.flusher import Flusher
 from kvnode.runtime.heartbeats import Heartbeats
-from kvnode.runtime.membership import EVENT_ROW, Membership, stored_events
+from kvnode.runtime.history import History
+from kvnode.runtime.membership import Membership
 from kvnode.runtime.outbox import PeerOutbox
 from kvnode.runtime.peers import PeerLink
 from kvnode.runtime.recovery import CLOCK_RECORD, FORMAT_VERSION, IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, replay
@@ -115,6 +118,7 @@ class Node:
             if self.me.node in holders:
                 self._make_replica(shard, holders, recovered)
         self._wire(recovered)
+        self.metrics = Metrics(self, self.observer.recorder, self.observer.times)
         logger.info(
             "recovered",
             records=recovered.records,
@@ -215,7 +219,7 @@ class Node:
             state=RECOVERING,
         )
         gossip = Gossip(member, list(peers), GossipSettings(**config.gossip.model_dump()), ports.rng)
-        events = stored_events(self.store.scan(NODE_ROWS, EVENT_ROW, bytes([EVENT_ROW[0] + 1])), recovered.events)
+        history = History(self.me, self.driver, self.store, recovered, ports.wall_ms)
         self.membership = Membership(
             self.driver,
             self.replicas,
@@ -224,8 +228,7 @@ class Node:
             detector,
             gossip,
             detection.probe_timeout_ms / 1000,
-            ports.wall_ms,
-            events,
+            history,
         )
         self.heartbeats = Heartbeats(
             self.driver,
@@ -251,7 +254,7 @@ class Node:
             config.storage.memtable_size_bytes,
             config.storage.flush_interval_s,
             config.replication.entries_retained,
-            self.membership,
+            history,
         )
         self.snapshots = Snapshots(
             self.driver,
@@ -281,6 +284,7 @@ class Node:
             self.router, self.envelopes, self.transport, self.stamp, push_after, ports.rng, self.observer.recorder
         )
         self.observer.spans.failed_nodes = self.membership.failed_nodes
+        Episodes(self.me.node, self.observer).watch(self.driver, self.membership, self.snapshots, links.values())
         self.calls = Calls(recorder, self.observer.tracing)
         self.kv = KvService(self.router, self.two_phase.router, self.calls)
         parts, handlers = (self.heartbeats, self.membership, self.snapshots), self.two_phase.participants.handlers
@@ -312,6 +316,7 @@ class Node:
 
     def start(self) -> None:
         """Begins to take part."""
+        self.membership.detector.set_own_state(self.state)  # the first word of this life, before any about others
         self.heartbeats.start()
         self.outbox.start()
         for shard in self.replicas:

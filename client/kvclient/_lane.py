@@ -32,11 +32,13 @@ QUEUED, SENT, DONE, WITHDRAWN = range(4)
 class Ticket:
     """One operation in a lane, until its answer or its error is here."""
 
-    __slots__ = ("call", "error", "outcome", "response", "state")
+    __slots__ = ("call", "error", "offered", "outcome", "response", "state")
 
     def __init__(self, call: Call, outcome: Any = None) -> None:
         self.call = call
         self.state = QUEUED
+        self.offered = 0.0
+        """When it was offered to the lane, monotonic seconds; set where it may have to wait."""
         self.outcome = outcome
         """What its caller waits on (`_backend`); None for a caller that sends by itself."""
         self.response: Any = None

@@ -9,6 +9,7 @@ starts (`_request_ids`); only a renewal, after which no earlier attempt can take
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
@@ -19,6 +20,9 @@ from kvclient.types import Bytes, Consistency, ConsistencyLike, consistency_of
 
 if TYPE_CHECKING:
     from kvclient._request_ids import WriteSession
+    from kvclient._tracing import Recording
+
+_STRONG = Consistency.STRONG  # Looking it up costs as much as reading a clock.
 
 KEY_SIZE_BYTES_MAX = 400
 VALUE_SIZE_BYTES_MAX = 1024 * 1024
@@ -57,12 +61,18 @@ class Call:
     """One operation: its encoded request, and what routing and retrying need to know about it."""
 
     __slots__ = (
-        *("anchor", "attempt_deadline", "deadline", "executes_once", "in_doubt", "is_repeatable", "key", "method"),
-        *("renewals", "request", "request_id", "size_bytes", "span", "strong"),
+        *("anchor", "attempt_deadline", "attempts", "consistency", "deadline", "executes_once", "in_doubt", "is_repeatable"),
+        *("key", "method", "queued_s", "recording", "renewals", "request", "request_id", "size_bytes", "started", "strong"),
     )
 
     def __init__(
-        self, method: Method, request: Any, key: bytes | None, strong: bool, size_bytes: int = 0, anchor: bytes | None = None
+        self,
+        method: Method,
+        request: Any,
+        key: bytes | None,
+        consistency: Consistency | None,
+        size_bytes: int = 0,
+        anchor: bytes | None = None,
     ) -> None:
         self.method = method
         self.request = request
@@ -70,8 +80,10 @@ class Call:
         """None: not about one key."""
         self.anchor = key if anchor is None else anchor
         """The key whose shard takes it; None: any node will do."""
-        self.strong = strong
-        self.executes_once = strong and method.is_write
+        self.consistency = consistency
+        """None: it is about the cluster, not about data."""
+        self.strong = consistency is _STRONG
+        self.executes_once = self.strong and method.is_write
         """It carries a request id: however often it is sent, it takes effect once."""
         self.is_repeatable = self.executes_once or not method.is_write
         """Trying it again does no harm, also when an attempt is in doubt."""
@@ -87,8 +99,13 @@ class Call:
         """The same for the present attempt."""
         self.size_bytes = size_bytes
         """About what it adds to a batch."""
-        self.span: Any = None
-        """The operation's recording span, if there is one."""
+        self.started = time.monotonic()
+        """When its caller began to wait."""
+        self.attempts = 0
+        self.queued_s = 0.0
+        """How long it waited for a slot of a lane, in all attempts."""
+        self.recording: Recording | None = None
+        """Of its trace; None: it is not recorded."""
 
 
 def get_call(key: Bytes, consistency: Consistency, max_staleness: float | None) -> Call:
@@ -97,7 +114,7 @@ def get_call(key: Bytes, consistency: Consistency, max_staleness: float | None) 
     request = kv_pb2.GetRequest(key=raw, consistency=int(consistency))  # type: ignore[arg-type]
     if max_staleness is not None or consistency is Consistency.BOUNDED:
         request.max_staleness_ms = staleness_ms(consistency, max_staleness)
-    return Call(GET, request, raw, consistency is Consistency.STRONG, len(raw) + 64)
+    return Call(GET, request, raw, consistency, len(raw) + 64)
 
 
 def put_call(key: Bytes, value: Bytes, consistency: Consistency, if_revision: int | None, acks: int | None) -> Call:
@@ -105,7 +122,7 @@ def put_call(key: Bytes, value: Bytes, consistency: Consistency, if_revision: in
     raw, data = key_bytes(key), value_bytes(value)
     request = kv_pb2.PutRequest(key=raw, value=data, consistency=int(consistency))  # type: ignore[arg-type]
     _set_write_options(request, consistency, if_revision, acks)
-    return Call(PUT, request, raw, consistency is Consistency.STRONG, len(raw) + len(data) + 64)
+    return Call(PUT, request, raw, consistency, len(raw) + len(data) + 64)
 
 
 def delete_call(key: Bytes, consistency: Consistency, if_revision: int | None, acks: int | None) -> Call:
@@ -113,7 +130,7 @@ def delete_call(key: Bytes, consistency: Consistency, if_revision: int | None, a
     raw = key_bytes(key)
     request = kv_pb2.DeleteRequest(key=raw, consistency=int(consistency))  # type: ignore[arg-type]
     _set_write_options(request, consistency, if_revision, acks)
-    return Call(DELETE, request, raw, consistency is Consistency.STRONG, len(raw) + 64)
+    return Call(DELETE, request, raw, consistency, len(raw) + 64)
 
 
 def range_call(
@@ -145,7 +162,7 @@ def range_call(
     )
     if max_staleness is not None or consistency is Consistency.BOUNDED:
         request.max_staleness_ms = staleness_ms(consistency, max_staleness)
-    return Call(RANGE, request, None, consistency is Consistency.STRONG)
+    return Call(RANGE, request, None, consistency)
 
 
 def txn_call(
@@ -161,7 +178,7 @@ def txn_call(
     request = kv_pb2.TxnRequest(compare=compares, then=then, otherwise=otherwise)
     if request.ByteSize() > REQUEST_SIZE_BYTES_MAX:
         raise invalid("txn", f"has {request.ByteSize()} bytes; a transaction has at most {REQUEST_SIZE_BYTES_MAX}: split it")
-    return Call(TXN if any(written) else TXN_READ_ONLY, request, None, True, anchor=anchor_key(request))
+    return Call(TXN if any(written) else TXN_READ_ONLY, request, None, Consistency.STRONG, anchor=anchor_key(request))
 
 
 def _written_once(branch: str, operations: Sequence[kv_pb2.BatchOperation]) -> set[bytes]:
@@ -184,17 +201,17 @@ def operation_call(operation_id: str) -> Call:
     _bytes("operation_id", operation_id)
     if not operation_id:
         raise invalid("operation_id", "is empty; only eventual writes have one")
-    return Call(OPERATION, kv_pb2.OperationRequest(operation_id=operation_id), None, False)
+    return Call(OPERATION, kv_pb2.OperationRequest(operation_id=operation_id), None, None)
 
 
 def locate_call(key: Bytes) -> Call:
     """A question about a key's place. Raises `InvalidArgument`."""
-    return Call(LOCATE, cluster_pb2.LocateRequest(key=key_bytes(key)), None, False)
+    return Call(LOCATE, cluster_pb2.LocateRequest(key=key_bytes(key)), None, None)
 
 
 def topology_call() -> Call:
     """A question about the cluster's map."""
-    return Call(TOPOLOGY, cluster_pb2.TopologyRequest(), None, False)
+    return Call(TOPOLOGY, cluster_pb2.TopologyRequest(), None, None)
 
 
 def key_bytes(key: Bytes) -> bytes:

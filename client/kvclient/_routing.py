@@ -88,6 +88,13 @@ class Router:
             return self.health.nearest(shard_map.replicas[shard], now, not_this or leader)
         return self.health.nearest(shard_map.replicas[shard], now, not_this)
 
+    def shard_for(self, call: Call) -> int | None:
+        """The shard that takes `call`; None: any node does, or it is not known."""
+        shard_map = self.map
+        if shard_map is None or call.anchor is None or not shard_map.leaders:
+            return None
+        return shard_of(call.anchor, shard_map.shards)
+
     def load(self, topology: cluster_pb2.TopologyResponse, now: float) -> bool:
         """Take a newer map. False: it was older than ours, or empty. A shard's leader of an older term is not taken."""
         new, old = ShardMap(topology), self.map
@@ -130,8 +137,8 @@ class Router:
         if reason in UNHEALTHY_REASONS:
             self.health.on_failure(node, now)
         shard_map = self.map
-        if reason in ("NOT_LEADER", "NO_LEADER") and shard_map is not None and call.anchor is not None and shard_map.leaders:
-            shard = shard_of(call.anchor, shard_map.shards)
+        shard = self.shard_for(call) if reason in ("NOT_LEADER", "NO_LEADER") else None
+        if shard is not None and shard_map is not None:
             hinted = error.metadata.get("leader") or None
             if hinted is not None and hinted in shard_map.nodes:
                 shard_map.leaders[shard] = hinted

@@ -161,6 +161,13 @@ def unknown(cause: KvError, message: str = "the write was sent and its answer is
     return error
 
 
+def outcome_of(error: BaseException | None) -> str:
+    """How an operation ended, in a word: "OK", a reason, or what interrupted it, as "CancelledError"."""
+    if error is None:
+        return "OK"
+    return error.reason if isinstance(error, KvError) else type(error).__name__
+
+
 def _failure_of_details(code: grpc.StatusCode, message: str, raw: bytes) -> Failure:
     try:
         status = status_pb2.Status.FromString(raw)

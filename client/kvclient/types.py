@@ -6,11 +6,13 @@ Owns the shapes and their decoding from `kvapi.v1` messages. Results are immutab
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kvapi.v1 import kv_pb2
 from kvclient.errors import InternalError, InvalidArgument
+from kvclient.histogram import Histogram, merged
 
 
 class _Named(enum.IntEnum):
@@ -237,6 +239,45 @@ class Location(NamedTuple):
     """ "host:port" of each, the leader's too."""
     epoch: int
     """Of the shard map this comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationStatistics:
+    """What became of one kind of operation, at one consistency level. Durations are in microseconds."""
+
+    operation: str
+    """As "put"; a page of a range, and a count, is a "range"."""
+    consistency: Consistency | None
+    """As asked; None: the operation has none."""
+    outcomes: Mapping[str, Histogram]
+    """How long operations took, all attempts together, by how they ended: "OK", the reason of an error as COMPARE_FAILED, or
+    what interrupted the caller, as CancelledError."""
+    attempts: int
+    """Of all of them: more than `count` where some were tried again."""
+    queue: Histogram
+    """How long those waited in the client that could not leave at once."""
+
+    @property
+    def count(self) -> int:
+        """How many have ended."""
+        return sum(histogram.count for histogram in self.outcomes.values())
+
+    @property
+    def durations(self) -> Histogram:
+        """Of all, however they ended."""
+        return merged(self.outcomes.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What became of all operations of one client: counted, not sampled."""
+
+    since: float
+    """When the client was made, Unix seconds."""
+    at: float
+    """When this was read, Unix seconds."""
+    operations: tuple[OperationStatistics, ...]
+    """One for each operation and level that was used, sorted by name."""
 
 
 _ROLES = {int(role): role for role in Role}

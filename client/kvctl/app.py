@@ -11,7 +11,17 @@ from typing import Annotated
 
 import typer
 
-from kvctl import cluster_commands, demo_command, fault_commands, key_commands, playground_commands, txn_commands
+from kvctl import (
+    cluster_commands,
+    demo_command,
+    fault_commands,
+    key_commands,
+    latency_command,
+    playground_commands,
+    trace_commands,
+    txn_commands,
+)
+from kvctl.availability import command as availability_command
 from kvctl.bench import command as bench_command
 from kvctl.command import Call, DirOption, EndpointsOption, OutputOption, TimeoutOption
 from kvctl.output import Output
@@ -33,6 +43,7 @@ app = typer.Typer(
 txn = typer.Typer(cls=txn_commands.TxnGroup, no_args_is_help=True, help="Transactions: run one, look after those under way.")
 cluster = typer.Typer(no_args_is_help=True, help="A playground: a cluster of daemons on this machine.")
 
+trace = typer.Typer(no_args_is_help=True, help="Where the time of requests went: from live nodes or files of traces.")
 fault = typer.Typer(no_args_is_help=True, help="Game days: break a node's links, disk or clock for a while.")
 
 
@@ -65,6 +76,10 @@ key_commands.register(app)
 txn_commands.register(txn)
 app.add_typer(txn, name="txn", rich_help_panel=key_commands.PANEL)
 cluster_commands.register(app)
+latency_command.register(app)
+trace_commands.register(trace)
+app.add_typer(trace, name="trace", rich_help_panel=cluster_commands.PANEL)
+availability_command.register(app, cluster_commands.PANEL)
 fault_commands.register(fault)
 bench_command.register(app, cluster_commands.PANEL)
 app.add_typer(fault, name="fault", rich_help_panel=cluster_commands.PANEL)

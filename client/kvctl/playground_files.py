@@ -183,6 +183,10 @@ class PlaygroundFiles:
         """What the node's process wrote to its standard output and error output."""
         return self.directory / name / "log.jsonl"
 
+    def traces_path(self, name: str) -> Path:
+        """Where a node's spans go, for `kvctl trace`."""
+        return self.node_directory(name) / "traces.jsonl"
+
     def data_path(self, name: str) -> Path:
         """The node's data directory."""
         return self.directory / name / "data"
@@ -276,6 +280,7 @@ class PlaygroundFiles:
                 "shards": record.shards,
                 "replication_factor": min(REPLICATION_FACTOR_MAX, len(record.nodes)),
             },
+            "tracing": {"file": str(self.traces_path(name))},
         }
         for path, value in record.settings.items():
             section, _, field_name = path.partition(".")

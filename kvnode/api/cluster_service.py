@@ -280,7 +280,9 @@ class ClusterService(cluster_pb2_grpc.ClusterServicer):
         members = self._node.shard_map.members
         if request.node and request.node not in members:
             raise InvalidRequest("node", f"{request.node[:64]!r} is no member; the members are {', '.join(members)}")
-        events = [event for event in reversed(self._node.membership.events) if not request.node or event.node == request.node]
+        events = [
+            event for event in reversed(self._node.membership.history.events) if not request.node or event.node == request.node
+        ]
         return cluster_pb2.EventsResponse(events=events[: request.limit or 100])
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kvapi.v1 import cluster_pb2, observability_pb2
 from kvnode.errors import InvalidRequest
+from kvnode.protocol.raft import leadership
 
 if TYPE_CHECKING:
     from kvnode.node import Node
@@ -21,17 +22,20 @@ class Observation:
     async def availability(self, request: cluster_pb2.AvailabilityRequest) -> cluster_pb2.AvailabilityResponse:
         """Failures, leaderships, outcomes."""
         node = self._node
-        at_ms = node.ports.wall_ms()
+        at_ms, now, history = node.ports.wall_ms(), node.loop.time(), node.membership.history
         response = cluster_pb2.AvailabilityResponse(
-            node=node.me.node, at_ms=at_ms, started_ms=self._started_ms(at_ms), events=node.membership.events
+            node=node.me.node,
+            at_ms=at_ms,
+            started_ms=self._started_ms(at_ms),
+            events=history.events,
+            leaderships=history.leaderships,
         )
         for (operation, consistency, outcome), count in node.observer.recorder.outcomes.items():
-            response.outcomes.add(
-                operation=operation,
-                consistency=consistency,
-                outcome=outcome,
-                count=count,
-            )
+            response.outcomes.add(operation=operation, consistency=consistency, outcome=outcome, count=count)
+        for shard, replica in node.replicas.items():
+            if waits := leadership.without_leader(replica.raft):
+                previous, since = waits
+                response.without_leader.add(shard=shard, since_ms=int((now - since) * 1000), previous=previous)
         return response
 
     def _started_ms(self, at_ms: int) -> int:
@@ -55,7 +59,7 @@ class Observation:
 
     async def stats(self, request: observability_pb2.StatsRequest) -> observability_pb2.StatsResponse:
         """The metrics."""
-        return observability_pb2.StatsResponse(node=self._node.me.node)
+        return observability_pb2.StatsResponse(node=self._node.me.node, metrics=await self._node.metrics.text())
 
     async def traces(self, request: observability_pb2.TracesRequest) -> observability_pb2.TracesResponse:
         """The latest traces."""
@@ -64,5 +68,6 @@ class Observation:
         observer = self._node.observer
         observer.recorder.flush()
         trace_id = int(request.trace_id, 16) if request.trace_id else 0
-        lines = observer.tracing.latest(trace_id, request.limit)
+        # (Thousands of spans become text: on a thread, where nobody waits for it.)
+        lines = await self._node.loop.run_in_executor(None, observer.tracing.latest, trace_id, request.limit)
         return observability_pb2.TracesResponse(node=self._node.me.node, lines=lines)

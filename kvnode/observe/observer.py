@@ -15,9 +15,15 @@ from kvnode.observe.tracing import Tracing
 class Observer:
     """Of one node. Without arguments it watches, tells nobody and reads no clock: for simulations."""
 
-    def __init__(self, tracing: Tracing | None = None, clock: Clock = lambda: 0.0, later: Later | None = None) -> None:
-        """`later` is the event loop's `call_later`."""
-        self.clock = clock
+    def __init__(
+        self,
+        tracing: Tracing | None = None,
+        clock: Clock = lambda: 0.0,
+        later: Later | None = None,
+        wall_ms: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`later` is the event loop's `call_later`; `wall_ms` tells Unix milliseconds."""
+        self.clock, self.wall_ms = clock, wall_ms
         self.tracing = tracing or Tracing(TracingSettings(sample_ratio=0, kept_per_second_max=0))
         self.times = LogTimes(clock)
         self.spans = Spans(self.tracing, self.times)

@@ -67,6 +67,9 @@ class Spans:
             )
         ]
         made += [self._stage(span, stage) for stage in timeline.stages()]
+        for aside in timeline.asides or ():
+            attributes = dict(aside.attributes)
+            made.append(self._span(aside.name, _sampled(aside.span), aside.parent, aside.start, aside.end, attributes))
         if timeline.log is not None:
             shard, index = timeline.log
             commit = self._times.commit_of(shard, index)
@@ -99,7 +102,11 @@ class Spans:
         return attributes
 
     def _stage(self, parent: SpanContext, stage: Stage) -> ReadableSpan:
-        attributes: dict[str, Any] = {"kvnode.stage": stage.name, **(stage.attributes or {})}
+        attributes: dict[str, Any] = {"kvnode.stage": stage.name}
+        if isinstance(stage.attributes, LogWrite):
+            attributes |= self._batch(stage.attributes)
+        elif stage.attributes:
+            attributes |= stage.attributes
         span = _sampled(stage.span) if stage.span else child_of(parent)
         return self._span(stage.name, span, parent, stage.start, stage.end, attributes)
 
@@ -108,7 +115,7 @@ class Spans:
         attributes = {
             "kvnode.node": peer,
             "kvnode.quorum": is_decisive,
-            "kvnode.append.total_us": whole_us,
+            "kvnode.append.total_us": timing.total_us,
             "kvnode.append.network_us": max(whole_us - timing.total_us, 0),
             "kvnode.append.log_queue_us": timing.log_queue_us,
             "kvnode.append.log_write_us": timing.log_write_us,
@@ -120,16 +127,17 @@ class Spans:
 
     def log_batch(self, write: LogWrite, requests: Sequence[SpanContext]) -> None:
         """A group commit, linked to the requests in it that are kept."""
-        attributes = {
-            "kvnode.batch.id": self._times.batch_id(write),
-            "kvnode.batch.records": write.records,
-            "kvnode.batch.requests": len(requests),
-            "kvnode.log.write_us": int(write.write_s * 1e6),
-            "kvnode.log.fsync_us": int(write.fsync_s * 1e6),
-            "kvnode.stage": LOG_WRITE,
-        }
+        attributes = {"kvnode.stage": LOG_WRITE, "kvnode.batch.requests": len(requests), **self._batch(write)}
         links = [Link(_sampled(request)) for request in requests[:LINKS_MAX]]
         self.episode("kvnode.log_batch", write.submitted, write.done, attributes, links)
+
+    def _batch(self, write: LogWrite) -> dict[str, Any]:
+        return {
+            "kvnode.batch.id": self._times.batch_id(write),
+            "kvnode.batch.records": write.records,
+            "kvnode.log.write_us": int(write.write_s * 1e6),
+            "kvnode.log.fsync_us": int(write.fsync_s * 1e6),
+        }
 
     def episode(
         self,

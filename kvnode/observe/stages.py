@@ -8,14 +8,16 @@ they explain the whole time of a request by construction; what runs at the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from opentelemetry.context import attach, detach
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from kvnode.observe.tracing import traceparent_of
+from kvnode.observe.tracing import child_of, context_of, current, traceparent_of
 
 if TYPE_CHECKING:
-    from kvnode.observe.log_times import LogTimes
+    from kvnode.observe.log_times import LogTimes, LogWrite
     from kvnode.types import Index, Shard
 
 ADMISSION = "admission"
@@ -64,16 +66,40 @@ class Stage(NamedTuple):
     name: str
     start: float
     end: float
-    attributes: Attributes | None
+    attributes: Attributes | LogWrite | None
+    """Of a write of the log: the batch."""
     span: SpanContext | None
     """Its identity, where somebody else has heard of it already."""
+
+
+class Aside(NamedTuple):
+    """Something that was asked of another shard or node beside the stages."""
+
+    name: str
+    start: float
+    end: float
+    attributes: Attributes
+    span: SpanContext
+    parent: SpanContext
 
 
 class Timeline:
     """One request, from its arrival on. Made by `Recorder.begin`, ended by `Recorder.end`."""
 
     __slots__ = (
-        *("_attributes", "_clock", "_current", "_pieces", "_span", "attributes", "began", "consistency", "ended", "log"),
+        *(
+            "_attributes",
+            "_clock",
+            "_current",
+            "_pieces",
+            "_span",
+            "asides",
+            "attributes",
+            "began",
+            "consistency",
+            "ended",
+            "log",
+        ),
         *("operation", "parent", "peer", "shard", "span"),
     )
 
@@ -86,8 +112,9 @@ class Timeline:
         self._current = ADMISSION
         self._attributes: Attributes | None = None
         self._span: SpanContext | None = None
-        self._pieces: list[tuple[str, float, Attributes | None, SpanContext | None]] = []
+        self._pieces: list[tuple[str, float, Attributes | LogWrite | None, SpanContext | None]] = []
         self.shard: int | None = None
+        self.asides: list[Aside] | None = None
         self.attributes: dict[str, Any] | None = None
         """Of its span, beside the usual ones."""
         self.peer: str | None = None
@@ -118,7 +145,7 @@ class Timeline:
             durable = min(write.done or now, committed)
             if durable > at:
                 at = durable
-                pieces.append((LOG_WRITE, at, {"kvnode.batch.id": times.batch_id(write)}, None))
+                pieces.append((LOG_WRITE, at, write, None))
         if committed > at:
             at = committed
             waited_for = LOG_QUEUE if write is None and commit is None else QUORUM
@@ -139,7 +166,7 @@ class Timeline:
         submitted = min(max(write.submitted, began), now)
         self._pieces.append((LOG_QUEUE, submitted, None, None))
         done = max(min(write.done or now, now), submitted)
-        self._pieces.append((LOG_WRITE, done, {"kvnode.batch.id": times.batch_id(write)}, None))
+        self._pieces.append((LOG_WRITE, done, write, None))
         self._current = REPLY
 
     def finish(self) -> None:
@@ -170,6 +197,23 @@ class Timeline:
         if span is None or not span.trace_flags & TraceFlags.SAMPLED:
             return ""
         return traceparent_of(span)
+
+    @contextmanager
+    def aside(self, name: str, attributes: Attributes) -> Iterator[None]:
+        """What is asked meanwhile is a child of the task's current span, and the parent of whatever is sent for it."""
+        parent = current()
+        if parent is None or not self.is_recorded:
+            yield
+            return
+        span, start = child_of(parent), self._clock()
+        token = attach(context_of(span))
+        try:
+            yield
+        finally:
+            detach(token)
+            if self.asides is None:
+                self.asides = []
+            self.asides.append(Aside(name, start, self._clock(), attributes, span, parent))
 
     def describe(self, name: str, value: Any) -> None:
         """An attribute of its span."""

@@ -79,7 +79,7 @@ class Tracing:
 
     def latest(self, trace_id: int = 0, spans_max: int = 0) -> list[str]:
         """The latest spans, or those of one trace, as OTLP JSON lines; at most so many spans, 0: all that are kept."""
-        found = [span for span in self._latest if not trace_id or (span.context and span.context.trace_id == trace_id)]
+        found = [span for span in list(self._latest) if not trace_id or (span.context and span.context.trace_id == trace_id)]
         wanted = found[-spans_max:] if spans_max else found
         return [as_line(wanted[at : at + SPANS_PER_LINE]) for at in range(0, len(wanted), SPANS_PER_LINE)]
 

@@ -75,3 +75,5 @@ class Ready:
     more: bool
     """Call `ready` again soon: committed entries wait for their turn."""
     deadline: Seconds
+    settled: tuple[Any, ...] = ()
+    """Eventual writes that got their place, where somebody may want to hear of it. Losing it is safe."""

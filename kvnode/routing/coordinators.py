@@ -68,6 +68,11 @@ class Coordinators:
         self._forgettable: dict[Shard, list[Txn]] = {}
         self._closed = False
 
+    @property
+    def under_way(self) -> int:
+        """Transactions that this node coordinates now, and requests to shards for them."""
+        return self._running + len(self._tasks)
+
     async def stop(self) -> None:
         """Ends what goes on in the background."""
         self._closed = True
@@ -138,7 +143,7 @@ class Coordinators:
 
         Raises `Conflict`, `DeadlineExpired`, `OutcomeUnknown`, `SessionExpired`, and what a shard refuses for good.
         """
-        if self._running + len(self._tasks) >= limits.TRANSACTIONS_COORDINATED_MAX:
+        if self.under_way >= limits.TRANSACTIONS_COORDINATED_MAX:
             raise Overloaded(f"{limits.TRANSACTIONS_COORDINATED_MAX} transactions are under way here already")
         self._running += 1
         try:
@@ -282,8 +287,10 @@ class _Attempt:
             participants=list(self._parts.parts),
             part=self._parts.parts[shard],
         )
+        answer: Any
         try:
-            answer = await self._leaders.ask(shard, request, until)
+            with self._context.timeline.aside("prepare", {"kvnode.shard": shard}):
+                answer = await self._leaders.ask(shard, request, until)
         except (NotAsked, KvnodeError) as error:
             answer = error
         except asyncio.CancelledError:
@@ -323,7 +330,8 @@ class _Attempt:
             request.request.CopyFrom(self._request.request)
         machine = self.machine
         try:
-            answer = await self._leaders.ask(self._parts.anchor, request, self._context.deadline)
+            with self._context.timeline.aside("decide", {"kvnode.shard": self._parts.anchor}):
+                answer = await self._leaders.ask(self._parts.anchor, request, self._context.deadline)
         except InDoubt as lost:
             machine.on_decision_lost()
             raise OutcomeUnknown(

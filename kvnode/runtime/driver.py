@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -63,6 +63,8 @@ class Driver:
         self.outbox: Outbox | None = None
         self.out_of_space = False
         self.on_space_wanted: Callable[[], None] = lambda: None
+        self.on_settled: Callable[[Shard, Sequence[Any]], None] = lambda shard, settled: None
+        self.on_disk_moves_again: Callable[[Seconds], None] = lambda seconds: None
         self.batches_written = 0
         self._log, self._log_worker, self._on_fatal = log, log_worker, on_fatal
         self._dirty: dict[Shard, None] = {}
@@ -76,7 +78,7 @@ class Driver:
         self._roles: dict[Shard, tuple[bool, Term, NodeName]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: Seconds = 0.0
-        self._stalled = False
+        self._stalled, self._stalled_since = False, 0.0
         self._blocked: LogBatch | None = None
         """Entries and eventual writes that wait for space."""
         self._idle_waiters: list[asyncio.Future[None]] = []
@@ -132,6 +134,10 @@ class Driver:
         stalled = self.disk_wait > stall_after
         if stalled != self._stalled:
             self._stalled = stalled
+            if stalled:
+                self._stalled_since = self._writing_since
+            else:
+                self.on_disk_moves_again(self.loop.time() - self._stalled_since)
             logger.warning("disk stalled" if stalled else "disk moves again", waited_ms=round(self.disk_wait * 1000))
             for shard, replica in self.replicas.items():
                 replica.raft.on_disk_stalled(stalled, self.loop.time())
@@ -163,6 +169,8 @@ class Driver:
             self._deadlines[shard] = ready.deadline
             if ready.replies:
                 self.times.on_apply(shard, replica.applied)
+            if ready.settled:
+                self.on_settled(shard, ready.settled)
             self._collect(shard, replica, ready)
             if ready.more:
                 self.wake(shard)

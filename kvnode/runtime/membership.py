@@ -1,4 +1,4 @@
-"""Who is alive: runs the failure detector and gossip, and records every change of a node's state durably.
+"""Who is alive: runs the failure detector and gossip, and has every change of a node's state, and who leads, recorded.
 
 What it finds out chooses routes and lets followers campaign early; it never grants a vote, a lease or a commit.
 """
@@ -6,54 +6,28 @@ What it finds out chooses routes and lets followers campaign early; it never gra
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import structlog
 
-from kvapi.v1 import cluster_pb2, failure_detection_pb2, message_pb2
-from kvnode import limits
+from kvapi.v1 import failure_detection_pb2, message_pb2
 from kvnode.errors import KvnodeError
 from kvnode.protocol.failure_detection import FailureDetector
+from kvnode.protocol.failure_detection.actions import Transition
 from kvnode.protocol.gossip import Gossip
+from kvnode.protocol.raft.leadership import Leadership
 from kvnode.runtime.driver import Driver
 from kvnode.runtime.envelope import Envelopes
-from kvnode.runtime.recovery import EVENT_RECORD
+from kvnode.runtime.history import History
 from kvnode.runtime.transport import PeerUnreachable, Transport
 from kvnode.shard.replica import Replica
-from kvnode.shard.rows import readable
-from kvnode.storage.records import NodeRecord
 from kvnode.types import NodeName, Seconds, Shard
 
 logger = structlog.get_logger(__name__)
 
 FAILED, ACTIVE = message_pb2.NODE_STATE_FAILED, message_pb2.NODE_STATE_ACTIVE
 GOSSIP_TIMEOUT: Seconds = 1.0
-EVENT_ROW = b"e"
-
-
-class StoredEvents(NamedTuple):
-    """What is known of the past at the start."""
-
-    events: list[cluster_pb2.NodeEvent]
-    stored: int
-    """Number of the first event that is not in the store yet."""
-    next: int
-    """Number of the next event."""
-
-
-@readable("a stored event of the failure detector")
-def stored_events(rows: Iterable[tuple[bytes, bytes]], logged: Sequence[cluster_pb2.NodeEvent]) -> StoredEvents:
-    """Events of the store's rows and, behind them, those that only the log has."""
-    events: list[cluster_pb2.NodeEvent] = []
-    stored = 0
-    for key, row in rows:
-        stored = int.from_bytes(key[1:], "big") + 1
-        events.append(cluster_pb2.NodeEvent.FromString(row))
-    known = dict.fromkeys(event.SerializeToString() for event in events)
-    news = [event for event in logged if event.SerializeToString() not in known]
-    return StoredEvents([*events, *news], stored, stored + len(news))
 
 
 class Membership:
@@ -68,18 +42,14 @@ class Membership:
         detector: FailureDetector,
         gossip: Gossip,
         probe_timeout: Seconds,
-        wall_ms: Callable[[], int],
-        stored: StoredEvents,
+        history: History,
     ) -> None:
         self._driver, self._replicas, self._envelopes, self._transport = driver, replicas, envelopes, transport
-        self.detector, self.gossip = detector, gossip
-        self._probe_timeout, self._wall_ms = probe_timeout, wall_ms
-        self.events: deque[cluster_pb2.NodeEvent] = deque(stored.events, maxlen=limits.EVENTS_KEPT)
-        self._event_number = stored.next
-        """Number of the next event; events below `_flushed_number` are in the store."""
-        self._flushed_number = self._in_flush_number = stored.stored
+        self.detector, self.gossip, self.history = detector, gossip, history
+        self._probe_timeout = probe_timeout
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._closed = False
+        self.on_leadership: Callable[[Shard, Leadership], None] = lambda shard, leadership: None
 
     async def stop(self) -> None:
         """Ends all tasks."""
@@ -102,6 +72,7 @@ class Membership:
     def step(self) -> None:
         """To be called regularly, and when a connection was lost."""
         now = self._driver.loop.time()
+        self.history.step(now)
         actions = self.detector.step(now)
         for helper, target in actions.probe:
             self._spawn(self._probe(helper, target), f"probe {target} through {helper}")
@@ -114,6 +85,13 @@ class Membership:
                 for shard, replica in self._replicas.items():
                     replica.raft.on_node_failed(transition.node, now)
                     self._driver.wake(shard)
+        for shard, replica in self._replicas.items():
+            if leaderships := replica.raft.out_leaderships:
+                for leadership in leaderships:
+                    self.history.on_leadership(shard, leadership)
+                    if leadership.leader == self._envelopes.me:
+                        self.on_leadership(shard, leadership)
+                leaderships.clear()
         for peer, request in self.gossip.step(now).exchange:
             self._spawn(self._gossip_with(peer, request), f"gossip with {peer}")
 
@@ -144,19 +122,8 @@ class Membership:
         """Who is FAILED, as this node sees it."""
         return [name for name in self._envelopes.members if self.detector.state(name) == FAILED]
 
-    def _record(self, transition: Any) -> None:
-        # (`from` is a word of Python: the field cannot be named as a keyword argument.)
-        event = cluster_pb2.NodeEvent(
-            node=transition.node,
-            to=transition.to_state,
-            at_ms=self._wall_ms(),
-            why=transition.why,
-            incarnation=transition.incarnation or self._envelopes.incarnation,
-            **{"from": transition.from_state},
-        )
-        self.events.append(event)
-        self._event_number += 1
-        self._driver.write_node_record(NodeRecord(EVENT_RECORD, event.SerializeToString()))
+    def _record(self, transition: Transition) -> None:
+        self.history.on_transition(transition)
         logger.info(
             "node state changed",
             peer=transition.node,
@@ -164,23 +131,6 @@ class Membership:
             now=message_pb2.NodeState.Name(transition.to_state),
             why=transition.why,
         )
-
-    def rows(self) -> list[tuple[bytes, bytes | None]]:
-        """The store's rows of events that are in no flush yet, and deletions of the oldest: for the next flush."""
-        rows: list[tuple[bytes, bytes | None]] = []
-        news = self._event_number - self._flushed_number
-        for number, event in zip(
-            range(self._flushed_number, self._event_number), list(self.events)[-news:] if news else [], strict=False
-        ):
-            rows.append((EVENT_ROW + number.to_bytes(8, "big"), event.SerializeToString()))
-            if number >= limits.EVENTS_KEPT:
-                rows.append((EVENT_ROW + (number - limits.EVENTS_KEPT).to_bytes(8, "big"), None))
-        self._in_flush_number = self._event_number
-        return rows
-
-    def on_flushed(self) -> None:
-        """The rows of the last `rows` are in the store."""
-        self._flushed_number = self._in_flush_number
 
     # ---- gossip -----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ meanwhile leaves in one request. A peer that cannot be reached is tried again af
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -30,6 +30,8 @@ APPEND_TIMEOUT: Seconds = 5.0
 """For one append to be answered. A frozen peer is found much earlier, by the failure detector."""
 VOTE_TIMEOUT: Seconds = 1.0
 RETRY_PAUSE: Seconds = 0.1
+RETRY_PAUSE_MIN: Seconds = 0.005
+"""The first of a row of pauses; each is twice as long as the one before, up to `RETRY_PAUSE`."""
 
 
 class PeerLink:
@@ -189,6 +191,7 @@ class PeerLink:
         self._eventual.set()
 
     async def _replicate_eventual(self) -> None:
+        pause = self._replicate_interval
         while True:
             await self._wait_for_eventual()
             self._eventual.clear()
@@ -204,9 +207,11 @@ class PeerLink:
                 request.batches.extend(batches)
             if request.batches:
                 # A peer that cannot be reached, or takes nothing more (it is full, or has to apply first), is asked less often.
+                # (It may also be about to hear that a write is committed, which takes some milliseconds.)
                 advanced = await self._replicate(request)
                 self._eventual.set()
-                await asyncio.sleep(self._replicate_interval if advanced else RETRY_PAUSE)
+                pause = self._replicate_interval if advanced else min(max(2 * pause, RETRY_PAUSE_MIN), RETRY_PAUSE)
+                await asyncio.sleep(pause)
 
     async def _wait_for_eventual(self) -> None:
         now = self._loop.time()
@@ -223,10 +228,14 @@ class PeerLink:
             timer.cancel()
 
     async def _replicate(self, request: replication_pb2.ReplicateEventualRequest) -> bool:
+        sent = self._times.clock()
         try:
             response = await self._transport.call(self.peer, self._envelopes.seal(self.peer, request), APPEND_TIMEOUT)
         except (PeerUnreachable, KvnodeError):
             return False
+        traced = [write for batch in request.batches for write in batch.writes if write.traceparent]
+        if traced:
+            self.on_replicated(self.peer, traced, sent)
         advanced = False
         for held in response.held:
             holder = self._replicas[held.shard].holder
@@ -234,6 +243,10 @@ class PeerLink:
             self.on_held(held.shard)
         return advanced
 
+    on_replicated: Callable[[NodeName, Sequence[replication_pb2.EventualWrite], float], None] = staticmethod(
+        lambda peer, writes, sent: None
+    )
+    """Called with the sampled ones of writes that a peer has taken, and when they left."""
     on_held: Callable[[Shard], None] = staticmethod(lambda shard: None)
     """Called when a peer holds more: callers who asked for several acknowledgements wait for it."""
 

@@ -15,17 +15,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kvapi.v1 import cluster_pb2, replication_pb2
+from kvapi.v1 import replication_pb2
 from kvnode.errors import Corrupt
 from kvnode.protocol.raft.log import RaftLog
 from kvnode.shard.rows import readable
-from kvnode.storage.records import EntryRecord, EventualRecord, HardStateRecord, NodeRecord, Record
+from kvnode.storage.records import NODE_KINDS_KEPT, EntryRecord, EventualRecord, HardStateRecord, NodeRecord, Record
 from kvnode.types import Entry, HardState, Hlc, Index, Shard, Term
 
-IDENTITY_RECORD, CLOCK_RECORD, PEERS_RECORD = 1, 2, 3
-"""Kinds of node records of which the latest counts."""
-EVENT_RECORD = 16
-"""Kind of a failure detector's event; all count."""
+IDENTITY_RECORD, CLOCK_RECORD, PEERS_RECORD, ALIVE_RECORD = 1, 2, 3, 4
+"""Kinds of node records of which the latest counts. ALIVE: that the node runs, and when, in Unix milliseconds."""
+EVENT_RECORD, NODE_EVENT_RECORD, LEADERSHIP_RECORD = 16, 17, 18
+"""Kinds of which all count: `runtime.journal`'s. EVENT: of the failure detector, without numbers, by earlier releases."""
 SNAPSHOT_MARK = int(replication_pb2.ENTRY_KIND_UNSPECIFIED)
 """Kind of the log record that a snapshot's installation leaves: an entry's place, (index, term), without the entry."""
 FORMAT_VERSION = 1
@@ -109,7 +109,10 @@ class Recovered:
     clock_bound: Hlc = 0
     peer_uids: dict[str, str] = field(default_factory=dict)
     shards: dict[Shard, ShardRecovery] = field(default_factory=dict)
-    events: list[cluster_pb2.NodeEvent] = field(default_factory=list)
+    alive_ms: int = 0
+    """When the life before is known to have run still, Unix milliseconds; 0: there was none, or it was an earlier release's."""
+    journals: dict[int, list[bytes]] = field(default_factory=dict)
+    """The records of each journal, by kind."""
     records: int = 0
 
     def shard(self, shard: Shard) -> ShardRecovery:
@@ -145,8 +148,10 @@ def _on_node_record(found: Recovered, record: NodeRecord) -> None:
         found.clock_bound = max(found.clock_bound, int(record.data))
     elif record.kind == PEERS_RECORD:
         found.peer_uids = _peer_uids(record.data)
-    elif record.kind == EVENT_RECORD:
-        found.events.append(cluster_pb2.NodeEvent.FromString(record.data))
+    elif record.kind == ALIVE_RECORD:
+        found.alive_ms = int(record.data)
+    elif record.kind >= NODE_KINDS_KEPT:
+        found.journals.setdefault(record.kind, []).append(record.data)
 
 
 def _peer_uids(data: bytes) -> dict[str, str]:

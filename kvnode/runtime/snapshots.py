@@ -7,7 +7,7 @@ shard's rows in one synced transaction, keeping its own held eventual writes. A 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 
 import google_crc32c
@@ -29,7 +29,7 @@ from kvnode.storage.disk import Disk, OutOfSpace
 from kvnode.storage.snapshot import Staging, encode_chunks
 from kvnode.storage.store import Store
 from kvnode.storage.table import Table
-from kvnode.types import NodeName, Seconds, Shard, Term
+from kvnode.types import Index, NodeName, Seconds, Shard, Term
 
 logger = structlog.get_logger(__name__)
 
@@ -54,10 +54,14 @@ class Snapshots:
     ) -> None:
         self._driver, self._replicas, self._tables, self._store, self._disk = driver, replicas, tables, store, disk
         self._flusher, self._store_worker, self._envelopes, self._transport = flusher, store_worker, envelopes, transport
+        self.sent = self.not_sent = self.installed = self.not_installed = 0
+        """Snapshots since the start: brought to a peer, or not; taken from a leader, or refused."""
         self._staging: dict[Shard, tuple[tuple[NodeName, int, int], Staging]] = {}
         self._sending = asyncio.Semaphore(limits.SNAPSHOTS_SENT_AT_ONCE_MAX)
         self._installs: dict[asyncio.Task[None], None] = {}
         self._closed = False
+        self.on_sent: Callable[[Shard, NodeName, Index, bool, Seconds], None] = lambda *sent: None
+        self.on_installed: Callable[[Shard, NodeName, Index, Seconds], None] = lambda *installed: None
 
     async def send(self, to: NodeName, shard: Shard) -> None:
         """Brings a peer the shard as the last flush left it."""
@@ -68,7 +72,7 @@ class Snapshots:
         if not replica.is_leader:
             return
         shard, term = replica.shard, replica.raft.term
-        index, success = 0, False
+        index, success, began = 0, False, self._driver.loop.time()
         try:
             with ExitStack() as stack:
                 async with self._flusher.lock:
@@ -80,10 +84,14 @@ class Snapshots:
                 requests = self._requests(to, replica, term, header, rows)
                 response = await self._transport.install_snapshot(to, requests, INSTALL_TIMEOUT)
             success = response.success
+            self.sent += success
+            self.not_sent += not success
             logger.info("snapshot sent", shard=shard, to=to, index=index, success=success)
         except (PeerUnreachable, KvnodeError) as error:
+            self.not_sent += 1
             logger.warning("snapshot not delivered", shard=shard, to=to, index=index, error=str(error))
         finally:
+            self.on_sent(shard, to, index, success, self._driver.loop.time() - began)
             if replica.is_leader and replica.raft.term == term:
                 leader.on_snapshot_done(replica.raft, to, index, success, self._driver.loop.time())
                 self._driver.wake(shard)
@@ -147,6 +155,7 @@ class Snapshots:
                 return self._answer(request, replica, success=False)
             await asyncio.shield(self._start_install(replica, known[1], request))
         except (Corrupt, ValueError, OutOfSpace) as error:
+            self.not_installed += 1
             logger.warning("snapshot refused", shard=request.shard, sender=sender, error=str(error))
             self._staging.pop(request.shard, None)
             return self._answer(request, replica, success=False)
@@ -175,7 +184,7 @@ class Snapshots:
         await asyncio.gather(*self._installs, return_exceptions=True)
 
     async def _install(self, replica: Replica, staging: Staging, request: replication_pb2.InstallSnapshotRequest) -> None:
-        shard = replica.shard
+        shard, began = replica.shard, self._driver.loop.time()
         try:
             async with self._flusher.lock:
                 if request.last_index > replica.applied:
@@ -186,8 +195,11 @@ class Snapshots:
                     if not replica.log_continues(request.last_index, request.last_term):
                         # Before any entry behind the snapshot: a restart must not take the log's older entries for its past.
                         await self._driver.write_snapshot_mark(shard, request.last_index, request.last_term)
+                    self.installed += 1
                     self._tables[shard].reset()
                     replica.on_snapshot_installed(request.last_index, request.last_term)
+                    sender, seconds = request.message.from_node, self._driver.loop.time() - began
+                    self.on_installed(shard, sender, request.last_index, seconds)
                     logger.info("snapshot installed", shard=shard, index=request.last_index, term=request.last_term)
         finally:
             replica.installing = False

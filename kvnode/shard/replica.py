@@ -363,10 +363,12 @@ class Replica:
             round_wanted=raft.round_wanted,
             more=more,
             deadline=deadline,
+            settled=tuple(self.machine.settled),
         )
         for queue in (raft.out_send, raft.out_answers, raft.out_snapshot_to, self._replies, self._accepted, self._eventual_due):
             queue.clear()
         raft.append_wanted.clear()
+        self.machine.settled.clear()
         return ready
 
     def _complete(self, answer: Answer) -> Answer:

@@ -35,7 +35,7 @@ from kvnode.protocol.two_phase_commit.locks import Locks
 from kvnode.shard.client_sessions import ClientSessions, ComparedInVain, Result, WriteResult
 from kvnode.shard.evaluate import Operations, Reading, locks_of, writes_of
 from kvnode.shard.rows import HORIZON_FIELDS, META_FIELDS, ORIGIN_FIELDS, origins_of, readable
-from kvnode.shard.superseded import SupersededRecord, decode_superseded, encode_superseded
+from kvnode.shard.superseded import Settled, SupersededRecord, decode_superseded, encode_superseded
 from kvnode.shard.transactions import End, Ended, Locked, Prepared, Transactions, Vote, txn_of
 from kvnode.shard.version import Version, decode_version, encode_version
 from kvnode.shard.waiting_writes import WaitingWrites
@@ -95,6 +95,8 @@ class StateMachine:
         self.applied_term: Term = 0
         self.state_hash = self.horizon = self.superseded_total = self.keys = self.tombstones = 0
         self.sequenced: dict[Origin, int] = {}
+        self.settled: list[Settled] = []
+        """Eventual writes that somebody may want to hear of, since `Replica.ready` took them."""
         row = self.table.get(META)
         if row is not None:
             fields = _META.unpack_from(row)
@@ -369,6 +371,8 @@ class StateMachine:
             # It had seen what it replaces, or its own origin wrote that before it: above it, whatever the clocks said.
             hlc = max(hlc, old.hlc + 1)
         lost = verdict(Stamp(hlc, *origin), write.base, old.current if old else None, self.horizon)
+        if lost is not None or write.traceparent:
+            self.settled.append(Settled(write, index, lost))
         if lost is not None:
             self._remember_superseded(SupersededRecord(origin, write.sequence, write.key, index, lost, hlc))
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from kvapi.v1 import replication_pb2
 from kvnode.protocol.eventual.verdict import Superseded
 from kvnode.types import Hlc, Index, Origin
 
@@ -21,6 +22,15 @@ class SupersededRecord(NamedTuple):
     """Its place in the log."""
     outcome: Superseded
     hlc: Hlc
+
+
+class Settled(NamedTuple):
+    """An eventual write that got its place."""
+
+    write: replication_pb2.EventualWrite
+    index: Index  # type: ignore[assignment]
+    superseded: Superseded | None
+    """Why it has no effect; None: it has."""
 
 
 def encode_superseded(record: SupersededRecord) -> bytes:

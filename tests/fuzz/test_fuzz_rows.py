@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvnode.errors import Corrupt
-from kvnode.runtime.membership import stored_events
+from kvnode.runtime.history import LEADERSHIPS, NODE_EVENTS
+from kvnode.runtime.journal import Journal, Kind
 from kvnode.runtime.recovery import Identity, replay
 from kvnode.shard.rows import checked
 from kvnode.shard.state_machine import DATA, META, Position, StateMachine
@@ -161,9 +163,26 @@ def test_records_that_no_node_wrote_are_replayed_or_corrupt(found: list[EntryRec
 @given(data=some_bytes)
 @fuzz(100)
 def test_identity_and_events_of_arbitrary_bytes_are_read_or_corrupt(data: bytes) -> None:
-    """The data directory's identity, and the stored events of the failure detector."""
-    for decode in (Identity.decode, lambda row: stored_events([(b"e" + bytes(8), row)], [])):
+    """The data directory's identity, and the events of both journals: stored, logged, and of earlier releases."""
+
+    def journal(kind: Kind, *where: object) -> None:
+        Journal(None, kind, *where)  # type: ignore[arg-type]
+
+    for decode in (
+        lambda: Identity.decode(data),
+        *(
+            partial(journal, kind, *where)
+            for kind in (NODE_EVENTS, LEADERSHIPS)
+            for where in (
+                ([(kind.row + bytes(8), data)],),
+                ([(kind.row + data, b"")],),
+                ([], [data]),
+                ([], [bytes(8) + data]),
+                ([], [], [data]),
+            )
+        ),
+    ):
         try:
-            decode(data)
+            decode()
         except Corrupt:
             continue

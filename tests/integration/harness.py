@@ -195,22 +195,25 @@ def statuses(cluster: Playground) -> dict[str, cluster_pb2.StatusResponse]:
 
 
 def await_agreement(cluster: Playground, timeout_s: float = CONVERGENCE_TIMEOUT_S) -> None:
-    """Wait until every shard's replicas have applied the same index with the same state hash (invariant 13)."""
+    """Wait until every shard's replicas have applied the same index with the same state hash (invariant 13), and no replica
+    holds an eventual write without a place in the log: one that stays so for ever is a bug."""
 
     def agree() -> bool:
         answers = statuses(cluster)
         if len(answers) < len(cluster.names):
             return False
         states: dict[int, dict[int, set[int]]] = {}
+        pending = 0
         for answer in answers.values():
             for shard in answer.shards:
+                pending += shard.pending_eventual
                 states.setdefault(shard.shard, {}).setdefault(shard.applied_index, set()).add(shard.state_hash)
         for shard, by_index in states.items():
             for index, hashes in by_index.items():
                 assert len(hashes) == 1, f"shard {shard}: replicas differ at index {index}"
-        return all(len(by_index) == 1 for by_index in states.values())
+        return pending == 0 and all(len(by_index) == 1 for by_index in states.values())
 
-    until(agree, timeout_s, "agreement of all replicas")
+    until(agree, timeout_s, "agreement of all replicas, with nothing pending,")
 
 
 # Writes under way while things break.

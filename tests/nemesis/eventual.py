@@ -127,9 +127,12 @@ class Eventual(Workload):
 
     # ---- the end --------------------------------------------------------------------------------------------------------
 
-    async def finish(self, client: Client) -> None:
-        """What became of every acknowledged write; then every key, strongly, and as each node shows it."""
+    async def learn_fates(self, client: Client) -> None:
+        """What became of every acknowledged write."""
         await ask_fates(self, client)
+
+    async def finish(self, client: Client) -> None:
+        """Every key, strongly, and as each node shows it."""
         slots = asyncio.Semaphore(16)
 
         async def look(key: str) -> None:

@@ -122,6 +122,9 @@ class _Run:
                 for task in (*tasks, *helpers):
                     task.cancel()
                 await asyncio.gather(*tasks, *helpers, return_exceptions=True)
+            for one in self.workloads:
+                await one.learn_fates(clients[one.name][0])
+            # (One node tells a fate before another has applied it; and of a write whose outcome nobody knows no fate is asked.)
             await self._agree()
             for one in self.workloads:
                 await one.finish(clients[one.name][0])
@@ -185,7 +188,7 @@ class _Run:
         self.recorder.fault("heal", -1, "note", [], f"every shard takes strong writes {seconds:.1f} s after all was healed")
 
     async def _agree(self) -> None:
-        """All replicas have applied the same, and are the same."""
+        """All replicas have applied the same, and are the same, and nothing waits for its place in the log."""
         began = time.monotonic()
         try:
             await asyncio.to_thread(harness.await_agreement, self.made, AGREEMENT_S_MAX)

@@ -92,9 +92,12 @@ class Sessions(Workload):
         answer = await self.settle(op, node.kv.Get(request, timeout=timeout), got, reads=True)
         return token if answer is None else answer.served.session
 
-    async def finish(self, client: Client) -> None:
+    async def learn_fates(self, client: Client) -> None:
         """What became of every acknowledged write: it decides whether one may have been missed."""
         await ask_fates(self, client)
+
+    async def finish(self, client: Client) -> None:
+        """Nothing: what a session saw while things broke is what counts."""
 
     @classmethod
     def check(cls, history: History) -> list[Failure]:

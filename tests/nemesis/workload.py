@@ -119,8 +119,11 @@ class Workload:
         """One strong read at one node."""
         raise NotImplementedError
 
+    async def learn_fates(self, client: Client) -> None:
+        """After all was healed: what became of writes that were acknowledged before they took effect. Most have none."""
+
     async def finish(self, client: Client) -> None:
-        """The last operations, after all was healed: what is there now."""
+        """The last operations, once all replicas agree: what is there now."""
         raise NotImplementedError
 
     @classmethod

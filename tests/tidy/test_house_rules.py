@@ -26,6 +26,8 @@ CLIENT_MAY_IMPORT = {
         "click",
         "rich",
         "hdrh",
+        "duckdb",
+        "prometheus_client",
         "opentelemetry",
     ),
 }

@@ -232,19 +232,23 @@ class EventsRequest(_message.Message):
     def __init__(self, node: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class NodeEvent(_message.Message):
-    __slots__ = ("node", "to", "at_ms", "why", "incarnation")
+    __slots__ = ("node", "to", "at_ms", "why", "incarnation", "silent_ms", "last_alive_ms")
     NODE_FIELD_NUMBER: _ClassVar[int]
     FROM_FIELD_NUMBER: _ClassVar[int]
     TO_FIELD_NUMBER: _ClassVar[int]
     AT_MS_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SILENT_MS_FIELD_NUMBER: _ClassVar[int]
+    LAST_ALIVE_MS_FIELD_NUMBER: _ClassVar[int]
     node: str
     to: _message_pb2.NodeState
     at_ms: int
     why: str
     incarnation: int
-    def __init__(self, node: _Optional[str] = ..., to: _Optional[_Union[_message_pb2.NodeState, str]] = ..., at_ms: _Optional[int] = ..., why: _Optional[str] = ..., incarnation: _Optional[int] = ..., **kwargs) -> None: ...
+    silent_ms: int
+    last_alive_ms: int
+    def __init__(self, node: _Optional[str] = ..., to: _Optional[_Union[_message_pb2.NodeState, str]] = ..., at_ms: _Optional[int] = ..., why: _Optional[str] = ..., incarnation: _Optional[int] = ..., silent_ms: _Optional[int] = ..., last_alive_ms: _Optional[int] = ..., **kwargs) -> None: ...
 
 class EventsResponse(_message.Message):
     __slots__ = ("events",)

@@ -6,6 +6,7 @@ not see a put of the same batch) and no atomicity.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -76,6 +77,9 @@ class AsyncBatch:
         if self._ran:
             raise requests.invalid("batch", "was run already; a second run would repeat its writes: build a new one")
         self._ran = True
+        now = time.monotonic()
+        for call in self._calls:
+            call.started = now
         responses = await self._execute_many(self._calls, timeout)
         return [
             response if isinstance(response, KvError) else decode(response)

@@ -7,6 +7,7 @@ not see a put of the same batch) and no atomicity.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,9 @@ class Batch:
         if self._ran:
             raise requests.invalid("batch", "was run already; a second run would repeat its writes: build a new one")
         self._ran = True
+        now = time.monotonic()
+        for call in self._calls:
+            call.started = now
         responses = self._execute_many(self._calls, timeout)
         return [
             response if isinstance(response, KvError) else decode(response)

@@ -23,16 +23,17 @@ from opentelemetry.trace import TracerProvider
 
 from kvapi.v1 import cluster_pb2, kv_pb2
 from kvclient import _requests as requests
-from kvclient import _retry, _tracing, types
+from kvclient import _retry, types
 from kvclient._backend import sync as _backend
 from kvclient._lane import Ticket
 from kvclient._request_ids import RequestIds
 from kvclient._requests import LOCATE, OPERATION, RANGE, TXN, TXN_READ_ONLY, Call
 from kvclient._routing import Router
+from kvclient._statistics import Counters
 from kvclient._sync.connection import Connection
 from kvclient._sync.operations import Operations
 from kvclient._sync.session import Session
-from kvclient._tracing import Tracing
+from kvclient._tracing import Recording, Tracing
 from kvclient.errors import ClientClosed, DeadlineExceeded, KvError, SessionExpired, Unavailable
 from kvclient.types import Bytes
 from kvclient.uri import ClusterUri
@@ -62,6 +63,7 @@ class Client(Operations):
         self._home = _backend.Home()
         self._mutex = _backend.Mutex()
         self._request_ids = RequestIds(_backend.Mutex())
+        self._counters = Counters()
         self._opening = _backend.Gate(1)
         self._background = _backend.Background()
         self._refreshed_at = 0.0
@@ -109,6 +111,11 @@ class Client(Operations):
         response = self._execute(requests.locate_call(key), timeout)
         return types.Location(response.shard, response.leader, tuple(response.replicas), response.epoch)
 
+    def statistics(self) -> types.Statistics:
+        """How often the operations of this client ended how, and how long they took: all of them, also of its sessions,
+        batches and transactions, since it was made."""
+        return self._counters.statistics()
+
     def deadline_of(self, timeout: float | None) -> float:
         """When an operation that begins now must have ended, in monotonic seconds: after `timeout`, or the client's.
 
@@ -124,21 +131,24 @@ class Client(Operations):
 
     def _execute_by(self, call: Call, deadline: float) -> Any:
         call.deadline = deadline
-        call.span = self._tracing.start(call)
-        if call.span is None:
-            return self._attempts(call)
-        failed: BaseException | None = None
+        call.recording = self._tracing.start(call)
         try:
-            return self._attempts(call)
+            response = self._attempts(call)
         except BaseException as error:
-            failed = error
+            self._on_end(call, error)
             raise
-        finally:
-            _tracing.end(call.span, failed, failed.attempts if isinstance(failed, KvError) else 1)
+        self._on_end(call, None)
+        return response
+
+    def _on_end(self, call: Call, error: BaseException | None) -> None:
+        if call.recording is not None:
+            call.recording.end(call.attempts, error)
+        self._counters.count(call, error)
 
     def _attempts(self, call: Call) -> Any:
+        recording = call.recording
         if self._router.map is None:
-            self._open(call.deadline)
+            self._open(call.deadline, recording)
         if call.executes_once:
             self._request_ids.begin(call)
         attempt, not_this = 1, None
@@ -146,6 +156,9 @@ class Client(Operations):
         try:
             while True:
                 now = time.monotonic()
+                call.attempts = attempt
+                if recording is not None:
+                    recording.begin(attempt, self._router.shard_for(call))
                 node = self._router.node_for(call, now, not_this)
                 share = _retry.attempt_share(attempt, is_repeatable=call.is_repeatable)
                 call.attempt_deadline = now + (call.deadline - now) * share
@@ -153,6 +166,8 @@ class Client(Operations):
                     response = self._connection_to(node).run(call)
                 except KvError as error:
                     error.attempts = attempt
+                    if recording is not None:
+                        recording.settle(error)
                     pause = self._on_failure(call, node, error, attempt, now)
                     if pause is None:
                         final = _retry.final_error(error, last, in_doubt=call.in_doubt)
@@ -160,6 +175,8 @@ class Client(Operations):
                             raise
                         raise final from final.__cause__
                     if pause:
+                        if recording is not None:
+                            recording.pause(error)
                         _backend.sleep(pause)
                     last = error
                     attempt, not_this = attempt + 1, None if error.reason in _retry.SAME_NODE else node
@@ -173,57 +190,85 @@ class Client(Operations):
         return self._execute_many_by(calls, self.deadline_of(timeout))
 
     def _execute_many_by(self, calls: list[Call], deadline: float) -> list[Any | KvError]:
+        recording = self._tracing.start_many(calls, time.monotonic())
         for call in calls:
-            call.deadline = deadline
-        if self._router.map is None:
-            self._open(deadline)
+            call.deadline, call.recording = deadline, recording
+        results: dict[int, Any | KvError] = {}
         try:
+            if self._router.map is None:
+                self._open(deadline, recording)
             for call in calls:
                 if call.executes_once:
                     self._request_ids.begin(call)
-            return self._attempts_of_many(calls, deadline)
+            self._attempts_of_many(calls, deadline, results)
+        except BaseException as error:
+            for index, call in enumerate(calls):
+                if index not in results:
+                    self._counters.count(call, error)
+            if recording is not None:
+                recording.end(max(call.attempts for call in calls), error)
+            raise
         finally:
             for call in calls:
                 self._request_ids.end(call)
+        if recording is not None:
+            failed = sum(isinstance(result, KvError) for result in results.values())
+            if failed:
+                recording.facts["kvnode.batch.failed"] = failed
+            recording.end(max(call.attempts for call in calls), None)
+        return [results[index] for index in range(len(calls))]
 
-    def _attempts_of_many(self, calls: list[Call], deadline: float) -> list[Any | KvError]:
-        results: list[Any | KvError] = [None] * len(calls)
-        pending = dict.fromkeys(range(len(calls)))
+    def _attempts_of_many(self, calls: list[Call], deadline: float, results: dict[int, Any | KvError]) -> None:
+        """Fills `results`, by index, as they become final."""
+        recording = calls[0].recording if calls else None
+        pending = list(range(len(calls)))
         nodes: dict[int, str] = {}
         attempt = 1
         while pending:
             now = time.monotonic()
+            if recording is not None:
+                recording.begin(attempt, None)
             groups: dict[str, list[int]] = {}
             for index in pending:
                 call = calls[index]
+                call.attempts = attempt
                 share = _retry.attempt_share(attempt, is_repeatable=call.is_repeatable)
                 call.attempt_deadline = now + (deadline - now) * share
                 nodes[index] = self._router.node_for(call, now, nodes.get(index))
                 groups.setdefault(nodes[index], []).append(index)
-            self._run_groups(calls, groups, results)
-            pause = 0.0
-            retried: dict[int, None] = {}
+            answers = self._run_groups(calls, groups)
+            if recording is not None:
+                recording.settle()
+            pause, paused_by = 0.0, None
+            retried = []
             for index in pending:
-                call, result = calls[index], results[index]
-                if not isinstance(result, KvError):
-                    self._on_answer(call, result)
+                call, answer = calls[index], answers[index]
+                if not isinstance(answer, KvError):
+                    self._on_answer(call, answer)
+                    self._counters.count(call, None)
+                    results[index] = answer
                     continue
-                result.attempts = attempt
-                wanted = self._on_failure(call, nodes[index], result, attempt, now)
+                answer.attempts = attempt
+                wanted = self._on_failure(call, nodes[index], answer, attempt, now)
                 if wanted is None:
-                    results[index] = _retry.final_error(result, None, in_doubt=call.in_doubt)
+                    final = results[index] = _retry.final_error(answer, None, in_doubt=call.in_doubt)
+                    self._counters.count(call, final)
                     continue
-                if result.reason in _retry.SAME_NODE:
+                if answer.reason in _retry.SAME_NODE:
                     del nodes[index]
-                retried[index], pause = None, max(pause, wanted)
+                if wanted > pause:
+                    pause, paused_by = wanted, answer
+                retried.append(index)
             pending = retried
             attempt += 1
-            if pending and pause:
+            if paused_by is not None:
+                if recording is not None:
+                    recording.pause(paused_by)
                 _backend.sleep(pause)
-        return results
 
-    def _run_groups(self, calls: list[Call], groups: dict[str, list[int]], results: list[Any | KvError]) -> None:
+    def _run_groups(self, calls: list[Call], groups: dict[str, list[int]]) -> dict[int, Any | KvError]:
         """One attempt of many operations: all nodes at once, each node's operations together."""
+        answers: dict[int, Any | KvError] = {}
         started: list[tuple[int, Connection, Ticket]] = []
         try:
             for node, indexes in groups.items():
@@ -231,19 +276,20 @@ class Client(Operations):
                     connection = self._connection_to(node)
                 except ClientClosed as closed:
                     for index in indexes:
-                        results[index] = closed
+                        answers[index] = closed
                     continue
                 tickets = connection.start([calls[index] for index in indexes])
                 started += [(index, connection, ticket) for index, ticket in zip(indexes, tickets, strict=True)]
             for index, connection, ticket in started:
                 try:
-                    results[index] = connection.wait(ticket)
+                    answers[index] = connection.wait(ticket)
                 except KvError as error:
-                    results[index] = error
+                    answers[index] = error
         except BaseException:
             for _, connection, ticket in started:
                 connection.abandon(ticket)
             raise
+        return answers
 
     # Learning from what comes back.
 
@@ -276,14 +322,14 @@ class Client(Operations):
             return None
         if now + pause >= call.deadline:
             return None
-        if call.span is not None:
-            _tracing.on_retry(call.span, error, node, pause)
         return pause
 
     # The map of the cluster.
 
-    def _open(self, deadline: float) -> None:
+    def _open(self, deadline: float, recording: Recording | None = None) -> None:
         """Learn the map for the first time: ask node after node until one answers or the time is over."""
+        if recording is not None:
+            recording.open()
         if not self._opening.enter(deadline):
             raise DeadlineExceeded(f"no answer from {', '.join(self._router.endpoints)}")
         try:
@@ -355,6 +401,6 @@ class Client(Operations):
                 connection = self._connections.get(node)
                 if connection is None:
                     health = self._router.health.of(node)
-                    connection = Connection(node, self._uri, health, self._tracing, self._background)
+                    connection = Connection(node, self._uri, health, self._background)
                     self._connections[node] = connection
         return connection

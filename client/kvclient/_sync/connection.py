@@ -25,7 +25,7 @@ from kvclient._health import NodeHealth
 from kvclient._lane import DONE, QUEUED_MAX, Lane, Ticket
 from kvclient._requests import BATCH, GET, Call, topology_call
 from kvclient._status import error_from, failure_of_call, failure_of_operation, unknown
-from kvclient._tracing import Tracing
+from kvclient._tracing import Departure, Place
 from kvclient.errors import ClientClosed, DeadlineExceeded, InternalError, KvError, NotSentInTime, Overloaded
 from kvclient.uri import ClusterUri
 
@@ -33,12 +33,10 @@ from kvclient.uri import ClusterUri
 class Connection:
     """Carries operations to one node."""
 
-    def __init__(
-        self, address: str, settings: ClusterUri, health: NodeHealth, tracing: Tracing, background: _backend.Background
-    ) -> None:
+    def __init__(self, address: str, settings: ClusterUri, health: NodeHealth, background: _backend.Background) -> None:
         self.address = address
+        self._place = Place(address)
         self._health = health
-        self._tracing = tracing
         self._background = background
         self._mutex = _backend.Mutex()
         self._alarm = _backend.Alarm()
@@ -60,6 +58,7 @@ class Connection:
         with self._mutex:
             batches = self._lane.offer((ticket,))
             if not batches:
+                ticket.offered = time.monotonic()
                 ticket.outcome = _backend.Outcome(self._alarm)
         if batches:  # A slot was free, so nothing was queued: it goes out by itself, at once.
             try:
@@ -78,8 +77,12 @@ class Connection:
         if batches is None:
             for ticket in tickets:
                 call = ticket.call
-                self._complete(ticket, None, self._closed_error(call, False) if self._closed else self._too_many(call))
+                ticket.error = self._closed_error(call, False) if self._closed else self._too_many(call)
+                self._wake(ticket)
             return tickets
+        now = time.monotonic()
+        for ticket in tickets:
+            ticket.offered = now
         for batch in batches:
             self._start(batch)
         return tickets
@@ -103,7 +106,10 @@ class Connection:
     def abandon(self, ticket: Ticket) -> bool:
         """Nobody waits for it any more. True: it was not sent and will not be."""
         with self._mutex:
-            return self._lane.withdraw(ticket)
+            is_withdrawn = self._lane.withdraw(ticket)
+        if is_withdrawn:
+            ticket.call.queued_s += time.monotonic() - ticket.offered
+        return is_withdrawn
 
     def ask_topology(self, timeout: float, on_topology: Callable[[Any, KvError | None], None]) -> None:
         """Ask for the cluster's map without waiting; `on_topology(topology, error)` follows, with one of them None."""
@@ -120,7 +126,8 @@ class Connection:
             self._closed = True
             waiting = self._lane.drain()
         for ticket in waiting:
-            self._complete(ticket, None, self._closed_error(ticket.call, False))
+            ticket.error = self._closed_error(ticket.call, False)
+            self._wake(ticket)
         _backend.close_channel(self._channel)
 
     def _send_alone(self, call: Call) -> Any:
@@ -129,11 +136,10 @@ class Connection:
         timeout = call.attempt_deadline - started
         if timeout <= 0:
             raise NotSentInTime("time ran out before the operation was sent", key=call.key, node=self.address)
-        if call.span is not None:
-            _tracing.set_node(call.span, self.address)
+        span = None if call.recording is None else call.recording.leave(started, self._place, {})
         method = getattr(self._stubs[call.method.service], call.method.name)
         try:
-            response = _backend.invoke(method, call.request, timeout, _tracing.metadata_of(call.span))
+            response = _backend.invoke(method, call.request, timeout, _tracing.metadata_of(span))
         except grpc.RpcError as caught:
             raise self._error_of(call, caught) from None
         except ChannelClosed as caught:
@@ -148,75 +154,88 @@ class Connection:
     def _release(self) -> None:
         with self._mutex:
             batches = self._lane.release()
+        now = time.monotonic()
         for batch in batches:
+            for ticket in batch:
+                ticket.call.queued_s += now - ticket.offered
             self._start(batch)
 
     def _start(self, batch: list[Ticket]) -> None:
         """Send queued operations in one call, whose slot is taken; `_on_done` follows."""
-        timeout = max(ticket.call.attempt_deadline for ticket in batch) - time.monotonic()
+        calls = [ticket.call for ticket in batch]
+        now = time.monotonic()
+        timeout = max(call.attempt_deadline for call in calls) - now
         if timeout <= 0:
             self._fail(batch, NotSentInTime("time ran out before the operation was sent", node=self.address))
             return
-        if len(batch) == 1:
-            call = batch[0].call
-            span = None
-            metadata = _tracing.metadata_of(call.span) if call.span is not None else None
-            method = getattr(self._stubs[call.method.service], call.method.name)
-            request = call.request
+        departure = _tracing.leave(calls, now, self._place)
+        if len(calls) == 1:
+            method = getattr(self._stubs[calls[0].method.service], calls[0].method.name)
+            request = calls[0].request
         else:
-            calls = [ticket.call for ticket in batch]
-            span = self._tracing.start_batch(calls, BATCH, len(batch), self.address)
-            metadata = _tracing.metadata_of(span) if span is not None else None
             method = self._batch
             request = kv_pb2.BatchRequest(
                 operations=[kv_pb2.BatchOperation(**{call.method.batched: call.request}) for call in calls]
             )
+            if departure is not None:
+                departure.mark(request)
 
         def on_done(response: Any, error: Exception | None) -> None:
-            if span is not None:
-                _tracing.end(span, error)
-            self._on_done(batch, response, error)
+            self._on_done(batch, response, error, departure)
 
+        metadata = departure.metadata if departure is not None else None
         self._background.call(method, request, timeout, metadata, on_done)
 
-    def _on_done(self, batch: list[Ticket], response: Any, error: Exception | None) -> None:
+    def _on_done(self, batch: list[Ticket], response: Any, error: Exception | None, departure: Departure | None) -> None:
         """A call for queued operations ended: free its slot first, so that the next leaves, then hand out the results."""
+        answered = time.monotonic()
         self._release()
         if error is not None:
             for ticket in batch:
-                self._complete(ticket, None, self._error_of_any(ticket.call, error))
-            return
-        self._health.on_answer()
+                ticket.error = self._error_of_any(ticket.call, error)
+        else:
+            self._health.on_answer()
+            self._read(batch, response)
+        if departure is not None:
+            departure.end(answered, batch[0].error if error is not None else None, [ticket.error for ticket in batch])
+        for ticket in batch:
+            self._wake(ticket)
+
+    def _read(self, batch: list[Ticket], response: Any) -> None:
+        """Take each operation's response, or its error, from what the call returned."""
         if len(batch) == 1:
-            self._complete(batch[0], response, None)
+            self._take(batch[0], response)
             return
         results = response.results
         if len(results) != len(batch):
             mismatch = InternalError(f"{len(results)} results for {len(batch)} operations", node=self.address)
             for ticket in batch:
-                self._complete(ticket, None, unknown(mismatch) if ticket.call.method.is_write else mismatch)
+                ticket.error = unknown(mismatch) if ticket.call.method.is_write else mismatch
             return
         for ticket, result in zip(batch, results, strict=True):
             call = ticket.call
             kind = result.WhichOneof("result")
             if kind == call.method.batched:
-                self._complete(ticket, getattr(result, kind), None)
+                self._take(ticket, getattr(result, kind))
             else:
                 failure = failure_of_operation(result.error)  # An answer of another kind reads as an error without a reason.
-                failed = error_from(failure, is_write=call.method.is_write, key=call.key, node=self.address)
-                self._complete(ticket, None, failed)
+                ticket.error = error_from(failure, is_write=call.method.is_write, key=call.key, node=self.address)
 
-    def _complete(self, ticket: Ticket, response: Any, error: KvError | None) -> None:
-        if response is not None and ticket.call.method is GET:
+    def _take(self, ticket: Ticket, response: Any) -> None:
+        ticket.response = response
+        if ticket.call.method is GET:
             self._lane.on_value(len(response.value))
-        ticket.response, ticket.error = response, error
+
+    def _wake(self, ticket: Ticket) -> None:
+        """Its response or its error is there."""
         ticket.state = DONE
         ticket.outcome.set()
 
     def _fail(self, batch: list[Ticket], error: KvError) -> None:
         self._release()
         for ticket in batch:
-            self._complete(ticket, None, error)
+            ticket.error = error
+            self._wake(ticket)
 
     def _error_of_any(self, call: Call, error: Exception) -> KvError:
         if isinstance(error, grpc.RpcError):

@@ -210,7 +210,7 @@ class FailureDetector:
         silence_ms = (now - peer.silent_since) * 1000.0
         peer.why = f"{peer.why}; silent for {silence_ms:.0f} ms, phi {self._phi_of(peer, now):.1f}; {confirmed}"
         peer.phase, peer.confirmation = Phase.FAILED, None
-        self._change_state(peer, NODE_STATE_FAILED, peer.why)
+        self._change_state(peer, NODE_STATE_FAILED, peer.why, round(silence_ms))
 
     # What is due when.
 
@@ -286,9 +286,9 @@ class FailureDetector:
             peer.left = True
         self._change_state(peer, state if serving else NODE_STATE_INACTIVE, why)
 
-    def _change_state(self, peer: _Peer, state: NodeState, why: str) -> None:
+    def _change_state(self, peer: _Peer, state: NodeState, why: str, silent_ms: int = 0) -> None:
         if state != peer.state:
-            self._transitions.append(Transition(peer.name, peer.state, state, why, peer.incarnation))
+            self._transitions.append(Transition(peer.name, peer.state, state, why, peer.incarnation, silent_ms))
             peer.state = state
 
     def _suspicion_changes(self) -> tuple[SuspicionChange, ...]:

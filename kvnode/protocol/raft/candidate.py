@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvapi.v1 import election_pb2
-from kvnode.protocol.raft import leader
+from kvnode.protocol.raft import leader, leadership
 from kvnode.protocol.raft.quorum import majority
 from kvnode.protocol.raft.role import Role
 from kvnode.protocol.ready import Answer, Send
@@ -21,14 +21,19 @@ if TYPE_CHECKING:
 
 def become_pre_candidate(r: Raft, now: Seconds) -> None:
     """Asks whether an election could be won; term and vote stay."""
+    leadership.on_leader_forgotten(r)
     r.role, r.leader = Role.PRE_CANDIDATE, ""
     _ask(r, now, term=r.term + 1, pre_vote=True, transfer=False)
 
 
 def become_candidate(r: Raft, now: Seconds, transfer: bool = False) -> None:
     """A new term, a vote for itself; both durable before the requests' answers can count (see `on_vote`)."""
+    leadership.on_leader_forgotten(r)
+    if transfer:
+        leadership.on_handed_over(r, r.term + 1, now)
     r.role, r.leader = Role.CANDIDATE, ""
     r.term, r.vote = r.term + 1, r.me
+    r.campaigns += 1
     _ask(r, now, term=r.term, pre_vote=False, transfer=transfer)
 
 
@@ -62,6 +67,8 @@ def on_request_vote(r: Raft, request: election_pb2.RequestVoteRequest, token: ob
     elif request.term >= r.term and not (loyal and request.term > r.term):
         if request.term > r.term:
             r.become_follower(request.term, "", now)
+            if request.leadership_transfer:
+                leadership.on_handed_over(r, request.term, now)
         answer.granted = up_to_date and r.vote in ("", candidate) and candidate in r.voters
         answer.term = r.term
         if answer.granted:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from kvapi.v1 import election_pb2, failure_detection_pb2, replication_pb2
 from kvnode.invariant import invariant
-from kvnode.protocol.raft import candidate, follower, leader
+from kvnode.protocol.raft import candidate, follower, leader, leadership
 from kvnode.protocol.raft.log import RaftLog
 from kvnode.protocol.raft.progress import Progress
 from kvnode.protocol.raft.role import Role
@@ -71,6 +71,7 @@ class Raft:
         # A restarted voter has forgotten whom it promised to follow: it keeps the longest promise it can have made.
         self.leader_heard_at: Seconds = now if hard_state.term else float("-inf")
         self.leader_node_failed = False
+        self.last_leader = leadership.LastLeader(now)
         self.disk_stalled = False
         self.disk_full = False
         self.votes: dict[NodeName, bool] = {}
@@ -82,11 +83,14 @@ class Raft:
         self.successor_told = False
         """Leader: somebody was told to campaign in this term."""
         self.preferred_well_since: Seconds | None = None
+        self.campaigns = self.wins = 0
+        """Elections since the start: those that it began, and those that it won."""
         self.commit_news_at: Seconds | None = None
         self.out_send: list[Send] = []
         self.out_answers: list[Answer] = []
         self.out_reads: list[leader.ReadReady] = []
         self.out_snapshot_to: list[NodeName] = []
+        self.out_leaderships: list[leadership.Leadership] = []
         self.append_wanted: dict[NodeName, None] = {}
         self.round_wanted = False
         self._durable_term = self.term
@@ -141,10 +145,12 @@ class Raft:
         if term > self.term:
             self.term, self.vote = term, ""
         if leader_name != self.leader:
+            leadership.on_leader_forgotten(self)
             self.leader_node_failed = False
         self.role, self.leader = Role.FOLLOWER, leader_name
         self.votes.clear()
         if was_leader:
+            leadership.on_deposed(self, leader.quorum_heard_at(self, now))
             leader.on_deposed(self)
         self.reset_election_deadline(now)
 
@@ -201,6 +207,7 @@ class Raft:
         if node == self.leader and self.role is Role.FOLLOWER:
             self.leader_node_failed = True
             follower.campaign_early(self, now)
+        leadership.on_node_failed(self, node)
 
     def on_request_vote(self, request: election_pb2.RequestVoteRequest, token: object, now: Seconds) -> None:
         """Another replica asks for a vote, or for the promise of one."""
@@ -282,9 +289,10 @@ class Raft:
             not (term == self.term and self.leader not in ("", sender)),
             f"shard {self.shard}: {sender} and {self.leader} both lead in term {term}",
         )
-        self.leader_heard_at = now
         if term > self.term or self.role is not Role.FOLLOWER or self.leader != sender:
             self.become_follower(term, sender, now)
+            leadership.on_followed(self, now)
         else:
             self.leader_node_failed = False
             self.reset_election_deadline(now)
+        self.leader_heard_at = now

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvapi.v1 import election_pb2, replication_pb2
+from kvnode.protocol.raft import leadership
 from kvnode.protocol.raft.progress import Mode, Progress
 from kvnode.protocol.raft.quorum import reached_by_majority
 from kvnode.protocol.raft.role import ENTRY_COMMAND, Role
@@ -54,6 +55,7 @@ class Transfer:
 def become_leader(r: Raft, now: Seconds) -> None:
     """Wins: an entry of the own term commits what earlier terms left (section 3.6.2)."""
     r.role, r.leader = Role.LEADER, r.me
+    r.wins += 1
     r.votes.clear()
     r.led_since, r.transfer, r.successor_told, r.preferred_well_since = now, None, False, None
     # A fresh leader has just been answered by a majority: its time to hear from one again starts now.
@@ -200,6 +202,8 @@ def maybe_commit(r: Raft, now: Seconds) -> None:
     """
     reached = reached_by_majority([r.log.stable, *(p.match for p in r.progress.values())])
     if reached > r.commit and r.log.term(reached) == r.term:
+        if not has_committed_in_term(r):
+            leadership.on_serving(r, now)
         r.commit = reached
         if r.commit_news_at is None:
             r.commit_news_at = now + COMMIT_NEWS_DELAY

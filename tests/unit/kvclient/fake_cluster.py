@@ -108,6 +108,7 @@ class FakeNode(kv_pb2_grpc.KVServicer, cluster_pb2_grpc.ClusterServicer):
         """For single operations: the first that matches (kind, key) is used up."""
         self.calls: Counter[str] = Counter()
         self.batch_sizes: list[int] = []
+        self.batches: list[kv_pb2.BatchRequest] = []
         self.transactions: list[kv_pb2.TxnRequest] = []
         self.metadata: list[dict[str, str]] = []
 
@@ -159,6 +160,7 @@ class FakeNode(kv_pb2_grpc.KVServicer, cluster_pb2_grpc.ClusterServicer):
     async def Batch(self, request: kv_pb2.BatchRequest, context: Any) -> kv_pb2.BatchResponse:
         """Many operations."""
         self.batch_sizes.append(len(request.operations))
+        self.batches.append(request)
         return await self._serve("Batch", context, lambda: self.batch(request))  # type: ignore[no-any-return]
 
     async def Txn(self, request: kv_pb2.TxnRequest, context: Any) -> kv_pb2.TxnResponse:

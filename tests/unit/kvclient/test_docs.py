@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,13 +21,33 @@ ADDRESS = re.compile(r"kv://127\.0\.0\.1:7401[0-9.:,]*")
 
 
 @pytest.mark.parametrize(("inside", "code"), BLOCKS, ids=[code.strip().splitlines()[0][:40] for _, code in BLOCKS])
-def test_sdk_page_example_runs(inside: str, code: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sdk_page_example_runs(inside: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole programs run alone; blocks marked `async` inside `async with kvclient.connect(...) as kv`."""
+    monkeypatch.chdir(tmp_path)
     with running_cluster() as (cluster, _):
         if not inside:
             exec(compile(ADDRESS.sub(cluster.uri, code), str(PAGE), "exec"), {"__name__": "__main__"})
             return
         asyncio.run(_run_inside(cluster.uri, code))
+
+
+def test_sdk_page_tracing_example_writes_what_tools_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With everything sampled: a file of OTLP JSON lines, in which each operation of the application has its stages."""
+    monkeypatch.chdir(tmp_path)
+    (code,) = [code for _, code in BLOCKS if "JsonLinesExporter" in code]
+    code = code.replace("ParentBasedTraceIdRatio(0.01)", "ParentBasedTraceIdRatio(1.0)").replace("range(200)", "range(10)")
+    with running_cluster() as (cluster, _):
+        exec(compile(ADDRESS.sub(cluster.uri, code), str(PAGE), "exec"), {"__name__": "__main__"})
+    (path,) = tmp_path.iterdir()
+    resources = [one for line in path.read_text(encoding="utf-8").splitlines() for one in json.loads(line)["resourceSpans"]]
+    assert {"key": "service.name", "value": {"stringValue": "shop"}} in resources[0]["resource"]["attributes"]
+    spans = [span for one in resources for scope in one["scopeSpans"] for span in scope["spans"]]
+    below: dict[str, list[str]] = {span["spanId"]: [] for span in spans if span["name"] == "Put"}
+    assert len(below) == 10
+    for span in spans:
+        if "parentSpanId" in span:
+            below[span["parentSpanId"]].append(span["name"])
+    assert all(sorted(names) == ["client.call", "client.queue"] for names in below.values())
 
 
 async def _run_inside(uri: str, code: str) -> None:

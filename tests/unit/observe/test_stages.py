@@ -69,7 +69,7 @@ def test_proposal_that_waits_for_followers_has_every_stage(watch: Watch) -> None
     timeline = proposal(watch, submitted=3, done=5, committed=9, applied=10)
     assert told(timeline) == {"admission": 1, LOG_QUEUE: 2, LOG_WRITE: 2, QUORUM: 4, APPLY: 1, REPLY: 3}
     stages = {stage.name: stage for stage in timeline.stages()}
-    assert stages[LOG_WRITE].attributes == {"kvnode.batch.id": "n1/2/1"}
+    assert stages[LOG_WRITE].attributes is watch.times.write_of(SHARD, INDEX)
     assert stages[QUORUM].attributes == {"kvnode.quorum.node": "n2"}
 
 

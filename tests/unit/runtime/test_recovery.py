@@ -6,12 +6,14 @@ import json
 
 import pytest
 
-from kvapi.v1 import cluster_pb2, replication_pb2
+from kvapi.v1 import replication_pb2
 from kvnode.errors import Corrupt
 from kvnode.runtime.recovery import (
+    ALIVE_RECORD,
     CLOCK_RECORD,
     EVENT_RECORD,
     IDENTITY_RECORD,
+    LEADERSHIP_RECORD,
     PEERS_RECORD,
     SNAPSHOT_MARK,
     Identity,
@@ -76,7 +78,6 @@ def test_log_that_begins_behind_the_store_is_corrupt(places: tuple[str, ...]) ->
 def test_records_replayed_are_sorted_by_what_they_are_about() -> None:
     """The last hard state, every eventual write, the latest of each node record, all events."""
     write = replication_pb2.EventualWrite(node="n", incarnation=1, sequence=1, key=b"k")
-    event = cluster_pb2.NodeEvent(node="n2")
     identity = Identity("c", "n", "u", 4, 8)
     found = replay(
         [
@@ -89,15 +90,19 @@ def test_records_replayed_are_sorted_by_what_they_are_about() -> None:
             NodeRecord(CLOCK_RECORD, b"20"),
             NodeRecord(CLOCK_RECORD, b"10"),
             NodeRecord(PEERS_RECORD, json.dumps({"b": "u"}).encode()),
-            NodeRecord(EVENT_RECORD, event.SerializeToString()),
-            NodeRecord(EVENT_RECORD, event.SerializeToString()),
+            NodeRecord(EVENT_RECORD, b"event"),
+            NodeRecord(LEADERSHIP_RECORD, b"leadership"),
+            NodeRecord(EVENT_RECORD, b"event"),
+            NodeRecord(ALIVE_RECORD, b"1700000000000"),
+            NodeRecord(ALIVE_RECORD, b"1700000002000"),
             NodeRecord(15, b"of a later release"),
         ]
     )
     assert (found.identity, found.clock_bound, found.peer_uids) == (identity, 20, {"b": "u"})
     assert found.shard(1).hard_state == HardState(6, "b", 3)
     assert found.shard(1).entries == [Entry(1, 5, 1, b"x")]
-    assert (found.shard(2).eventual, found.events, found.records) == ([write], [event, event], 12)
+    assert found.journals == {EVENT_RECORD: [b"event", b"event"], LEADERSHIP_RECORD: [b"leadership"]}
+    assert (found.shard(2).eventual, found.alive_ms, found.records) == ([write], 1_700_000_002_000, 15)
     assert found.shard(9).entries == []
 
 

@@ -115,8 +115,9 @@ def test_suspect_that_all_helpers_call_dead_is_failed() -> None:
     assert n1.detector.state("n2") == NODE_STATE_ACTIVE
     n1.answer(alive=False, target="n2")
     assert n1.detector.state("n2") == NODE_STATE_FAILED
-    assert "confirmed by" in n1.transitions[-1].why
-    assert n1.transitions[-1].incarnation == 1
+    failed = n1.transitions[-1]
+    assert "confirmed by" in failed.why
+    assert (failed.incarnation, failed.silent_ms) == (1, 700), "last heard 100 ms before the silence was let begin"
 
 
 def test_suspect_with_one_helper_silent_is_failed_by_the_other_after_the_wait() -> None:
