@@ -18,6 +18,7 @@ from kvctl.bench.samples import CUT_SHORT, microseconds
 from kvctl.bench.words import (
     count_text,
     data_text,
+    given_text,
     ms_text,
     percent_text,
     plan_text,
@@ -31,7 +32,7 @@ from kvctl.failures import CODES_BY_REASON, ExitCode
 from kvctl.output import print_json, print_table, time_text
 
 KEPT_UP_SHARE = 0.95
-"""Of what was due; the others had not ended when the time was over."""
+"""Of the intended rate, or of what was due; the others had not ended when the time was over."""
 WAITED_SHARE = 1.25
 """From the intended start the 99th percentile is so many times that from the actual start: waiting is worth a sentence."""
 CPU_SHARE_HIGH = 0.85
@@ -131,10 +132,10 @@ class Report:
 
     def _open_pace(self, rate: float, taken: float) -> list[str]:
         total, said = self.total, []
-        keeps_up = not total.left_over and total.ended_in_time >= KEPT_UP_SHARE * total.ended
+        keeps_up = not total.left_over and (taken >= KEPT_UP_SHARE * rate or total.ended_in_time >= KEPT_UP_SHARE * total.ended)
         if not keeps_up:
             said.append(
-                f"The cluster took {rate_text(taken)} of {rate_text(rate)} operations/s; latencies include the time that "
+                f"The cluster took {rate_text(taken)} of {given_text(rate)} operations/s; latencies include the time that "
                 "operations waited for their turn."
             )
         if total.left_over:

@@ -37,6 +37,11 @@ def rate_text(per_second: float) -> str:
     return f"{per_second:,.0f}" if per_second >= 99.95 or not per_second else ms_text(per_second)
 
 
+def given_text(number: float) -> str:
+    """A number as it was given: 5,000, 20, 0.5."""
+    return f"{number:,.10g}"
+
+
 def count_text(number: int, noun: str) -> str:
     """1 error, 2 errors, 3,000 errors."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
@@ -55,7 +60,7 @@ def plan_text(plan: Plan) -> str:
         load = f"a closed loop of {count_text(plan.concurrency, 'caller')}"
     else:
         gaps = "evenly spaced" if plan.arrivals == "even" else "Poisson"
-        load = f"an open loop of {rate_text(plan.rate)} operations/s ({gaps})"
+        load = f"an open loop of {given_text(plan.rate)} operations/s ({gaps})"
     return f"{length}, {load}: {mix}"
 
 

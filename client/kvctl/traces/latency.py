@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CONSISTENCIES = ("", "eventual", "strong", "session", "bounded")
 """By the number of `kvapi.v1.Consistency`."""
 STAGES = (
-    *("client", "client.queue", "client.call", "client.pause"),
+    *("client", "client.open", "client.queue", "client.call", "client.resume", "client.pause"),
     *("", "admission", "leader_wait", "lock_wait", "forward", "read_index", "session_wait", "log_queue", "log_write", "quorum"),
     *("apply", "acks", "prepare", "decide", "collect", "retry_pause", "operations", "reply"),
 )

@@ -14,6 +14,7 @@ from kvctl.traces.span import Span
 BACKGROUND = "kvnode."
 """What names of spans without a request begin with."""
 LOG_BATCH, ELECTION, DISK_STALL = "kvnode.log_batch", "kvnode.election", "kvnode.disk_stall"
+EVENTUAL_APPLY = "kvnode.eventual.apply"
 _WRITES = ("log_queue", "log_write", "append")
 _WAITS_FOR_A_LEADER = ("leader_wait", "client.pause")
 

@@ -16,7 +16,7 @@ from kvctl.traces.node import Node
 from kvctl.traces.related import Related, is_background
 from kvctl.traces.span import Span
 
-STAGES_OF_CLIENTS = ("client.queue", "client.call", "client.pause")
+STAGES_OF_CLIENTS = ("client.open", "client.queue", "client.call", "client.resume", "client.pause")
 _OTHERS_WORK = ("prepare", "decide", "collect", "acks", "read_index")
 """Stages whose remote spans are other requests than the one that the client asked for."""
 _BESIDE = ("append", "resolve")
@@ -90,7 +90,7 @@ def build(spans: Iterable[Span], related: Related | None = None) -> Trace:
 
 
 def _node(span: Span) -> Node:
-    where = str(span.attributes.get("kvnode.node", span.node))
+    where = span.node if is_background(span) else str(span.attributes.get("kvnode.node", span.node))
     return Node(span, _stage(span), where, span.start_ns, max(span.end_ns, span.start_ns))
 
 

@@ -13,8 +13,10 @@ _LONG_MS = 10_000
 WAITS = {
     "application": "in the application",
     "client": "in the client",
+    "client.open": "waiting for the map of the cluster",
     "client.queue": "waiting in the client for a free slot",
     "client.call": "in a call of whose node no span is known",
+    "client.resume": "waiting in the busy client for its turn after the answer",
     "client.pause": "pausing before another attempt",
     "network": "on the way between {near_end} and {where}",
     "batch": "waiting for other operations of its batch on {where}",
@@ -38,6 +40,13 @@ WAITS = {
     "collect": "collecting the reads of all shards",
     "operations": "carrying out the batch's operations on {where}",
     "reply": "making the answer on {where}",
+    "election": "without a leader that could serve",
+    "disk_stall": "waiting for the disk of {where}",
+    "snapshot.send": "sending a snapshot from {where}",
+    "snapshot.install": "installing a snapshot on {where}",
+    "eventual.replicate": "replicating from {where}",
+    "eventual.sequence": "giving eventual writes their place on {where}",
+    "eventual.apply": "from its acceptance to its effect on {where}",
 }
 """By stage. What a request was doing, as in "41 ms waiting for fsync on n2"."""
 

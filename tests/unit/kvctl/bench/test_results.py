@@ -179,6 +179,15 @@ def test_report_of_an_open_loop_that_keeps_up_says_nothing() -> None:
     assert report(recorder).sentences() == []
 
 
+def test_report_of_a_short_open_loop_is_not_fooled_by_what_is_still_under_way() -> None:
+    """By chance more was due than the rate, and a part of that had not ended: nobody was late."""
+    recorder = Recorder(plan(rate=20.0, duration_s=1.0, operations=None))
+    recorder.on_message(0, Sample(0, True, {"read": noted([200] * 23, [200] * 23)}))
+    recorder.on_message(0, Sample(0, False, {"read": noted([200] * 5, [200] * 5)}))
+    recorder.on_message(0, finished(1.2))
+    assert report(recorder).sentences() == []
+
+
 def test_report_of_a_run_with_a_bad_moment_says_when_and_how_bad() -> None:
     """A stall is found again in the course of the run; without one there is nothing to say."""
     for stall_ms, words in (
@@ -275,7 +284,7 @@ def test_report_as_a_table_has_a_row_for_each_kind_and_one_for_all(capsys: pytes
     recorder.on_message(0, finished(2.0))
     report(recorder).print(as_json=False)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "2 s, an open loop of 2.00 operations/s (Poisson): 50 % read, 50 % write"
+    assert lines[0] == "2 s, an open loop of 2 operations/s (Poisson): 50 % read, 50 % write"
     assert lines[1] == "100 keys bench/… (uniform), values of 10 B to 20 B, strong reads, strong writes"
     assert " ".join(lines[3].split()) == "OPERATION COUNT OPS/S AVERAGE MIN P50 P95 P99 P99.9 MAX ERRORS"
     assert lines[4].split() == ["read", "2", "1.00", "1.25", "1.25", "1.25", "1.25", "1.25", "1.25", "1.25", "0"]

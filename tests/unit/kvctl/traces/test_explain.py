@@ -124,11 +124,12 @@ def test_explain_of_an_election_says_who_was_elected_and_why() -> None:
         kvnode__shard=3,
         kvnode__term=5,
         kvnode__leader="n2",
+        kvnode__leader__previous="n1",
         kvnode__cause="n1 was declared FAILED",
     )
     assert told(one_stage("leader_wait", 1200).spans, others=[election]) == (
         "Put took 1203 ms on n1: 1200 of 1203 ms waiting for a leader on n1; "
-        "n2 was elected leader of shard 3 in term 5: n1 was declared FAILED."
+        "n2 was elected leader of shard 3 after n1 in term 5: n1 was declared FAILED."
     )
 
 
@@ -236,8 +237,16 @@ def test_explain_of_a_failure_begins_with_it() -> None:
 
 
 def test_explain_of_a_superseded_write_says_what_became_of_it() -> None:
-    """It was answered, and lost later."""
-    assert told(one_stage("log_write", kvnode__kept="superseded").spans).endswith("; it was superseded: it took no effect.")
+    """It was answered, and lost later: the span of its application, on some node, is linked to it."""
+    scene = one_stage("log_write")
+    outcome = {"kvnode__outcome": "superseded", "kvnode__cause": "SUPERSEDED_REASON_STRONG_WRITE"}
+    other = Scene(trace_id_of(9))
+    applied = [
+        other.add("kvnode.eventual.apply", 60, 300, node=name, links=scene.spans[:1], **outcome) for name in ("n1", "n2")
+    ]
+    assert told(scene.spans, others=applied) == (
+        "Put took 44 ms on n1: 41 of 44 ms writing the log of n1; it was superseded (STRONG_WRITE) and took no effect."
+    )
 
 
 def test_explain_without_the_nodes_spans_says_what_is_missing() -> None:
@@ -251,8 +260,10 @@ def test_explain_without_the_nodes_spans_says_what_is_missing() -> None:
 def test_explain_of_background_work_names_it() -> None:
     """An election is no request, and may be slow, too."""
     scene = Scene()
-    scene.add("kvnode.election", 0, 1500, node="n2", kvnode__shard=3)
-    assert told(scene.spans) == "Election took 1500 ms on n2: 1500 of 1500 ms in election on n2."
+    scene.add("kvnode.election", 0, 1500, node="n2", kvnode__shard=3, kvnode__cause="the leader before was FAILED")
+    assert told(scene.spans) == (
+        "Election took 1500 ms on n2: 1500 of 1500 ms without a leader that could serve; the leader before was FAILED."
+    )
 
 
 def test_words_of_durations_keep_two_digits() -> None:
