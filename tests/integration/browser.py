@@ -94,7 +94,9 @@ class Page:
     def click(self, selector: str) -> None:
         """As a person does: with the pointer, in the middle of what is there."""
         place = self.run(
-            f"""(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: "center"}});
+            f"""(async () => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: "center"}});
+            // (Scrolling is told to the page with the next frame: what it does about that is over after two.)
+            for (let i = 0; i < 2; i++) await new Promise(done => requestAnimationFrame(done));
             const b = e.getBoundingClientRect(); return [b.left + b.width / 2, b.top + b.height / 2]; }})()"""
         )
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):

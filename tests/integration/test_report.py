@@ -29,7 +29,6 @@ from kvctl.traces.words import duration_words
 from tests.integration import browser, harness
 from tests.unit.kvctl.traces.synthetic import Scene, trace_id_of, write
 
-KILLED = "n2"
 PUT = ("put", kv_pb2.CONSISTENCY_STRONG, "")
 PUTS, GETS, TXNS = 60, 40, 8
 EVIL = "<img src=x onerror=document.title=1>\"'</script><script>document.title=2</script>"
@@ -40,7 +39,10 @@ class Made:
     """A page, and what the cluster said that it was made of."""
 
     path: Path
+    killed: str
+    """The node that crashed."""
     puts: Histogram
+    """Strong ones, on all nodes."""
     availability: Availability
 
 
@@ -60,18 +62,18 @@ def made(tmp_path_factory: pytest.TempPathFactory, chromium: browser.Browser) ->
     directory = tmp_path_factory.mktemp("report")
     clients = directory / "clients.jsonl"
     with harness.playground(settings={"tracing.sample_ratio": 1.0, "tracing.kept_per_second_max": 1000}) as cluster:
-        asyncio.run(_load(cluster, clients))
+        killed = asyncio.run(_load(cluster, clients))
         with Admin(cluster.endpoints, 10) as admin:
             snapshot = read_latency(admin)
             told = collect(admin)
         puts = merged(node.series[PUT] for node in snapshot.nodes.values() if PUT in node.series)
         path = directory / "report.html"
         report(str(clients), "-e", ",".join(cluster.endpoints), "-o", str(path))
-    return Made(path, puts, availability(told.answers, told.missing, told.replicas))
+    return Made(path, killed, puts, availability(told.answers, told.missing, told.replicas))
 
 
-async def _load(cluster: Playground, clients: Path) -> None:
-    """Some of everything; then a leader is killed, is missed, and comes back."""
+async def _load(cluster: Playground, clients: Path) -> str:
+    """Some of everything; then a leader is killed, is missed, and comes back: its name."""
     provider = TracerProvider(resource=Resource.create({"service.name": "shop"}))
     provider.add_span_processor(BatchSpanProcessor(JsonLinesExporter(clients, size_bytes_max=1 << 24, kept=1)))
     async with kvclient.connect(f"{cluster.uri}?transport={harness.TRANSPORT}", tracer_provider=provider) as client:
@@ -82,24 +84,23 @@ async def _load(cluster: Playground, clients: Path) -> None:
             await client.put(f"report/later/{number}", "x", consistency="eventual")
         for number in range(TXNS):
             await client.txn().then(kvclient.Put(f"a/{number}", "1"), kvclient.Put(f"b/{number}", "2")).run()
-        led = next(key for key in (f"report/{number}" for number in range(PUTS)) if _leads(cluster, key))
-        cluster.kill(KILLED)
-        await client.put(led, "again", timeout=harness.CONVERGENCE_TIMEOUT_S)
-        await harness.until_async(lambda: asyncio.to_thread(_is_missed, cluster), what=f"the record that {KILLED} failed")
-        cluster.start(KILLED)
-        await asyncio.to_thread(cluster.wait_caught_up, KILLED, harness.CONVERGENCE_TIMEOUT_S)
+        leader = harness.leader_name(cluster, b"report/0")
+        cluster.kill(leader)
+        await client.put("report/0", "again", timeout=harness.CONVERGENCE_TIMEOUT_S)
+        await harness.until_async(
+            lambda: asyncio.to_thread(_is_missed, cluster, leader), what=f"the record that {leader} failed"
+        )
+        cluster.start(leader)
+        await asyncio.to_thread(cluster.wait_caught_up, leader, harness.CONVERGENCE_TIMEOUT_S)
     provider.shutdown()
+    return leader
 
 
-def _leads(cluster: Playground, key: str) -> bool:
-    return harness.leader_name(cluster, key.encode()) == KILLED
-
-
-def _is_missed(cluster: Playground) -> bool:
+def _is_missed(cluster: Playground, name: str) -> bool:
     with Admin(cluster.endpoints, 5) as admin:
         answers = admin.each(
             [node.address for node in cluster.nodes if node.state == "running"],
-            lambda stub, timeout_s: stub.Events.future(cluster_pb2.EventsRequest(node=KILLED), timeout=timeout_s),
+            lambda stub, timeout_s: stub.Events.future(cluster_pb2.EventsRequest(node=name), timeout=timeout_s),
         )
     told = (answer.events for answer in answers.values() if isinstance(answer, cluster_pb2.EventsResponse))
     return any(event.to == message_pb2.NODE_STATE_FAILED for events in told for event in events)
@@ -149,16 +150,15 @@ def cells_of(page: browser.Page, selector: str) -> list[list[str]]:
 
 def test_page_shows_the_crash_as_the_nodes_recorded_it(page: browser.Page, made: Made) -> None:
     """One failure of one node, as long as its record says, at its place in the line; elections are marked."""
-    node = next(node for node in made.availability.nodes if node.name == KILLED)
+    node = next(node for node in made.availability.nodes if node.name == made.killed)
     assert node.figures.failures == 1
     assert node.figures.longest is not None
     lines = {cells[0]: cells for cells in cells_of(page, "#availability table.lines")}
-    assert lines[KILLED][3] == "1"
-    assert lines["n1"][3] == lines["n3"][3] == "0"
-    assert lines["n1"][2] == "100 %"
+    assert {name: lines[name][3] for name in ("n1", "n2", "n3")} == {"n1": "0", "n2": "0", "n3": "0"} | {made.killed: "1"}
+    assert {name for name in ("n1", "n2", "n3") if lines[name][2] == "100 %"} == {"n1", "n2", "n3"} - {made.killed}
     box = page.run(
         f"""(() => {{ const rows = [...document.querySelectorAll("table.lines tr")];
-        const row = rows.find(r => r.cells[0].textContent == "{KILLED}");
+        const row = rows.find(r => r.cells[0].textContent == "{made.killed}");
         const line = row.querySelector(".lane").getBoundingClientRect();
         const out = row.querySelector(".failed").getBoundingClientRect();
         return [(out.left - line.left) / line.width, out.width / line.width]; }})()"""
@@ -170,7 +170,7 @@ def test_page_shows_the_crash_as_the_nodes_recorded_it(page: browser.Page, made:
     failed_over = [one for shard in made.availability.shards for one in shard.elections if one.cause == "NODE_FAILED"]
     assert failed_over
     assert page.run("document.querySelectorAll('table.lines .mark.election.bad').length") >= len(failed_over)
-    assert f"{KILLED} failed at" in page.texts("header .findings li")[0]
+    assert f"{made.killed} failed at" in page.texts("header .findings li")[0]
     assert any("NODE_FAILED" in text or "had failed" in text for text in page.texts("#availability details td"))
 
 
