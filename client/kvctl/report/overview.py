@@ -11,7 +11,7 @@ from kvctl.report.findings import findings
 from kvctl.report.markup import NOTHING, Markup, join, tag
 from kvctl.report.model import Report
 from kvctl.report.outcomes import of_callers
-from kvctl.report.sections import at
+from kvctl.report.sections import at, prose
 from kvctl.report.tables import table
 from kvctl.report.words import count, plural, share_text, span_text
 from kvctl.traces.words import duration_words
@@ -28,7 +28,7 @@ def overview(report: Report) -> Markup:
         tag("p", "kvnode report", class_="label"),
         tag("h1", _title(report)),
         tag("p", join(_when(report)), class_="window"),
-        tag("ul", *(tag("li", sentence) for sentence in found), class_="findings") if found else NOTHING,
+        tag("ul", *(tag("li", prose(sentence)) for sentence in found), class_="findings") if found else NOTHING,
         tag("dl", *_tiles(report), class_="tiles"),
         _members(report),
         id="overview",

@@ -41,7 +41,7 @@ STAGES: Mapping[str, Look] = {
     "read_index": Look("#009e73", "#1fb98c", "a quorum confirms what may be read"),
     "session_wait": Look("#7fcdb0", "#0d6b50", "until this replica has what the session saw"),
     "log_queue": Look("#f2d45c", "#f2d45c", "an earlier write of the log is under way"),
-    "log_write": Look("#e69f00", "#e69f00", "writing the log, with its fsync unless that is told apart"),
+    "log_write": Look("#e69f00", "#e69f00", "writing the log; its fsync, too, unless told apart"),
     "fsync": Look("#b35c00", "#c2701c", "until the log is on the disk"),
     "quorum": Look("#0072b2", "#2f93d1", "durable here; waiting for followers"),
     "append": Look("#86a8dc", "#a9c4f0", "a follower's own work"),

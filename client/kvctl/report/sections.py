@@ -5,8 +5,10 @@ Owns a section's frame, its remarks, and the words for what is not known.
 
 from __future__ import annotations
 
+import re
+
 from kvctl.report.markup import Markup, tag
-from kvctl.report.words import clock, moment
+from kvctl.report.words import moment
 
 
 def section(id_: str, title: str, lead: str, *children: str) -> Markup:
@@ -27,9 +29,14 @@ def missing(words: str) -> Markup:
     return tag("p", words, class_="none")
 
 
-def at(unix_ms: int, *, short: bool = False) -> Markup:
-    """A moment; `short`: only the time of day is shown."""
-    return tag("time", clock(unix_ms) if short else moment(unix_ms), datetime=moment(unix_ms))
+def prose(sentence: str) -> str:
+    """A sentence whose numbers stay with their units at the end of a line."""
+    return re.sub(r"(\d) (ms|s|min|h|d|%)(?!\w)", "\\1\u00a0\\2", sentence)
+
+
+def at(unix_ms: int) -> Markup:
+    """A moment."""
+    return tag("time", moment(unix_ms), datetime=moment(unix_ms))
 
 
 def chip(class_: str) -> Markup:

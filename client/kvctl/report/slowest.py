@@ -11,7 +11,7 @@ from kvctl.report import charts, palette
 from kvctl.report.markup import Markup, join, percent, tag, tip
 from kvctl.report.model import Report, Slow
 from kvctl.report.scales import round_up
-from kvctl.report.sections import at, chip, missing, section
+from kvctl.report.sections import at, chip, missing, prose, section
 from kvctl.report.words import plural, tick_duration
 from kvctl.traces.waterfall import Row
 from kvctl.traces.words import duration_words
@@ -83,7 +83,7 @@ def _card(slow: Slow, place: int, longest_ns: int) -> Markup:
         "summary",
         tag("span", *facts, class_="facts"),
         _path(slow, longest_ns),
-        tag("span", slow.explanation.text, class_="why"),
+        tag("span", prose(slow.explanation.text), class_="why"),
     )
     return tag("details", summary, _waterfall(slow), class_="slow")
 

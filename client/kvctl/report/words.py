@@ -39,10 +39,9 @@ def moment(unix_ms: int) -> str:
     return time_text(unix_ms)
 
 
-def clock(unix_ms: int, with_ms: bool = True) -> str:
+def clock(unix_ms: int) -> str:
     """The time of day of it, as "12:00:00.123Z"."""
-    whole = time_text(unix_ms).partition("T")[2]
-    return whole if with_ms else f"{whole[:8]}Z"
+    return time_text(unix_ms).partition("T")[2]
 
 
 def tick_time(unix_ms: int, step_ms: int) -> str:
