@@ -94,7 +94,7 @@ Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 class Section(BaseModel):
     """What all sections share: they are frozen, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
