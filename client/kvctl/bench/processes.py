@@ -18,13 +18,12 @@ from typing import Any
 from kvctl.bench.plan import Plan
 from kvctl.bench.samples import Failed, Message, Ready
 from kvctl.bench.worker import Go, Stop, work
-from kvctl.failures import by_reason
+from kvctl.failures import ExitCode, Failure, by_reason
 
 BEGIN_IN_S = 0.05
 """From the order to begin to the beginning: every process has heard of it by then."""
 TICK_S = 0.25
 END_S_MAX = 5.0
-DIED = "a process of the load generator died; is there enough memory?"
 
 
 class Processes:
@@ -97,7 +96,7 @@ class Processes:
             try:
                 end.send(order)
             except OSError:
-                raise RuntimeError(DIED) from None
+                raise _died() from None
 
     def _interrupt(self, *_: object) -> None:
         """Ctrl-C. It only notes it, so that no message is torn in the middle."""
@@ -110,12 +109,17 @@ def _receive(end: Connection[Any, Any]) -> Message:
     try:
         message: Message = end.recv()
     except (EOFError, OSError):
-        raise RuntimeError(DIED) from None
+        raise _died() from None
     if isinstance(message, Failed):
         if not message.reason:
             raise RuntimeError(f"a process of the load generator failed\n{message.message}")
         raise by_reason(message.reason, message.message.rstrip("."))
     return message
+
+
+def _died() -> Failure:
+    hint = "is there enough memory? See the kernel's log"
+    return Failure(ExitCode.INTERNAL, "GENERATOR_DIED", "a process of the load generator died", hint)
 
 
 @contextmanager

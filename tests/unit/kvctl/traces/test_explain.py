@@ -60,13 +60,13 @@ def test_explain_of_a_usual_request_says_so() -> None:
 
 
 def test_explain_counts_what_took_longer_than_usual_not_what_took_long() -> None:
-    """A stage that always takes 20 ms is no reason."""
+    """A stage that always takes 30 ms is no reason."""
     scene = Scene()
-    server = scene.server("Put", 0, 45, None, "n1")
-    scene.stages(server, "n1", 0, {"acks": 20, "lock_wait": 25})
-    usual = Typical(99, 21 * MS, {"acks": 20 * MS})
+    server = scene.server("Put", 0, 55, None, "n1")
+    scene.stages(server, "n1", 0, {"acks": 30, "lock_wait": 25})
+    usual = Typical(99, 31 * MS, {"acks": 30 * MS})
     assert told(scene.spans, usual) == (
-        "Put took 45 ms on n1 (usually 21 ms): 25 of 45 ms waiting on n1 for the lock that a transaction held (usually 0 ms)."
+        "Put took 55 ms on n1 (usually 31 ms): 25 of 55 ms waiting on n1 for the lock that a transaction held (usually 0 ms)."
     )
 
 
