@@ -266,7 +266,8 @@ def test_every_setting_says_what_it_means() -> None:
         assert isinstance(definition, ast.ClassDef)
         for setting, text in itertools.pairwise([*definition.body, ast.Pass()]):
             if isinstance(setting, ast.AnnAssign):
-                if not (isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)):
+                said = text.value if isinstance(text, ast.Expr) else None
+                if not (isinstance(said, ast.Constant) and isinstance(said.value, str)):
                     undocumented.append(f"{section}.{ast.unparse(setting.target)}")
     assert undocumented == []
 
