@@ -280,9 +280,8 @@ class Node:
         self.router = Router(self.me.node, self.shard_map, self.local, self.transport, detector.routable)
         recorder = self.observer.recorder
         push_after = config.transactions.push_after_ms / 1000
-        self.two_phase = TwoPhaseCommit(
-            self.router, self.envelopes, self.transport, self.stamp, push_after, ports.rng, self.observer.recorder
-        )
+        rng = ports.rng
+        self.two_phase = TwoPhaseCommit(self.router, self.envelopes, self.transport, self.stamp, push_after, rng, recorder)
         self.observer.spans.failed_nodes = self.membership.failed_nodes
         Episodes(self.me.node, self.observer).watch(self.driver, self.membership, self.snapshots, links.values())
         self.calls = Calls(recorder, self.observer.tracing)
