@@ -60,13 +60,13 @@ def test_explain_of_a_usual_request_says_so() -> None:
 
 
 def test_explain_counts_what_took_longer_than_usual_not_what_took_long() -> None:
-    """A stage that always takes 20 ms is no reason."""
+    """A stage that always takes 30 ms is no reason."""
     scene = Scene()
-    server = scene.server("Put", 0, 45, None, "n1")
-    scene.stages(server, "n1", 0, {"acks": 20, "lock_wait": 25})
-    usual = Typical(99, 21 * MS, {"acks": 20 * MS})
+    server = scene.server("Put", 0, 55, None, "n1")
+    scene.stages(server, "n1", 0, {"acks": 30, "lock_wait": 25})
+    usual = Typical(99, 31 * MS, {"acks": 30 * MS})
     assert told(scene.spans, usual) == (
-        "Put took 45 ms on n1 (usually 21 ms): 25 of 45 ms waiting on n1 for the lock that a transaction held (usually 0 ms)."
+        "Put took 55 ms on n1 (usually 31 ms): 25 of 55 ms waiting on n1 for the lock that a transaction held (usually 0 ms)."
     )
 
 
@@ -113,6 +113,23 @@ def test_explain_of_a_quorum_without_failures_names_who_was_slower_still() -> No
     followers = {"n2": Follower(fsync=40), "n3": Follower(fsync=70, quorum=False)}
     assert told(Put(followers=followers).scene().spans).endswith(
         "40 of 41 ms waiting for fsync on n2; n2 answered first (40 ms), before n3 (70 ms)."
+    )
+
+
+def test_explain_of_a_leaders_own_slow_disk_says_why_it_was_needed() -> None:
+    """With both followers there, they would have been a majority without it."""
+    put = Put(fsync=80, followers={"n2": Follower()}, attributes={"kvnode__nodes__failed": ["n3"]})
+    assert told(put.scene().spans) == (
+        "Put took 81 ms: 80 of 81 ms waiting for fsync on n1; "
+        "n3 was FAILED, so the disk of n1 itself was needed for the quorum."
+    )
+
+
+def test_explain_of_a_read_with_failed_nodes_names_them() -> None:
+    """A round of heartbeats has no span a follower: who was FAILED is what is known."""
+    scene = one_stage("read_index", operation="Get", kvnode__nodes__failed=["n3", "n2"])
+    assert told(scene.spans) == (
+        "Get took 44 ms on n1: 41 of 44 ms confirming with a quorum what n1 may read; n2 and n3 were FAILED then."
     )
 
 

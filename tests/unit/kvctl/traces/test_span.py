@@ -110,6 +110,15 @@ def test_span_error_is_the_reason_also_where_no_server_is_to_blame() -> None:
     assert error() == ""
 
 
+@pytest.mark.parametrize(
+    ("value", "shard"),
+    [({"intValue": "7"}, 7), ({"intValue": str(1 << 40)}, None), ({"intValue": "-1"}, None), ({"stringValue": "x"}, None)],
+)
+def test_span_shard_is_a_number_that_a_shard_can_have(value: dict[str, Any], shard: int | None) -> None:
+    """Anything else is as if it were not there."""
+    assert _decoded(attributes=[{"key": "kvnode.shard", "value": value}]).shard == shard
+
+
 @pytest.mark.parametrize("line", ['{"resourceLogs":[]}', "[1]", '"text"', "7", '{"resourceSpans":{}}'])
 def test_line_with_something_else_is_no_traces(line: str) -> None:
     """Logs and metrics may share a file with traces; they are no damage."""

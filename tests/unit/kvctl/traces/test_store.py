@@ -152,7 +152,9 @@ def test_filters_of_the_command_line_hold_all_at_once(store: TraceStore) -> None
     assert chosen(store, filter_of(where="shard=5", min_ms=3)) == []
     assert len(chosen(store, filter_of(since="2023-11-14T22:13:20.100Z"))) == 21
     assert chosen(store, filter_of(since="1h")) == []
-    assert chosen(store, filter_of(background=True)) == []
+    store.add([Scene(trace_id_of(0xEEEE0000)).add("kvnode.election", 0, 900, node="n2")])
+    assert chosen(store, filter_of(background=True)) == ["eeee"]
+    assert chosen(store, filter_of(min_ms=500)) == []
 
 
 def test_filter_that_is_no_sql_is_refused_in_duckdbs_words(store: TraceStore) -> None:

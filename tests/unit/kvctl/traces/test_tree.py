@@ -54,6 +54,15 @@ def test_tree_of_a_node_whose_clock_is_wrong_is_as_if_it_were_right(skew_ms: flo
     assert [(node.stage, *at_ms(node)) for node in wrong.walk()] == [(node.stage, *at_ms(node)) for node in right.walk()]
 
 
+def test_tree_of_a_stage_with_several_children_guesses_no_network() -> None:
+    """A vote came from here, another from n2: nobody knows when that one was asked for."""
+    scene = Scene()
+    prepare = scene.stage("prepare", 0, 20, scene.server("Txn", 0, 20, None, "n1"), node="n1")
+    scene.add("prepare", 1, 9, prepare, node="n1")
+    scene.add("prepare", 12, 19, prepare, node="n2")
+    assert [node.stage for node in build(scene.spans).walk()] == ["server", "prepare", "prepare", "prepare"]
+
+
 def test_tree_of_clocks_that_differ_a_little_keeps_what_fits() -> None:
     """A child that lies within its parent is not moved: then the difference may be the network's."""
     trace = build(Put(network=2.0).scene(skew_ms={"n1": 0.5}).spans)
@@ -253,6 +262,7 @@ def test_related_spans_are_found_by_link_time_and_place() -> None:
     unwanted = [
         other.add("kvnode.election", 0, 49, node="n2", kvnode__shard=4),
         other.add("kvnode.election", 60, 70, node="n2", kvnode__shard=3),
+        other.add("kvnode.election", -30, -10, node="n1", kvnode__shard=3),
         other.add("kvnode.disk_stall", 72, 90, node="n2"),
         other.add("kvnode.log_batch", 71, 95, node="n1", kvnode__batch__id="n1/3/2"),
     ]
