@@ -6,7 +6,7 @@ Owns which facts are told with which parts of the time. Each function looks for 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from kvctl.output import size_text
 from kvctl.traces.critical_path import Part, Step
@@ -27,6 +27,7 @@ def causes_of(trace: Trace, request: Node, steps: Sequence[Step], parts: Sequenc
     yield from _attempts(nodes)
     yield from _elections(trace.related, parts)
     yield from _needed_follower(nodes, steps, parts)
+    yield from _failed_nodes(nodes, parts)
     yield from _stalls(trace.related, parts)
     yield from _writes_before(trace.related, nodes, parts)
     yield from _large_commits(nodes, parts)
@@ -58,6 +59,7 @@ def _elections(related: Iterable[Span], parts: Sequence[Part]) -> Iterator[str]:
 
 def _needed_follower(nodes: Iterable[Node], steps: Iterable[Step], parts: Sequence[Part]) -> Iterator[str]:
     """Why a quorum waited for just this follower: of the longest such wait that is told of."""
+    nodes = list(nodes)
     waited = {id(step.node): step.self_ns for step in steps if step.part in parts}
     told: list[tuple[int, Node, Node, Node]] = []
     for server in nodes:
@@ -66,6 +68,7 @@ def _needed_follower(nodes: Iterable[Node], steps: Iterable[Step], parts: Sequen
                 ns = sum(waited.get(id(node), 0) for node in needed.walk())
                 told += [(ns, server, quorum, needed)] if ns else []
     if not told:
+        yield from _needed_leader(nodes, waited)
         return
     _, server, quorum, needed = max(told, key=lambda one: one[0])
     failed = [name for name in server.span.attributes.get("kvnode.nodes.failed") or () if name != needed.where]
@@ -73,9 +76,31 @@ def _needed_follower(nodes: Iterable[Node], steps: Iterable[Step], parts: Sequen
     clearly = quorum.end_ns + needed.span.duration_ns // 10
     later = [f"{one.where} ({duration_words(one.duration_ns)})" for one in others if one.end_ns > clearly]
     if failed:
-        yield f"{listed(failed)} {'was' if len(failed) == 1 else 'were'} FAILED, so {needed.where} was needed for the quorum"
+        yield f"{_were(failed)} FAILED, so {needed.where} was needed for the quorum"
     elif later:
         yield f"{needed.where} answered first ({duration_words(needed.span.duration_ns)}), before {listed(later)}"
+
+
+def _needed_leader(nodes: Iterable[Node], waited: Mapping[int, int]) -> Iterator[str]:
+    """Why a leader's own disk was waited for: with others FAILED, followers alone are no majority."""
+    for server in nodes:
+        failed = [name for name in server.span.attributes.get("kvnode.nodes.failed") or () if name != server.where]
+        own = [node for child in server.children if child.stage in ("log_queue", "log_write") for node in child.walk()]
+        if failed and any(id(node) in waited for node in own):
+            yield f"{_were(failed)} FAILED, so the disk of {server.where} itself was needed for the quorum"
+            return
+
+
+def _failed_nodes(nodes: Iterable[Node], parts: Sequence[Part]) -> Iterator[str]:
+    """Who could not answer, where it is not recorded who did."""
+    if any(part.stage in ("read_index", "quorum", "acks") for part in parts):
+        failed = sorted({str(name) for node in nodes for name in node.span.attributes.get("kvnode.nodes.failed") or ()})
+        if failed:
+            yield f"{_were(failed)} FAILED then"
+
+
+def _were(names: Sequence[str]) -> str:
+    return f"{listed(names)} {'was' if len(names) == 1 else 'were'}"
 
 
 def _stalls(related: Iterable[Span], parts: Sequence[Part]) -> Iterator[str]:

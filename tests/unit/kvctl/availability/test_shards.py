@@ -223,8 +223,10 @@ def test_shard_of_which_no_record_is_left_has_no_figures_and_takes_none_from_the
 
 
 def test_outcomes_are_added_up_over_nodes_and_answers_are_no_debt() -> None:
-    """A refusal that a perfect cluster would have given, too, is an answer; a caller that gave up is neither. What nodes ask
-    each other is no request of a client."""
+    """A refusal that a perfect cluster would have given, too, is an answer; a caller that gave up is neither.
+
+    What nodes ask each other is no request of a client.
+    """
     answers = [cluster_pb2.AvailabilityResponse(node=name, at_ms=EPOCH_MS) for name in ("n1", "n2")]
     for answer in answers:
         for outcome, count in (("OK", 90), ("COMPARE_FAILED", 5), ("NO_LEADER", 5), ("CANCELLED", 7)):

@@ -116,6 +116,23 @@ def test_explain_of_a_quorum_without_failures_names_who_was_slower_still() -> No
     )
 
 
+def test_explain_of_a_leaders_own_slow_disk_says_why_it_was_needed() -> None:
+    """With both followers there, they would have been a majority without it."""
+    put = Put(fsync=80, followers={"n2": Follower()}, attributes={"kvnode__nodes__failed": ["n3"]})
+    assert told(put.scene().spans) == (
+        "Put took 81 ms: 80 of 81 ms waiting for fsync on n1; "
+        "n3 was FAILED, so the disk of n1 itself was needed for the quorum."
+    )
+
+
+def test_explain_of_a_read_with_failed_nodes_names_them() -> None:
+    """A round of heartbeats has no span a follower: who was FAILED is what is known."""
+    scene = one_stage("read_index", operation="Get", kvnode__nodes__failed=["n3", "n2"])
+    assert told(scene.spans) == (
+        "Get took 44 ms on n1: 41 of 44 ms confirming with a quorum what n1 may read; n2 and n3 were FAILED then."
+    )
+
+
 def test_explain_of_an_election_says_who_was_elected_and_why() -> None:
     """From the election's own trace: by shard and time."""
     election = Scene(trace_id_of(9)).add(
