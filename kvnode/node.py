@@ -345,10 +345,10 @@ class Node:
     def _keep_clock_bound(self) -> None:
         if self._clock_write is not None:
             return
-        bound = self.clock.wanted_bound(self.ports.wall_ms())
-        if bound is not None:
+        if (bound := self.clock.wanted_bound(self.ports.wall_ms())) is not None:
             self._clock_write = self.driver.write_node_record(NodeRecord(CLOCK_RECORD, str(bound).encode()))
             self._clock_write.add_done_callback(lambda done: self._on_clock_bound(bound))
+            self.membership.history.say_alive(self.loop.time())
 
     def _on_clock_bound(self, bound: Hlc) -> None:
         self._clock_write = None

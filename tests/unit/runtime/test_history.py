@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from kvapi.v1 import cluster_pb2
@@ -15,6 +16,7 @@ from kvnode.runtime.recovery import ALIVE_RECORD, Recovered, replay
 from kvnode.storage.memory_store import MemoryStore
 from kvnode.storage.records import NodeRecord
 from kvnode.types import Origin
+from tests.unit.observe.whole_nodes import WholeNodes, on_whole_nodes
 
 BOOTED_MS = 1_700_000_000_000
 """Wall time at 0 of the event loop."""
@@ -108,6 +110,16 @@ def test_history_says_every_other_second_that_the_node_runs() -> None:
         machine.history.step(machine.now)
         machine.now += 0.05
     assert [record.kind for record in machine.records] == [ALIVE_RECORD] * 3
+
+
+@on_whole_nodes
+async def test_sign_of_life_costs_no_sync_of_its_own(nodes: WholeNodes) -> None:
+    """It is written with the clock's bound: an idle node's disk is not woken twice as often, and a full one's reserve lasts."""
+    driver = nodes.nodes["n1"].driver
+    await asyncio.sleep(5)
+    before = driver.batches_written
+    await asyncio.sleep(60)
+    assert driver.batches_written - before < 40
 
 
 def test_history_of_a_leadership_has_the_moments_that_the_core_kept() -> None:
