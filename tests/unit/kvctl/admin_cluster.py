@@ -22,6 +22,8 @@ class AdminNode(FakeNode):
         super().__init__(cluster, name)
         self.transaction_infos: list[cluster_pb2.TransactionInfo] = []
         self.refuses_to_resolve = False
+        self.availability = cluster_pb2.AvailabilityResponse(node=name)
+        self.refuses_availability = False
 
     async def Status(self, request: cluster_pb2.StatusRequest, context: Any) -> Any:
         """This node and its part in each shard."""
@@ -40,6 +42,16 @@ class AdminNode(FakeNode):
         """One event, as if this node had seen n3 fail."""
         event = cluster_pb2.NodeEvent(node="n3", to=message_pb2.NODE_STATE_FAILED, at_ms=1_700_000_000_000, why="silent")
         return await self._serve("Events", context, lambda: cluster_pb2.EventsResponse(events=[event]))
+
+    async def Availability(self, request: cluster_pb2.AvailabilityRequest, context: Any) -> Any:
+        """The record that the test put there."""
+
+        def answer() -> cluster_pb2.AvailabilityResponse:
+            if self.refuses_availability:
+                raise Refusal(grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")
+            return self.availability
+
+        return await self._serve("Availability", context, answer)
 
     async def TransferLeadership(self, request: cluster_pb2.TransferLeadershipRequest, context: Any) -> Any:
         """A new leader, at once."""
