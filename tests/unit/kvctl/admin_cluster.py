@@ -27,6 +27,8 @@ class AdminNode(FakeNode):
         self.trace_lines: list[str] = []
         self.latency = observability_pb2.LatencyResponse(node=name, incarnation=1)
         self.metrics = "# EOF\n"
+        self.availability = cluster_pb2.AvailabilityResponse(node=name)
+        self.refuses_availability = False
 
     async def Status(self, request: cluster_pb2.StatusRequest, context: Any) -> Any:
         """This node and its part in each shard."""
@@ -50,6 +52,16 @@ class AdminNode(FakeNode):
         """The metrics that the test put there."""
         answer = observability_pb2.StatsResponse(node=self.name, metrics=self.metrics)
         return await self._serve("Stats", context, lambda: answer)
+
+    async def Availability(self, request: cluster_pb2.AvailabilityRequest, context: Any) -> Any:
+        """The record that the test put there."""
+
+        def answer() -> cluster_pb2.AvailabilityResponse:
+            if self.refuses_availability:
+                raise Refusal(grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")
+            return self.availability
+
+        return await self._serve("Availability", context, answer)
 
     async def TransferLeadership(self, request: cluster_pb2.TransferLeadershipRequest, context: Any) -> Any:
         """A new leader, at once."""
