@@ -280,9 +280,8 @@ class Node:
         self.router = Router(self.me.node, self.shard_map, self.local, self.transport, detector.routable)
         recorder = self.observer.recorder
         push_after = config.transactions.push_after_ms / 1000
-        self.two_phase = TwoPhaseCommit(
-            self.router, self.envelopes, self.transport, self.stamp, push_after, ports.rng, self.observer.recorder
-        )
+        rng = ports.rng
+        self.two_phase = TwoPhaseCommit(self.router, self.envelopes, self.transport, self.stamp, push_after, rng, recorder)
         self.observer.spans.failed_nodes = self.membership.failed_nodes
         Episodes(self.me.node, self.observer).watch(self.driver, self.membership, self.snapshots, links.values())
         self.calls = Calls(recorder, self.observer.tracing)
@@ -316,7 +315,7 @@ class Node:
 
     def start(self) -> None:
         """Begins to take part."""
-        self.membership.detector.set_own_state(self.state)  # the first word of this life, before any about others
+        self.membership.detector.set_own_state(self.state, self.loop.time())  # a life's first word is about itself
         self.heartbeats.start()
         self.outbox.start()
         for shard in self.replicas:
@@ -334,7 +333,7 @@ class Node:
             self._ticks += 1
             self.membership.step()
             self.two_phase.recovery.step()
-            self.membership.detector.set_own_state(self.state)
+            self.membership.detector.set_own_state(self.state, self.loop.time())
             self.driver.watch_disk(self.config.election.timeout_ms_min / 1000)
             self._keep_clock_bound()
             if self._flush_task is None or self._flush_task.done():
@@ -398,7 +397,7 @@ class Node:
     async def hand_over(self) -> None:
         """Says that it stops, and gives its leaderships to healthy followers, within `HANDOVER_MAX`."""
         self.stopping = True
-        self.membership.detector.set_own_state(INACTIVE)
+        self.heartbeats.say_goodbye()
         until = self.loop.time() + HANDOVER_MAX
         for replica in self.replicas.values():
             if replica.is_leader:
@@ -408,6 +407,7 @@ class Node:
         # the successors, who cannot reach this node once its server stops. Without that they would hang for the whole grace.
         successor_until = min(until, self.loop.time() + SUCCESSOR_WAIT_MAX)
         await self._wait_while(lambda replica: not replica.raft.leader or bool(replica.waiting), successor_until)
+        await self.heartbeats.wait_goodbye_heard()
         self.local.serving = False
         for shard, replica in self.replicas.items():
             replica.release_leader_waits()

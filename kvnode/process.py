@@ -78,10 +78,10 @@ async def _serve(config: Config) -> int:
         logger.critical("fatal: the node stops, nothing is acknowledged any more", error=repr(error), exc_info=error)
         end(1)
 
-    tracing = Tracing(config.tracing, config.node.name, config.node.advertise)
     directory = Path(config.node.data_dir)
     peers = {name: address for name, address in config.cluster.members.items() if name != config.node.name}
     try:
+        tracing = Tracing(config.tracing, config.node.name, config.node.advertise)
         os.makedirs(directory, exist_ok=True)
         claim(directory)  # and hold it until this process ends
         disk = RealDisk(directory, config.storage.quota_bytes, config.storage.ballast_size_bytes)

@@ -61,7 +61,7 @@ class Tracing:
         """Spans go where `settings` say, and to `exporters` (of tests). Raises OSError if its file cannot be opened."""
         self.settings = settings
         host, _, port = address.rpartition(":")
-        self.server: dict[str, AttributeValue] = {"server.address": host, "server.port": int(port)} if port else {}
+        self.server: dict[str, AttributeValue] = {"server.address": host.strip("[]"), "server.port": int(port)} if port else {}
         """Of every call's span."""
         identity = {"service.name": "kvnode", "service.instance.id": node, "service.version": __version__}
         self.resource = Resource.create(identity)

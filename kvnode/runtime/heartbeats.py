@@ -8,6 +8,7 @@ peer is busy starts with the first heartbeat that can leave: so rounds batch by 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -26,6 +27,7 @@ logger = structlog.get_logger(__name__)
 
 HEARTBEAT_TIMEOUT: Seconds = 1.0
 """After this a heartbeat's connection is given up; less than a leader may go without a majority's answers."""
+GOODBYE_WAIT_MAX: Seconds = 0.5
 STAMP_BITS = 44
 """Of a heartbeat's stamp, for milliseconds; above them the node's incarnation, modulo `LIVES`: after a reboot the monotonic
 clock begins anew, and a peer still echoes the last stamp of the life before."""
@@ -46,11 +48,11 @@ class Heartbeats:
         interval: Seconds,
         progress: Callable[[], failure_detection_pb2.Progress],
         own_state: Callable[[], message_pb2.NodeState],
-        on_lost: Callable[[], None],
+        on_news: Callable[[], None],
     ) -> None:
         self._driver, self._replicas, self._envelopes, self._transport = driver, replicas, envelopes, transport
         self._detector, self._interval = detector, interval
-        self._progress, self._own_state, self._on_lost = progress, own_state, on_lost
+        self._progress, self._own_state, self._on_news = progress, own_state, on_news
         self._loop = driver.loop
         self._round = 0
         self._round_wanted = False
@@ -67,6 +69,10 @@ class Heartbeats:
         """Why the last heartbeat to a peer was refused, by it or by us."""
         self._reached: dict[NodeName, None] = {}
         """Peers whose last heartbeat was answered; the others are tried once an interval, rounds or not."""
+        self._to_hear: dict[NodeName, None] = {}
+        """Peers that have not heard this node's goodbye yet."""
+        self._all_heard = asyncio.Event()
+        self._all_heard.set()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -100,6 +106,27 @@ class Heartbeats:
         for peer, wake in self._wakes.items():
             if peer not in self._busy:
                 wake.set()
+
+    def say_goodbye(self) -> None:
+        """This node stops: recorded here, and told to every peer with the next heartbeat, which leaves at once."""
+        self._detector.set_own_state(message_pb2.NODE_STATE_INACTIVE, self._loop.time())
+        self._on_news()
+        serving = (message_pb2.NODE_STATE_ACTIVE, message_pb2.NODE_STATE_RECOVERING)
+        self._to_hear = {peer: None for peer in self._wakes if self._detector.state(peer) in serving}
+        if self._to_hear:
+            self._all_heard.clear()
+            self.want_round()
+
+    async def wait_goodbye_heard(self) -> None:
+        """Waits until the peers that can be reached have heard it, a little while: they would take this node for dead."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_WAIT_MAX):
+                await self._all_heard.wait()
+
+    def _note_heard(self, peer: NodeName) -> None:
+        self._to_hear.pop(peer, None)
+        if not self._to_hear:
+            self._all_heard.set()
 
     def _start_round_if_wanted(self) -> None:
         if self._round_wanted:
@@ -151,16 +178,19 @@ class Heartbeats:
             response = await self._transport.call(peer, self._envelopes.seal(peer, request), HEARTBEAT_TIMEOUT)
         except PeerUnreachable as error:
             self._reached.pop(peer, None)
+            self._note_heard(peer)
             if error.lost or (error.refused and not (error.repeated and peer in self._back)):
                 self._unheard[peer] = None
                 self._detector.on_connection_lost(peer, loop.time(), refused=error.refused)
-                self._on_lost()
+                self._on_news()
             return
         except KvnodeError as error:
             self._reached.pop(peer, None)
             self._on_refused(peer, error)
             return
         self._reached[peer] = None
+        if request.state == message_pb2.NODE_STATE_INACTIVE:
+            self._note_heard(peer)
         for known in (self._refusals, self._unheard, self._back):
             known.pop(peer, None)
         heard_at = loop.time()

@@ -62,13 +62,13 @@ class History:
             self._driver.write_node_record(NodeRecord(ALIVE_RECORD, str(self._wall_ms()).encode()))
 
     def on_transition(self, transition: Transition) -> None:
-        """A node changed state, this one too, just now."""
+        """A node changed state, this one too."""
         mine = transition.node == self._me.node
         # (`from` is a word of Python: the field cannot be named as a keyword argument.)
         event = cluster_pb2.NodeEvent(
             node=transition.node,
             to=transition.to_state,
-            at_ms=self._wall_ms(),
+            at_ms=self._wall_ms_at(transition.at),
             why=transition.why,
             incarnation=self._me.incarnation if mine else transition.incarnation,
             silent_ms=transition.silent_ms,
@@ -87,11 +87,15 @@ class History:
                 term=leadership.term,
                 leader=leadership.leader,
                 previous=leadership.previous,
-                at_ms=self._wall_ms() - _ms(self._driver.loop.time() - serves),
+                at_ms=self._wall_ms_at(serves),
                 leaderless_ms=_ms(serves - since),
                 cause=leadership.cause,
             )
         )
+
+    def _wall_ms_at(self, moment: Seconds | None) -> int:
+        """The Unix time of a moment of the event loop; None: now."""
+        return self._wall_ms() - (0 if moment is None else _ms(self._driver.loop.time() - moment))
 
     def rows(self) -> Rows:
         """For the next flush."""

@@ -13,7 +13,7 @@ Owns the rules, which docs/availability.md explains:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
@@ -152,18 +152,14 @@ def _history(name: str, judged: list[Stretch], observers: Sequence[Observer], en
 
 
 def _own_stretches(own: Observer, judged: Sequence[Stretch], end_ms: int) -> list[Stretch]:
+    dead = [stretch.span for stretch in judged if stretch.word.dead]
     said = [*own.of_itself, Statement(end_ms, Word.NONE)]
-    result = []
-    for statement, following in pairwise(said):
-        from_ms = statement.at_ms
+    for number, (statement, following) in enumerate(pairwise(said)):
         if statement.word is Word.FAILED:
             # It died some time after its last sign of life. If others missed it, that was when they last heard it.
-            missed = (
-                s.span.from_ms for s in judged if s.word.dead and from_ms < s.span.to_ms and s.span.from_ms < following.at_ms
-            )
-            from_ms = max(from_ms, next(missed, from_ms))
-        result.append(Stretch(Span(from_ms, following.at_ms), statement.word, statement.why))
-    return result
+            missed = (span.from_ms for span in dead if statement.at_ms < span.to_ms and span.from_ms < following.at_ms)
+            said[number] = replace(statement, at_ms=max(statement.at_ms, next(missed, 0)))
+    return [Stretch(Span(one.at_ms, following.at_ms), one.word, one.why) for one, following in pairwise(said)]
 
 
 def _overlaid(one: Sequence[Stretch], other: Sequence[Stretch]) -> list[Stretch]:

@@ -29,10 +29,10 @@ class Word(IntEnum):
     """Up, by its own word not able to serve everything: catching up after an absence, or short of disk space."""
     REPAIR = 3
     """It runs again after an outage, and does not serve yet."""
-    STOPPED = 4
-    """It said that it stops."""
-    FAILED = 5
+    FAILED = 4
     """It is silent, or its process died."""
+    STOPPED = 5
+    """It said that it stops: a goodbye comes from nobody else, so who missed it is wrong."""
 
     @property
     def down(self) -> bool:
@@ -42,7 +42,7 @@ class Word(IntEnum):
     @property
     def dead(self) -> bool:
         """Not there at all: it neither answers nor votes nor observes."""
-        return self >= Word.STOPPED
+        return self >= Word.FAILED
 
 
 @dataclass(slots=True)

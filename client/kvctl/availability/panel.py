@@ -51,8 +51,7 @@ class Panel:
             if share < 0.5:
                 break
             for node in [node for node in suspects if worst[node] == (share, accuses)]:
-                # STOPPED if anybody heard it say so: a goodbye comes from nobody else.
-                verdicts[node] = min(verdict for verdict in self._of(node, trusted) if verdict.word.dead)
+                verdicts[node] = max(self._of(node, trusted))
                 suspects.remove(node)
             trusted = {number: node for number, node in trusted.items() if node < 0 or not verdicts[node].word.dead}
         for node, verdict in enumerate(verdicts):

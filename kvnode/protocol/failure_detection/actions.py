@@ -32,6 +32,8 @@ class Transition:
     to_state: NodeState
     why: str
     incarnation: int
+    at: Seconds | None = None
+    """When it was noticed, monotonic seconds; None: that was not said."""
     silent_ms: int = 0
     """To FAILED: how long it had been silent, without the time in which the observer itself stood still."""
 

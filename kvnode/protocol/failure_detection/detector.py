@@ -146,10 +146,10 @@ class FailureDetector:
         if known is not None and known.confirmation is not None:
             known.confirmation.on_answer(helper, alive)
 
-    def set_own_state(self, state: NodeState, why: str = "says so itself") -> None:
-        """This node's own state, as its heartbeats will say it; reported as a transition by the next `step`."""
+    def set_own_state(self, state: NodeState, now: Seconds | None = None, why: str = "says so itself") -> None:
+        """This node's own state, as its heartbeats say it; reported as a transition by the next `step`, as of `now`."""
         if state != self._own_state:
-            self._transitions.append(Transition(self._me, self._own_state, state, why, 0))
+            self._transitions.append(Transition(self._me, self._own_state, state, why, 0, now))
             self._own_state = state
 
     # The step.
@@ -288,7 +288,7 @@ class FailureDetector:
 
     def _change_state(self, peer: _Peer, state: NodeState, why: str, silent_ms: int = 0) -> None:
         if state != peer.state:
-            self._transitions.append(Transition(peer.name, peer.state, state, why, peer.incarnation, silent_ms))
+            self._transitions.append(Transition(peer.name, peer.state, state, why, peer.incarnation, self._now, silent_ms))
             peer.state = state
 
     def _suspicion_changes(self) -> tuple[SuspicionChange, ...]:

@@ -80,6 +80,14 @@ def test_extract_of_a_bad_state_finds_the_parent_alone_and_logs_nothing(state: s
     assert stream.getvalue() == b""
 
 
+@pytest.mark.parametrize(
+    ("address", "host"), [("127.0.0.1:7401", "127.0.0.1"), ("[::1]:7401", "::1"), ("db.example:7401", "db.example")]
+)
+def test_server_address_of_spans_is_without_the_brackets_of_a_url(address: str, host: str) -> None:
+    """As the SDK writes it, so that both can be joined."""
+    assert Tracing(Settings(), "n1", address).server == {"server.address": host, "server.port": 7401}
+
+
 def test_inject_without_a_trace_adds_nothing() -> None:
     """What nodes do by themselves belongs to no trace."""
     assert inject() == []

@@ -63,11 +63,11 @@ def started(to: int = NODE_STATE_RECOVERING) -> Transition:
 
 
 def test_history_of_a_failure_says_how_long_it_had_been_silent() -> None:
-    """So that the outage can be counted from the last word heard."""
+    """So that the outage can be counted from the last word heard; and when it was noticed, not when it is recorded."""
     machine = Machine()
-    machine.history.on_transition(Transition("n2", NODE_STATE_ACTIVE, NODE_STATE_FAILED, "silent", 7, 850))
+    machine.history.on_transition(Transition("n2", NODE_STATE_ACTIVE, NODE_STATE_FAILED, "silent", 7, 49.97, 850))
     found = cluster_pb2.NodeEvent(
-        node="n2", to=NODE_STATE_FAILED, at_ms=BOOTED_MS + 50_000, why="silent", incarnation=7, silent_ms=850
+        node="n2", to=NODE_STATE_FAILED, at_ms=BOOTED_MS + 49_970, why="silent", incarnation=7, silent_ms=850
     )
     setattr(found, "from", NODE_STATE_ACTIVE)
     assert list(machine.history.events) == [found]
@@ -76,7 +76,7 @@ def test_history_of_a_failure_says_how_long_it_had_been_silent() -> None:
 def test_history_of_a_peer_never_heard_has_no_incarnation() -> None:
     """The observer's own would be a wrong one."""
     machine = Machine()
-    machine.history.on_transition(Transition("n2", NODE_STATE_INACTIVE, NODE_STATE_FAILED, "never heard", 0, 3000))
+    machine.history.on_transition(Transition("n2", NODE_STATE_INACTIVE, NODE_STATE_FAILED, "never heard", 0, None, 3000))
     assert [event.incarnation for event in machine.history.events] == [0]
 
 

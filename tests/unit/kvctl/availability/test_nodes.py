@@ -62,6 +62,16 @@ def test_crash_is_one_failure_from_the_last_heartbeat_until_it_serves() -> None:
     assert figures.uptime_share == pytest.approx(figures.mttf_ms / (figures.mttf_ms + figures.mttr_ms))
 
 
+def test_crash_right_after_its_first_service_leaves_no_gap() -> None:
+    """Its own record ends before the others' of it as a serving node begin: it lived until they last heard it."""
+    world = World()
+    world.crash("n2", REPAIR_MS + 3 * STEP_MS, 10_000)
+    world.run(20_000)
+    found = node(found_of(world), "n2")
+    assert (found.figures.failures, len(found.observed)) == (1, 1)
+    assert found.figures.up_ms + found.figures.down_ms == 20_000 - REPAIR_MS
+
+
 def test_node_that_never_failed_has_neither_mttf_nor_mttr() -> None:
     """One cannot divide by no failure."""
     world = World()

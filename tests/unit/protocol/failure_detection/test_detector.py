@@ -83,6 +83,7 @@ def test_peer_when_heard_takes_the_state_it_says() -> None:
         n1.step()
         assert n1.detector.state("n2") == state
     assert n1.to_states("n2") == [NODE_STATE_RECOVERING, NODE_STATE_ACTIVE, NODE_STATE_INACTIVE]
+    assert [round(n1.now - (transition.at or 0), 1) for transition in n1.transitions] == [0.3, 0.2, 0.0], "when it was heard"
 
 
 def test_silence_below_the_floor_is_not_suspected_and_soon_after_it_is() -> None:
@@ -118,6 +119,7 @@ def test_suspect_that_all_helpers_call_dead_is_failed() -> None:
     failed = n1.transitions[-1]
     assert "confirmed by" in failed.why
     assert (failed.incarnation, failed.silent_ms) == (1, 700), "last heard 100 ms before the silence was let begin"
+    assert failed.at == n1.now
 
 
 def test_suspect_with_one_helper_silent_is_failed_by_the_other_after_the_wait() -> None:
@@ -396,7 +398,7 @@ def test_own_state_when_set_is_reported_once() -> None:
     """Own changes enter the same record as everybody's."""
     n1 = Observer("n2")
     for state in (NODE_STATE_RECOVERING, NODE_STATE_RECOVERING, NODE_STATE_ACTIVE):
-        n1.detector.set_own_state(state)
+        n1.detector.set_own_state(state, 7.0)
         n1.step()
     assert n1.to_states("n1") == [NODE_STATE_RECOVERING, NODE_STATE_ACTIVE]
     assert n1.detector.state("n1") == NODE_STATE_ACTIVE
