@@ -43,12 +43,16 @@ def split(words: Iterable[str]) -> tuple[list[str], list[Path]]:
 @contextmanager
 def opened(call: Call, paths: list[Path]) -> Iterator[TraceStore]:
     """All spans of files, or, without any, what the cluster's nodes keep. What is missing is told on standard error."""
+    from kvctl.playground_commands import spinner
+
     reading = Reading()
     with TraceStore() as store:
-        if paths:
-            store.add(read_files(paths, reading))
-        else:
-            _add_live(call, store, reading)
+        with spinner("Reading traces …", call.as_json):
+            if paths:
+                store.add(read_files(paths, reading))
+            else:
+                _add_live(call, store, reading)
+            store.analyse()
         for note in notes(reading):
             print(printable(note), file=sys.stderr)
         yield store

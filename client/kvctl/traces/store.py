@@ -10,7 +10,8 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, fields
+from dataclasses import fields
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self
 
@@ -40,6 +41,7 @@ _COLUMNS = {
         background BOOLEAN, worst_stage VARCHAR, worst_node VARCHAR, worst_ns BIGINT""",
     "steps": "trace_id VARCHAR, span_id VARCHAR, stage VARCHAR, node VARCHAR, ns BIGINT",
 }
+_OF_REQUEST = attrgetter(*(field.name for field in fields(Request)))
 _WAITS = """create view waits as
     select trace_id, span_id, stage, coalesce(sum(ns), 0)::bigint as ns
     from requests cross join (select distinct stage from steps) left join steps using (trace_id, span_id, stage)
@@ -124,7 +126,7 @@ class TraceStore:
         """What is usual for its kind, as clients or as nodes see it; None where there are too few. Of sampled requests where
         there are enough of them: the others were kept because they were not usual.
         """
-        self._analyse()
+        self.analyse()
         kind, parameters = "operation = ? and consistency = ? and by_client = ?", [operation, consistency, by_client]
         for kept in ("kept = 'sampled'", "true"):
             chosen = f"requests where {kind} and error = '' and not background and {kept}"
@@ -166,7 +168,7 @@ class TraceStore:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Rows by column, of a query over the tables. Raises a usage failure with DuckDB's words."""
-        self._analyse()
+        self.analyse()
         try:
             cursor = self._database.execute(sql, list(parameters))
             names = [column[0] for column in cursor.description or ()]
@@ -201,8 +203,8 @@ class TraceStore:
             self._known = Related(self._spans(f"where {_USED_BY_OTHERS}"))
         return self._known
 
-    def _analyse(self) -> None:
-        """Fill `requests` and `steps` anew, if spans came since."""
+    def analyse(self) -> None:
+        """Fill `requests` and `steps` anew, if spans came since; whoever asks for them needs not call it."""
         if self._analysed:
             return
         for table in ("requests", "steps"):
@@ -210,7 +212,7 @@ class TraceStore:
         traces = self.traces()
         while chunk := list(itertools.islice(traces, CHUNK // 10)):
             found = [(trace, node, by_part(critical_path(node))) for trace in chunk for node in trace.requests()]
-            self._insert("requests", [astuple(describe(*one)) for one in found])
+            self._insert("requests", [_OF_REQUEST(describe(*one)) for one in found])
             ids = [(trace.trace_id, node.span.span_id, parts) for trace, node, parts in found]
             self._insert("steps", [(*one, part.stage, part.where, ns) for *one, parts in ids for part, ns in parts.items()])
         self._analysed = True
