@@ -98,6 +98,10 @@ def test_operators_requests_that_are_arbitrary_stop_nobody(sent: list[tuple[str,
                 "EventsRequest": service.events,
                 "TransactionsRequest": service._transactions.list,
                 "ResolveTransactionRequest": service._transactions.resolve,
+                "StatsRequest": service._observation.stats,
+                "LatencyRequest": service._observation.latency,
+                "AvailabilityRequest": service._observation.availability,
+                "TracesRequest": service._observation.traces,
             }
             cluster.spawn(to, request, handlers[request.DESCRIPTOR.name])
             await cluster.world.sleep(0.01)
