@@ -9,13 +9,17 @@ MINUTES ?= 2
 SEEDS ?= 50
 SCENARIO ?= all
 JOBS ?= 2
-# What only computes, in JOBS processes, quick ones first; then what real processes and real time decide, one after the other.
+# What only computes, in JOBS processes, quick ones first.
 COMPUTING := $(wildcard tests/tidy tests/unit tests/scripts tests/fuzz tests/wire tests/sim)
-# Tests of the transport that time decides: alone, so that others do not bend it.
-TIMED := $(wildcard $(patsubst %,tests/wire/test_%_*.py,attacks keepalive backoff))
-REAL := $(TIMED) $(wildcard tests/nemesis tests/integration)
+# What measures how long others must wait: one after the other, so that nothing else bends it.
+ALONE := $(wildcard tests/wire/test_attacks_*.py tests/integration/test_stalls.py)
+# What waits for time-outs and computes next to nothing: many at once, but beside nothing that computes.
+WAITING := $(wildcard tests/wire/test_keepalive_*.py tests/wire/test_backoff_*.py)
+# Clusters of real processes: they wait for each other half of the time, so that a few files at once keep two cores busy.
+REAL := $(wildcard tests/nemesis tests/integration)
 # Of these what goes through every part of a transport, once more on the one that is not the default.
 ON_BOTH := $(addprefix tests/integration/,test_serve.py test_bad_input.py)
+WITHOUT = $(addprefix --ignore=,$(1))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -32,7 +36,7 @@ $(STAMP): pyproject.toml client/pyproject.toml
 		|| { echo "kvnode needs Python 3.11 or newer; $(PYTHON) is older. Say PYTHON=/path/to/python3.11." >&2; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) \
 		|| { rm -rf $(VENV); echo "Python's venv module is missing: on Debian, apt-get install python3-venv." >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e "./client[cli]" -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e "./client[cli]" -e ".[dev]"
 	@touch $@
 
 run: setup ## Run a one-node cluster in the foreground on 127.0.0.1:7401, for trying things out; data in build/local.
@@ -42,9 +46,11 @@ demo: setup ## Start three nodes, break things, and show what the cluster does a
 	$(BIN)/kvctl demo $(if $(TRANSPORT),--transport $(TRANSPORT))
 
 test: setup lint type ## Lint, type-check and run all tests.
-	$(PYTEST) -n $(JOBS) --dist worksteal $(COMPUTING) $(addprefix --ignore=,$(TIMED))
-	$(PYTEST) $(REAL)
-	KVNODE_TRANSPORT=other $(PYTEST) $(ON_BOTH)
+	$(PYTEST) -n $(JOBS) --dist worksteal $(COMPUTING) $(call WITHOUT,$(ALONE) $(WAITING))
+	$(PYTEST) $(ALONE)
+	$(PYTEST) -n 4 --dist worksteal $(WAITING)
+	$(PYTEST) -n 3 --dist loadfile $(REAL) $(call WITHOUT,$(ALONE))
+	KVNODE_TRANSPORT=other $(PYTEST) -n 2 --dist loadfile $(ON_BOTH)
 
 check: lint type proto-check tidy ## Everything that needs no running code: style, types, protos, house rules.
 

@@ -59,7 +59,7 @@ PRESETS: Mapping[str, Tree] = {
 class Section(BaseModel):
     """What all sections share: they are frozen, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod

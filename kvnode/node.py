@@ -21,6 +21,7 @@ from kvnode.config import Config
 from kvnode.errors import WrongCluster
 from kvnode.observe.calls import Calls
 from kvnode.observe.episodes import Episodes
+from kvnode.observe.metrics import Metrics
 from kvnode.observe.observer import Observer
 from kvnode.protocol.clock import HybridLogicalClock
 from kvnode.protocol.failure_detection import FailureDetectionSettings, FailureDetector
@@ -117,6 +118,7 @@ class Node:
             if self.me.node in holders:
                 self._make_replica(shard, holders, recovered)
         self._wire(recovered)
+        self.metrics = Metrics(self, self.observer.recorder, self.observer.times)
         logger.info(
             "recovered",
             records=recovered.records,
@@ -278,9 +280,8 @@ class Node:
         self.router = Router(self.me.node, self.shard_map, self.local, self.transport, detector.routable)
         recorder = self.observer.recorder
         push_after = config.transactions.push_after_ms / 1000
-        self.two_phase = TwoPhaseCommit(
-            self.router, self.envelopes, self.transport, self.stamp, push_after, ports.rng, self.observer.recorder
-        )
+        rng = ports.rng
+        self.two_phase = TwoPhaseCommit(self.router, self.envelopes, self.transport, self.stamp, push_after, rng, recorder)
         self.observer.spans.failed_nodes = self.membership.failed_nodes
         Episodes(self.me.node, self.observer).watch(self.driver, self.membership, self.snapshots, links.values())
         self.calls = Calls(recorder, self.observer.tracing)

@@ -29,7 +29,10 @@ from kvnode.config import Config
 from kvnode.errors import KvnodeError
 from kvnode.faults.injector import Injector
 from kvnode.node import Node, Ports
+from kvnode.observe.gc_pauses import GcPauses
 from kvnode.observe.logging import configure_logging
+from kvnode.observe.loop_lag import LoopLag
+from kvnode.observe.metrics_server import MetricsServer
 from kvnode.observe.observer import Observer
 from kvnode.observe.tracing import Tracing
 from kvnode.runtime.grpc_transport import GrpcTransport
@@ -75,10 +78,10 @@ async def _serve(config: Config) -> int:
         logger.critical("fatal: the node stops, nothing is acknowledged any more", error=repr(error), exc_info=error)
         end(1)
 
-    tracing = Tracing(config.tracing, config.node.name, config.node.advertise)
     directory = Path(config.node.data_dir)
     peers = {name: address for name, address in config.cluster.members.items() if name != config.node.name}
     try:
+        tracing = Tracing(config.tracing, config.node.name, config.node.advertise)
         os.makedirs(directory, exist_ok=True)
         claim(directory)  # and hold it until this process ends
         disk = RealDisk(directory, config.storage.quota_bytes, config.storage.ballast_size_bytes)
@@ -108,6 +111,8 @@ async def _serve(config: Config) -> int:
         )
         if injector:
             injector.on_disk_full = lambda: node.driver.set_out_of_space(True, "a full disk is injected")
+        metrics = _measure(node, server)
+        metrics_address = metrics.start() if metrics else ""
         node.start()
         port = await server.start()
     except (KvnodeError, DiskFailed, OutOfSpace, OSError) as error:
@@ -118,14 +123,15 @@ async def _serve(config: Config) -> int:
         loop.add_signal_handler(number, end, 0)
     gc.collect()
     gc.freeze()
-    logger.info("serving", listen=config.node.listen, port=port, version=__version__, pid=os.getpid())
+    shown = {"metrics": metrics_address} if metrics else {}
+    logger.info("serving", listen=config.node.listen, port=port, **shown, version=__version__, pid=os.getpid())
     health = loop.create_task(_report_leadership(node, server))
     code = await over
     health.cancel()
     if code:
         return code
     logger.info("stopping")
-    stop = loop.create_task(_stop(node, server))
+    stop = loop.create_task(_stop(node, server, metrics))
     waiting: list[asyncio.Future[Any]] = [stop, fatal]
     await asyncio.wait(waiting, timeout=STOP_MAX, return_when=asyncio.FIRST_COMPLETED)
     if fatal.done() or not stop.done() or stop.exception():
@@ -139,10 +145,22 @@ async def _serve(config: Config) -> int:
     return 0
 
 
-async def _stop(node: Node, server: Server) -> None:
+def _measure(node: Node, server: Server) -> MetricsServer | None:
+    """Begins to measure the process; what serves it, if anything shall."""
+    sources = node.metrics.sources
+    sources.wire, sources.loop_lag, sources.gc_pauses = server.wire, LoopLag(node.loop), GcPauses()
+    sources.loop_lag.start()
+    sources.gc_pauses.start()
+    listen = node.config.metrics.listen
+    return MetricsServer(listen, node.metrics, node.loop) if listen else None
+
+
+async def _stop(node: Node, server: Server, metrics: MetricsServer | None) -> None:
     await server.set_health({"": False, KV_SERVICE: False, LEADER_SERVICE: False})
     await node.hand_over()
     await server.stop(STOP_GRACE)
+    if metrics:
+        await metrics.stop()
     await node.stop()
 
 

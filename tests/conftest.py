@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -15,3 +16,9 @@ settings.load_profile("tests")
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("KVNODE_")]:
         monkeypatch.delenv(name)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected lives as long as the run: no garbage collection looks at it again."""
+    gc.collect()
+    gc.freeze()

@@ -118,7 +118,8 @@ def never_connected(message: str, node: str) -> bool:
     found = _NEVER_CONNECTED.match(message)
     if found is not None:
         return found.group(1) == node.rpartition(":")[2]
-    return message.startswith("DNS resolution failed for " + node)
+    # (The words of grpcio, and of newer ones, for a name that has no address.)
+    return message.startswith((f"DNS resolution failed for {node}", f"errors resolving {node}:"))
 
 
 def failure_of_operation(error: kv_pb2.OperationError) -> Failure:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,20 +34,19 @@ class JsonLinesExporter(SpanExporter):
 
     def __init__(self, path: Path, size_bytes_max: int | None = None, kept: int = 0) -> None:
         self._path, self._size_bytes_max, self._kept = path, size_bytes_max, kept
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
         self._lock = threading.Lock()
-        self._failing = False
+        self._failing = self._is_over = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write the spans; on an error they are lost, which is logged once until it works again."""
         line = as_line(spans).encode("utf-8", "backslashreplace") + b"\n"
         try:
             with self._lock:
-                if self._size_bytes_max and self._file.tell() and self._file.tell() + len(line) > self._size_bytes_max:
-                    self._rotate()
-                self._file.write(line)
-                self._file.flush()
-        except (OSError, ValueError) as error:
+                if self._is_over:
+                    return SpanExportResult.FAILURE
+                self._append(line)
+        except OSError as error:
             if not self._failing:
                 _log.warning("spans are lost: %s cannot be written: %s", self._path, error)
             self._failing = True
@@ -54,17 +54,34 @@ class JsonLinesExporter(SpanExporter):
         self._failing = False
         return SpanExportResult.SUCCESS
 
+    def _append(self, line: bytes) -> None:
+        """The whole line, or nothing of it."""
+        if self._file.closed:  # It could not be rotated.
+            self._file = self._path.open("ab", buffering=0)
+        size = os.fstat(self._file.fileno()).st_size
+        if self._size_bytes_max and size and size + len(line) > self._size_bytes_max:
+            self._rotate()
+            size = 0
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self._file.truncate(size)
+            raise
+
     def _rotate(self) -> None:
         self._file.close()
         for number in range(self._kept, 0, -1):
             newer = self._path.with_name(f"{self._path.name}.{number - 1}") if number > 1 else self._path
             if newer.exists():
                 newer.replace(self._path.with_name(f"{self._path.name}.{number}"))
-        self._file = self._path.open("ab" if self._kept else "wb")
+        self._file = self._path.open("ab" if self._kept else "wb", buffering=0)
 
     def shutdown(self) -> None:
         """Close the file."""
         with self._lock:
+            self._is_over = True
             try:
                 self._file.close()
             except OSError as error:

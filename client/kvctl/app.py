@@ -16,6 +16,7 @@ from kvctl import (
     demo_command,
     fault_commands,
     key_commands,
+    latency_command,
     playground_commands,
     trace_commands,
     txn_commands,
@@ -24,6 +25,7 @@ from kvctl.availability import command as availability_command
 from kvctl.bench import command as bench_command
 from kvctl.command import Call, DirOption, EndpointsOption, OutputOption, TimeoutOption
 from kvctl.output import Output
+from kvctl.report import command as report_command
 from kvctl.usage_errors import Program
 
 EPILOG = (
@@ -75,6 +77,8 @@ key_commands.register(app)
 txn_commands.register(txn)
 app.add_typer(txn, name="txn", rich_help_panel=key_commands.PANEL)
 cluster_commands.register(app)
+latency_command.register(app)
+report_command.register(app)
 trace_commands.register(trace)
 app.add_typer(trace, name="trace", rich_help_panel=cluster_commands.PANEL)
 availability_command.register(app, cluster_commands.PANEL)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kvctl import stats
 from kvctl.command import Call, command
 from kvctl.failures import Failure
 from kvctl.output import (
@@ -69,6 +70,7 @@ def register(app: typer.Typer) -> None:
     command(app, "transfer", panel=PANEL)(transfer)
     command(app, "superseded", takes_bytes=True, panel=PANEL)(superseded)
     command(app, "events", panel=PANEL)(events)
+    stats.register(app, PANEL)
 
 
 def _lead_first(admin: Admin, shape: cluster_pb2.TopologyResponse, shard: int) -> None:

@@ -144,7 +144,7 @@ def merge(before: Call | None, options: dict[str, Any]) -> Call:
     return Call(
         endpoints_given=options["endpoints"] or call.endpoints_given,
         directory=options["directory"] or call.directory,
-        output=options["output"] or call.output,
+        output=options.get("output") or call.output,
         timeout_given_s=options["timeout"] or call.timeout_given_s,
         encoding=encoding,
     )
@@ -158,13 +158,15 @@ def command(
     app: typer.Typer, name: str, *, takes_bytes: bool = False, panel: str | None = None, timeout: Any = TimeoutOption
 ) -> Callable[..., Any]:
     """Register a function as a command. Its first parameter gets the `Call`, the others are typer's; common options are
-    added, and failures end the process with their exit code. `timeout`: that option, where it is not for the whole command.
+    added, except those that it has itself, with a meaning of its own; failures end the process with their exit code.
+    `timeout`: that option, where it is not for the whole command.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        common = _COMMON | {"timeout": timeout} | (_BYTES if takes_bytes else {})
         hints = get_type_hints(function, include_extras=True)
         own = list(inspect.signature(function).parameters.values())[1:]
+        possible = _COMMON | {"timeout": timeout} | (_BYTES if takes_bytes else {})
+        common = {option: possible[option] for option in possible if option not in {parameter.name for parameter in own}}
         added = [
             inspect.Parameter(
                 option, inspect.Parameter.KEYWORD_ONLY, default=False if option in _BYTES else None, annotation=annotation
@@ -183,7 +185,7 @@ def command(
                 function(call, **given)
                 sys.stdout.flush()
             except BaseException as error:
-                code = report(error, call.as_json or options["output"] is Output.JSON)
+                code = report(error, call.as_json or options.get("output") is Output.JSON)
                 raise SystemExit(int(code)) from None
 
         parameters = [

@@ -137,7 +137,7 @@ def explain(
 
     ids, paths = split(words or ())
     if ids and slowest:
-        raise usage("a trace id and --slowest exclude each other")
+        raise usage("a trace id and --slowest exclude each other", "kvctl trace explain TRACE_ID, or --slowest N")
     chosen = filter_of(operation=operation, kept=kept or "", since=since, errors=errors, node=node, where=where)
     with opened(call, paths) as store:
         if ids:
@@ -170,7 +170,7 @@ def critical_path(
 
     ids, paths = split(words or ())
     if len(ids) > 1:
-        raise usage("at most one trace id")
+        raise usage("at most one trace id", "kvctl trace critical-path TRACE_ID [FILE]..., or without an id: of all requests")
     chosen = filter_of(operation=operation, kept=kept or "", min_ms=min_ms, since=since, node=node, where=where)
     with opened(call, paths) as store:
         if not ids:

@@ -6,6 +6,6 @@ grpcio; see docs/protocols/wire.md for what is not there.
 
 from kvwire.channel import insecure_channel, secure_channel
 from kvwire.credentials import ssl_channel_credentials, ssl_server_credentials
-from kvwire.server import server
+from kvwire.server import Server, server
 
-__all__ = ["insecure_channel", "secure_channel", "server", "ssl_channel_credentials", "ssl_server_credentials"]
+__all__ = ["Server", "insecure_channel", "secure_channel", "server", "ssl_channel_credentials", "ssl_server_credentials"]

@@ -167,7 +167,7 @@ class Connection(Output, Generic[AnyStream]):
             if self.closed is None:
                 self._frames(data, position)
         except ProtocolError as error:
-            self.fail(error.code, error.message)
+            self.fail(error.code, error.message, error.limit)
             return
         if not self._tail or self.has_more:
             self._frame_began = None
@@ -281,7 +281,7 @@ class Connection(Output, Generic[AnyStream]):
         if self._block is None:
             return
         if len(block) > self._block_size_max:
-            raise ProtocolError(frames.ENHANCE_YOUR_CALM, f"a header block of more than {self._block_size_max} bytes")
+            raise ProtocolError(frames.ENHANCE_YOUR_CALM, f"a header block above {self._block_size_max} bytes", "metadata")
         if flags & END_HEADERS:
             _, _, ended = self._block
             self._block = None
@@ -425,8 +425,8 @@ class Connection(Output, Generic[AnyStream]):
             self.frequency.expect_late(limits.STREAM_WINDOW_BYTES)
         self.frequency.on_reset()
 
-    def fail(self, code: int, message: str) -> None:
-        """The peer is told why, and the connection is over."""
+    def fail(self, code: int, message: str, limit: str = "") -> None:
+        """The peer is told why, and the connection is over; `limit`: of `limits.COUNTED`, where it passed one."""
         if self.closed is None:
             self.broken = message
             last = self.last_stream if self.goaway_sent is None else self.goaway_sent  # Never more than was said before.
@@ -435,7 +435,7 @@ class Connection(Output, Generic[AnyStream]):
 
     def give_up(self, why: str) -> None:
         """Ends a connection that asks for too much."""
-        self.fail(frames.ENHANCE_YOUR_CALM, why)
+        self.fail(frames.ENHANCE_YOUR_CALM, why, "memory")
 
     def lose(self, why: str) -> None:
         """The connection is over: every stream is told."""

@@ -45,11 +45,12 @@ read_head = _head.unpack_from
 
 
 class ProtocolError(Exception):
-    """The peer broke the protocol in a way that ends the connection (RFC 9113 §5.4.1)."""
+    """The peer broke the protocol in a way that ends the connection (RFC 9113 §5.4.1); `limit`: of `limits.COUNTED`, where it
+    passed one."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, limit: str = "") -> None:
         super().__init__(message)
-        self.code, self.message = code, message
+        self.code, self.message, self.limit = code, message, limit
 
 
 def head(kind: int, flags: int, stream: int, size: int) -> bytes:

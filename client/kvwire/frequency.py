@@ -24,13 +24,13 @@ class Frequency:
         """A frame that carries no call on."""
         self._controls += 1
         if self._controls > limits.CONTROL_FRAMES_PER_SECOND_MAX:
-            raise ProtocolError(ENHANCE_YOUR_CALM, "too many control frames")
+            raise ProtocolError(ENHANCE_YOUR_CALM, "too many control frames", "control_frames")
 
     def on_settings(self) -> None:
         """A SETTINGS frame."""
         self._settings += 1
         if self._settings > limits.SETTINGS_PER_SECOND_MAX:
-            raise ProtocolError(ENHANCE_YOUR_CALM, "too many settings")
+            raise ProtocolError(ENHANCE_YOUR_CALM, "too many settings", "settings")
 
     def expect_late(self, window: int) -> None:
         """A stream is closed: its reset, and data up to its window, may be on their way."""
@@ -49,10 +49,10 @@ class Frequency:
         """A WINDOW_UPDATE."""
         self._updates += 1
         if self._updates > limits.WINDOW_UPDATES_PER_SECOND_MAX:
-            raise ProtocolError(ENHANCE_YOUR_CALM, "too many window updates")
+            raise ProtocolError(ENHANCE_YOUR_CALM, "too many window updates", "window_updates")
 
     def on_reset(self) -> None:
         """A call that its caller gave up."""
         self._resets += 1
         if self._resets > limits.RESETS_PER_SECOND_MAX:
-            raise ProtocolError(ENHANCE_YOUR_CALM, "too many calls reset")
+            raise ProtocolError(ENHANCE_YOUR_CALM, "too many calls reset", "resets")

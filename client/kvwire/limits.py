@@ -9,6 +9,14 @@ from __future__ import annotations
 
 KIB, MIB = 1024, 1024 * 1024
 
+COUNTED = (
+    *("calls", "connections", "memory", "message_size", "metadata", "streams"),
+    *("control_frames", "pings", "resets", "settings", "window_updates"),
+    *("frame_time", "handshake_time", "unread_output"),
+)
+"""Names of the limits that a server counts refusals by (`Server.refusals`): what asks for too much, comes too often, or takes
+too long."""
+
 # ---- frames and headers -----------------------------------------------------------------------------------------------
 
 FRAME_SIZE_BYTES_MAX = 16 * KIB

@@ -139,7 +139,7 @@ class Link(asyncio.Protocol):
         elif not connection.is_writable:
             self._count_unread(transport.get_write_buffer_size())
             if self._unread_by_peer > limits.CONTROL_OUTPUT_BYTES_MAX:
-                self.abort("the peer does not read what it is answered")
+                self.abort("the peer does not read what it is answered", "unread_output")
 
     def close(self) -> None:
         """Closes once what is written has been taken, or after a while."""
@@ -167,8 +167,8 @@ class Link(asyncio.Protocol):
             with contextlib.suppress(OSError):  # (The peer is gone, which we are about to be told.)
                 transport.write_eof()
 
-    def abort(self, why: str) -> None:
-        """Closes at once."""
+    def abort(self, why: str, limit: str = "") -> None:
+        """Closes at once; `limit`: of `limits.COUNTED`, where the peer passed one."""
         self.connection.lose(why)
         if self.transport is not None:
             self.transport.abort()
@@ -180,9 +180,9 @@ class Link(asyncio.Protocol):
         connection = self.connection
         if not connection.is_settled:
             if now - self.made_at > limits.HANDSHAKE_SECONDS_MAX:
-                self.abort("the handshake takes too long")
+                self.abort("the handshake takes too long", "handshake_time")
         elif connection.unfinished_for(now) > limits.FRAME_SECONDS_MAX:
-            self.abort("a frame takes too long")
+            self.abort("a frame takes too long", "frame_time")
 
     def keep_alive(self, now: float, interval: float, timeout: float) -> float:
         """Pings a silent peer, and gives a dead one up; answers when to look again, in seconds."""

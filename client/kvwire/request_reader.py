@@ -11,7 +11,7 @@ import grpc.aio
 
 from kvwire import compression
 from kvwire.answer import Refused, of_server
-from kvwire.codes import UNKNOWN
+from kvwire.codes import RESOURCE_EXHAUSTED, UNKNOWN
 from kvwire.method import Method
 from kvwire.stream import MessageRefused
 
@@ -48,6 +48,8 @@ async def unpacked(call: ServerCall, compressed: int, message: bytes) -> bytes:
             call.hold(len(content) - call.unpacked_size)  # The handler has done with the one before.
             call.unpacked_size = len(content)
     except MessageRefused as refused:
+        if refused.code == RESOURCE_EXHAUSTED:
+            call.server.on_limit("message_size")
         raise Refused(refused.code, of_server(refused)) from None
     if call.is_over:
         raise asyncio.CancelledError("the call is over")

@@ -62,6 +62,12 @@ class ServerLink(Link):
     peer = ""
     auth_context: dict[str, list[bytes]]
 
+    def abort(self, why: str, limit: str = "") -> None:
+        """Closes at once, and counts the limit."""
+        if limit:
+            self.connection.on_limit(limit)
+        super().abort(why, limit)
+
 
 class Server(grpc.aio.Server):
     """See grpc.aio's documentation. Everything happens on the event loop that is running when it starts."""
@@ -80,6 +86,10 @@ class Server(grpc.aio.Server):
                 raise ValueError(f"Interceptor must be ServerInterceptor, the following are invalid: [{interceptor}]")
         self.options, self.pool, self.interceptors = Options(options), pool, tuple(interceptors)
         self.in_flight = 0
+        self.calls = self.connections_opened = 0
+        """How many there have been."""
+        self.refusals = dict.fromkeys(limits.COUNTED, 0)
+        """How often each limit was in a peer's way."""
         self._calls_max, self.default_compression = calls_max, response_compression
         self._generic: list[grpc.GenericRpcHandler] = list(handlers)
         self._registered: dict[bytes, Method] = {}
@@ -226,6 +236,7 @@ class Server(grpc.aio.Server):
         )
         link = ServerLink(self.loop, connection, self._on_made, self._on_lost)
         connection.on_drained = link.end
+        connection.on_limit = self.on_limit
         return link
 
     def _on_made(self, link: Any) -> None:
@@ -233,13 +244,28 @@ class Server(grpc.aio.Server):
         link.peer = addresses.peer_name(transport.get_extra_info("peername"))
         link.auth_context = auth_context(transport)
         self._links[link] = None
+        self.connections_opened += 1
         tls = transport.get_extra_info("ssl_object")
         if len(self._links) > limits.CONNECTIONS_MAX:
-            link.abort(f"{limits.CONNECTIONS_MAX} connections are open")
+            link.abort(f"{limits.CONNECTIONS_MAX} connections are open", "connections")
         elif self._stopping is not None:
             link.abort(SHUTDOWN_DETAILS)
         elif tls is not None and tls.selected_alpn_protocol() not in ALPN:
             link.abort("the client did not ask for HTTP/2 (ALPN)")
+
+    def on_limit(self, limit: str) -> None:
+        """A peer ran into one of `limits.COUNTED`."""
+        self.refusals[limit] += 1
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._links)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What all connections hold for their peers, in and out."""
+        return self._memory.held
 
     def _on_lost(self, link: Any) -> None:
         self._links.pop(link, None)

@@ -87,6 +87,7 @@ class ServerCall(Stream):
         self.initial_metadata = b""
         self.encoding = compression.IDENTITY
         server.in_flight += 1
+        server.calls += 1
 
     # ---- what the connection tells -----------------------------------------------------------------------------------
 
@@ -101,6 +102,8 @@ class ServerCall(Stream):
             head.refusal, head.is_judged = refusal(head), True
         refused = head.refusal or (LIMIT_EXCEEDED if server.is_full else None)
         if refused is not None:
+            if refused is LIMIT_EXCEEDED:
+                server.on_limit("calls")
             self._refuse(refused)
             return
         if head.timeout is not None:
@@ -172,6 +175,8 @@ class ServerCall(Stream):
 
     def on_refused(self, refused: MessageRefused) -> None:
         """What the caller sends is not taken in."""
+        if refused.code == RESOURCE_EXHAUSTED:
+            self.server.on_limit("message_size")
         self._abandon(refused.code, of_server(refused))
 
     def on_reset(self, code: int | None, why: str) -> None:

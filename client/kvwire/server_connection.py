@@ -35,6 +35,8 @@ class ServerConnection(Connection["ServerCall"]):
         self._ping_interval, self._pinged_at = ping_interval_s_min, float("-inf")
         self._ping_strikes, self._ping_strikes_max = 0, ping_strikes_max
         self.on_drained: Callable[[], None] = lambda: None
+        self.on_limit: Callable[[str], None] = lambda limit: None
+        """Told which of `limits.COUNTED` the peer ran into."""
         super().__init__(memory, metadata_size_max, ((frames.MAX_CONCURRENT_STREAMS, streams_max),))
 
     def receive(self, data: bytes, now: float) -> None:
@@ -71,6 +73,7 @@ class ServerConnection(Connection["ServerCall"]):
                 stream.on_request(made, ended)
 
     def _on_headers_too_large(self, stream_id: int, error: HeadersTooLarge, ended: bool) -> None:
+        self.on_limit("metadata")
         stream = self.streams.get(stream_id)
         if stream is not None:
             self.refuse(stream_id, frames.ENHANCE_YOUR_CALM, str(error))
@@ -90,6 +93,7 @@ class ServerConnection(Connection["ServerCall"]):
         if self.goaway_sent is not None:
             return False  # The client learns that it was not looked at.
         if len(self.streams) >= self._streams_max:
+            self.on_limit("streams")
             self.refuse(stream_id, frames.REFUSED_STREAM, "too many streams")
             return False
         return True
@@ -100,12 +104,18 @@ class ServerConnection(Connection["ServerCall"]):
         elif self.received_at - self._pinged_at < self._ping_interval:
             self._ping_strikes += 1
             if 0 < self._ping_strikes_max < self._ping_strikes:
-                raise ProtocolError(frames.ENHANCE_YOUR_CALM, "too_many_pings")
+                raise ProtocolError(frames.ENHANCE_YOUR_CALM, "too_many_pings", "pings")
         self._pinged_at = self.received_at
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
         self.frequency.on_control()  # A client that goes away closes its connection itself.
         frames.check_goaway(stream_id, payload)
+
+    def fail(self, code: int, message: str, limit: str = "") -> None:
+        """The client is told why, and the connection is over."""
+        if limit and self.closed is None:
+            self.on_limit(limit)
+        super().fail(code, message, limit)
 
     def go_away(self) -> None:
         """Tells the client that the calls which we have looked at were the last ones; `on_drained` follows when they are over.

@@ -24,6 +24,8 @@ from kvnode.types import Seconds
 STRONG = kv_pb2.CONSISTENCY_STRONG
 _HOPS = {str(count): count for count in range(1, HOPS_MAX + 1)}
 """What nodes send; anything else is no node's word."""
+DEADLINE_BLUR: Seconds = 0.05
+"""What is cancelled so shortly before its deadline was not given up by its caller: timers and networks are no more exact."""
 DEADLINE_S_MAX: Seconds = 3600.0
 _DOES_NOT_FIT = kv_pb2.BatchResult(
     error=to_operation_error(
@@ -90,21 +92,22 @@ class KvService(kv_pb2_grpc.KVServicer):
         except KvnodeError as error:
             await abort(call, error, self._calls.leave(timeline, error, headers))
             raise
-        except asyncio.CancelledError as error:
-            # (Of a deadline the caller hears from the transport.)
-            is_late = self._loop.time() >= context.deadline
-            self._calls.leave(timeline, DeadlineExpired("the deadline passed") if is_late else error, headers)
-            raise
-        except (Exception, InvariantViolated) as error:
-            self._calls.leave(timeline, error, headers)
+        except BaseException as error:
             if isinstance(error, InvariantViolated):
                 self._router.local.driver.fatal(error)
+            self._calls.leave(timeline, self._cause(error, context), headers)
             raise
         finally:
             self.in_flight -= 1
         if trailing := self._calls.leave(timeline, None, headers):
             call.set_trailing_metadata(trailing)
         return response
+
+    def _cause(self, error: BaseException, context: RequestContext) -> BaseException:
+        """Why a request failed. With its deadline the transport cancels it, and so does its caller, at the same moment."""
+        if isinstance(error, asyncio.CancelledError) and self._loop.time() >= context.deadline - DEADLINE_BLUR:
+            return DeadlineExpired("the deadline passed")
+        return error
 
     def _context_of(self, headers: Headers, timeline: Timeline, call: Any) -> RequestContext:
         remaining = call.time_remaining()
@@ -174,7 +177,11 @@ class KvService(kv_pb2_grpc.KVServicer):
             return await self._run(which, operation, context)
         consistency = getattr(operation, which).consistency or STRONG
         timeline = self._calls.operation(which, consistency, context.timeline, operation.traceparent, number)
-        result = await self._run(which, operation, RequestContext(context.deadline, context.hops, timeline))
+        try:
+            result = await self._run(which, operation, RequestContext(context.deadline, context.hops, timeline))
+        except BaseException as error:
+            self._calls.fail(timeline, self._cause(error, context))
+            raise
         if result.HasField("error"):
             self._calls.end(timeline, result.error.reason, result.error.code)
         else:

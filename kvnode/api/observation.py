@@ -59,7 +59,7 @@ class Observation:
 
     async def stats(self, request: observability_pb2.StatsRequest) -> observability_pb2.StatsResponse:
         """The metrics."""
-        return observability_pb2.StatsResponse(node=self._node.me.node)
+        return observability_pb2.StatsResponse(node=self._node.me.node, metrics=await self._node.metrics.text())
 
     async def traces(self, request: observability_pb2.TracesRequest) -> observability_pb2.TracesResponse:
         """The latest traces."""

@@ -86,6 +86,8 @@ class Server:
         make = {"kvwire": kvwire.server, "grpcio": grpc.aio.server}[transport]
         self._server: grpc.aio.Server = make(options=SERVER_OPTIONS, interceptors=tuple(interceptors))
         self._peer, self._listen = peer, listen
+        self.wire: kvwire.Server | None = self._server if isinstance(self._server, kvwire.Server) else None
+        """The server that counts what it does; None with grpcio, which does not."""
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         add_services(self._server, kv, cluster, peer)

@@ -81,6 +81,10 @@ class Calls:
         """An operation of a batch has ended."""
         self._recorder.end(timeline, outcome, status_name(code))
 
+    def fail(self, timeline: Timeline, error: BaseException) -> None:
+        """An operation of a batch got no answer: its call ended first."""
+        self._recorder.end(timeline, *outcome_of(error))
+
     def leave(self, timeline: Timeline, error: BaseException | None, headers: Headers) -> tuple[tuple[str, str], ...]:
         """A call is answered, or has failed: its trailing metadata."""
         self._recorder.end(timeline, *outcome_of(error))

@@ -42,6 +42,8 @@ class Episodes:
     def watch(self, driver: Driver, membership: Membership, snapshots: Snapshots, links: Iterable[PeerLink]) -> None:
         """Hears of what these do."""
         self._loop, self._replicas = driver.loop, driver.replicas
+        self._recovered = {shard: replica.raft.log.last_index for shard, replica in driver.replicas.items()}
+        """Entries up to here may be applied for the second time: the life before told of them."""
         driver.on_settled, driver.on_disk_moves_again = self.on_settled, self.on_disk_moves_again
         membership.on_leadership = self.on_leadership
         snapshots.on_sent, snapshots.on_installed = self.on_snapshot_sent, self.on_snapshot_installed
@@ -106,6 +108,8 @@ class Episodes:
         for one in settled:
             link = _link(one.write.traceparent)
             is_superseded = one.superseded is not None
+            if one.index <= self._recovered[shard]:
+                continue
             if link is None and not (is_superseded and one.write.node == self._me and self._recorder.allows()):
                 continue
             now = self._observer.clock()

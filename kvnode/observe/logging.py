@@ -63,6 +63,8 @@ def configure_logging(config: Log, *, node: str, stream: BinaryIO | None = None)
     root.handlers[:] = [_FromStandardLibrary()]
     root.setLevel(_LEVELS[config.level])
     logging.captureWarnings(True)
+    # (It logs each malformed `tracestate`, whole: any client could fill the disk with that.)
+    logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)
 
 
 def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -7,6 +7,7 @@ answers are known. Never raises into its caller's way and never decides anything
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
@@ -22,8 +23,12 @@ from kvnode.types import Seconds
 
 T = TypeVar("T")
 
-SPANS_AFTER_S = 0.1
+SPANS_AFTER_S: Seconds = 0.1
 """Until a kept request's spans are made: slower followers answer meanwhile."""
+TIMER_BLUR: Seconds = 0.01
+"""By so much a timer may ring early."""
+SPANS_AT_ONCE = 32
+"""Requests whose spans are made in one turn of the event loop: a few milliseconds, for which all others wait."""
 PENDING_MAX = 10_000
 """Requests whose spans are to be made."""
 WINDOW = 2_000
@@ -79,7 +84,10 @@ class Recorder:
         self._slow_s = settings.slow_ms / 1000 if settings.slow_ms else float("inf")
         self._per_second = settings.kept_per_second_max
         self._allowance, self._allowed_at = float(self._per_second), 0.0
-        self._pending: list[tuple[Timeline, str, str, str]] = []
+        self._pending: deque[tuple[Timeline, str, str, str]] = deque()
+        self._is_due = False
+        self._batches: dict[int, tuple[LogWrite, list[SpanContext]]] = {}
+        """By number: group commits, and the requests in them whose spans were made of late."""
         self.series: dict[tuple[str, int], Series] = {}
         self.kept: dict[str, int] = {}
         """Why -> how many requests' spans were kept."""
@@ -147,18 +155,40 @@ class Recorder:
             return
         self.kept[why] = self.kept.get(why, 0) + 1
         self._pending.append((timeline, outcome, status, why))
-        if len(self._pending) == 1:
-            self._later(SPANS_AFTER_S, self.flush)
+        self._come_back(SPANS_AFTER_S)
+
+    def _come_back(self, after: Seconds) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._later(after, self._on_due)
+
+    def _on_due(self) -> None:
+        """Makes the spans of requests that ended long enough ago: of some now, of others in the event loop's next turn."""
+        self._is_due = False
+        now, made = self.clock(), 0
+        while self._pending and made < SPANS_AT_ONCE and now - self._pending[0][0].ended > SPANS_AFTER_S - TIMER_BLUR:
+            self._make_spans()
+            made += 1
+        if made < SPANS_AT_ONCE:
+            self._make_spans_of_batches()
+        if self._pending:
+            self._come_back(max(self._pending[0][0].ended + SPANS_AFTER_S - now, 0.0))
 
     def flush(self) -> None:
-        """Makes the spans of what is kept."""
-        pending, self._pending = self._pending, []
-        batches: dict[int, tuple[LogWrite, list[SpanContext]]] = {}
-        for timeline, outcome, status, why in pending:
-            self.spans.request(timeline, outcome, status, why)
-            write = self._times.write_of(*timeline.log) if timeline.log else None
-            if write is not None and write.done and timeline.span is not None:
-                batches.setdefault(write.number, (write, []))[1].append(timeline.span)
+        """Makes the spans of all that is kept, at once."""
+        while self._pending:
+            self._make_spans()
+        self._make_spans_of_batches()
+
+    def _make_spans(self) -> None:
+        timeline, outcome, status, why = self._pending.popleft()
+        self.spans.request(timeline, outcome, status, why)
+        write = self._times.write_of(*timeline.log) if timeline.log else None
+        if write is not None and write.done and timeline.span is not None:
+            self._batches.setdefault(write.number, (write, []))[1].append(timeline.span)
+
+    def _make_spans_of_batches(self) -> None:
+        batches, self._batches = self._batches, {}
         for write, requests in batches.values():
             self.spans.log_batch(write, requests)
 

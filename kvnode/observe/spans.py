@@ -24,6 +24,8 @@ LINKS_MAX = 128
 """Of a span: the SDKs' limit. Who is not linked is found by `kvnode.batch.id`."""
 BLAMED = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """gRPC statuses that mean an error of the server (semantic conventions for gRPC)."""
+CLOCK_STEP_NS = 5_000_000
+"""Clocks that differ by less than they did are not compared anew."""
 CONSISTENCIES: dict[int, str] = {
     kv_pb2.CONSISTENCY_EVENTUAL: "eventual",
     kv_pb2.CONSISTENCY_STRONG: "strong",
@@ -36,18 +38,20 @@ _OK, _ERROR = Status(), Status(StatusCode.ERROR)
 class Spans:
     """Of one node."""
 
-    def __init__(self, tracing: Tracing, times: LogTimes, failed_nodes: Callable[[], Sequence[str]] = tuple) -> None:
-        """`failed_nodes`: who is FAILED now, as this node sees it."""
-        self._tracing, self._times = tracing, times
-        self.failed_nodes = failed_nodes
+    def __init__(self, tracing: Tracing, times: LogTimes, wall_ns: Callable[[], int] = time.time_ns) -> None:
+        """`wall_ns`: Unix nanoseconds."""
+        self._tracing, self._times, self._wall_ns = tracing, times, wall_ns
+        self.failed_nodes: Callable[[], Sequence[str]] = tuple
+        """Who is FAILED now, as this node sees it."""
         self._scope = InstrumentationScope("kvnode", tracing.version)
-        # (Both clocks at one moment; the wall clock may be set later on, and spans of one process should not jump with it.)
-        self._offset_ns = time.time_ns() - int(times.clock() * 1e9)
+        self._offset_ns = 0
+        """From the clock of stages to the wall clock."""
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
     def request(self, timeline: Timeline, outcome: str, status: str, why: str) -> None:
         """The spans of a request that is kept because of `why`, which ended with a gRPC status and the reason `outcome`."""
+        self._compare_clocks()
         if timeline.span is None:
             timeline.span = child_of(timeline.parent) if timeline.parent else root()
         span = _sampled(timeline.span)
@@ -151,9 +155,17 @@ class Spans:
         failed: bool = False,
     ) -> None:
         """A trace of its own (or a part of `parent`'s), from `start` to `end` in the clock's seconds."""
+        self._compare_clocks()
         span = child_of(_sampled(parent)) if parent else root()
         status = _ERROR if failed else _OK
         self._tracing.emit([self._span(name, span, parent, start, end, attributes, status=status, links=links)])
+
+    def _compare_clocks(self) -> None:
+        """The wall clock may have been set, and the other one stands still while the machine sleeps. (Between such events both
+        run alike, and spans do not jump by what reading them one after the other takes.)"""
+        offset_ns = self._wall_ns() - int(self._times.clock() * 1e9)
+        if abs(offset_ns - self._offset_ns) > CLOCK_STEP_NS:
+            self._offset_ns = offset_ns
 
     def _span(
         self,

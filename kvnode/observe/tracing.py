@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import random
 import re
+import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,12 +27,15 @@ from opentelemetry.util.types import AttributeValue
 from kvclient.otlp_json import JsonLinesExporter, as_line
 from kvnode import __version__
 from kvnode.config import Tracing as TracingSettings
+from kvnode.types import Seconds
 
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACESTATE_LENGTH_MAX = 512
+"""So much should be handed on (W3C Trace Context, section 3.3.1.5); more is as if absent, for every span would carry it."""
 _FLAG_RANDOM = 0x02
 _FLAGS_KNOWN = TraceFlags.SAMPLED | _FLAG_RANDOM
 """W3C Trace Context level 2; other bits are not handed on."""
@@ -42,7 +47,7 @@ SPANS_KEPT = 4_096
 SPANS_PER_LINE = 256
 _EXPORT_DELAY_MS = 1_000
 _IDS = random.Random()  # They must differ between nodes; nothing is decided by them.
-_SHUTDOWN_FLUSH_MS = 5_000
+SHUTDOWN_MAX: Seconds = 5.0
 
 
 class Tracing:
@@ -56,7 +61,7 @@ class Tracing:
         """Spans go where `settings` say, and to `exporters` (of tests). Raises OSError if its file cannot be opened."""
         self.settings = settings
         host, _, port = address.rpartition(":")
-        self.server: dict[str, AttributeValue] = {"server.address": host, "server.port": int(port)} if port else {}
+        self.server: dict[str, AttributeValue] = {"server.address": host.strip("[]"), "server.port": int(port)} if port else {}
         """Of every call's span."""
         identity = {"service.name": "kvnode", "service.instance.id": node, "service.version": __version__}
         self.resource = Resource.create(identity)
@@ -83,11 +88,15 @@ class Tracing:
         wanted = found[-spans_max:] if spans_max else found
         return [as_line(wanted[at : at + SPANS_PER_LINE]) for at in range(0, len(wanted), SPANS_PER_LINE)]
 
-    def shutdown(self) -> None:
-        """Export what is waiting, for at most some seconds, and stop. Blocks: call it from a thread, or after the loop."""
-        for processor in self._processors:
-            processor.force_flush(_SHUTDOWN_FLUSH_MS)
-            processor.shutdown()  # type: ignore[no-untyped-call]
+    def shutdown(self, within: Seconds = SHUTDOWN_MAX) -> None:
+        """Export what is waiting, for at most so long, and stop. Blocks: call it from a thread, or after the loop."""
+        # (The SDK's own bound is one of each attempt to export: with a collector that does not answer they add up to a minute.)
+        threads = [threading.Thread(target=processor.shutdown, daemon=True) for processor in self._processors]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + within
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 def _exporters(settings: TracingSettings) -> list[SpanExporter]:
@@ -133,7 +142,9 @@ def span_context_of(parent: object, state: object = None) -> SpanContext | None:
     numbers = int(trace_id, 16), int(span_id, 16)
     if not all(numbers):
         return None
-    trace_state = TraceState.from_header([state]) if isinstance(state, str) else None
+    trace_state = None
+    if isinstance(state, str) and len(state) <= _TRACESTATE_LENGTH_MAX:
+        trace_state = TraceState.from_header([state])
     known = _FLAGS[int(flags, 16) & _FLAGS_KNOWN]
     return SpanContext(*numbers, is_remote=True, trace_flags=known, trace_state=trace_state)
 

@@ -51,6 +51,10 @@ class HybridLogicalClock:
         self._last: Hlc = 0
         """The latest stamp given out or observed; the next is greater."""
         self._bound: Hlc = 0
+        self.ahead_ms_max = 0
+        """How far the furthest of the others' stamps was ahead of our wall clock, since the start; refused ones, too."""
+        self.refusals = 0
+        """How many of the others' stamps were too far ahead."""
 
     @property
     def bound(self) -> Hlc:
@@ -84,7 +88,11 @@ class HybridLogicalClock:
         (the caller may try again once a new bound is durable; with a working disk this does not happen, as 2 s are left).
         """
         self._check_wall(wall_ms)
-        if physical_ms(remote) - wall_ms > self._max_skew_ms:
+        ahead_ms = physical_ms(remote) - wall_ms
+        if ahead_ms > self.ahead_ms_max:
+            self.ahead_ms_max = ahead_ms
+        if ahead_ms > self._max_skew_ms:
+            self.refusals += 1
             return False
         if remote <= self._last:
             return True

@@ -68,6 +68,11 @@ class Coordinators:
         self._forgettable: dict[Shard, list[Txn]] = {}
         self._closed = False
 
+    @property
+    def under_way(self) -> int:
+        """Transactions that this node coordinates now, and requests to shards for them."""
+        return self._running + len(self._tasks)
+
     async def stop(self) -> None:
         """Ends what goes on in the background."""
         self._closed = True
@@ -138,7 +143,7 @@ class Coordinators:
 
         Raises `Conflict`, `DeadlineExpired`, `OutcomeUnknown`, `SessionExpired`, and what a shard refuses for good.
         """
-        if self._running + len(self._tasks) >= limits.TRANSACTIONS_COORDINATED_MAX:
+        if self.under_way >= limits.TRANSACTIONS_COORDINATED_MAX:
             raise Overloaded(f"{limits.TRANSACTIONS_COORDINATED_MAX} transactions are under way here already")
         self._running += 1
         try:

@@ -60,6 +60,16 @@ class Router:
         self.ranges = RangeRouter(self)
         self.range = self.ranges.range
 
+    @property
+    def forwards_in_flight(self) -> int:
+        """Requests that are with another node now."""
+        return self._forwards
+
+    @property
+    def leader_waits(self) -> int:
+        """Requests that wait to hear who leads a shard."""
+        return self._leader_waits
+
     # ---- choosing ---------------------------------------------------------------------------------------------------
 
     def leader_of(self, shard: Shard) -> NodeName:

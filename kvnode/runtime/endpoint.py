@@ -31,6 +31,8 @@ logger = structlog.get_logger(__name__)
 REFUSAL_LOGGED_EVERY: Seconds = 1.0
 """Of one peer: whoever sends nonsense sends it again and again."""
 
+_UINT32_MAX = 2**32 - 1
+
 
 class Endpoint:
     """The receiving side of all peer protocols."""
@@ -146,13 +148,14 @@ class Endpoint:
 
     def _timing(self, request: replication_pb2.AppendRequest, arrived: float) -> replication_pb2.AppendTiming:
         """Where the time of an append went: the leader tells it of the requests that waited for it."""
-        timing = replication_pb2.AppendTiming(total_us=int((self._times.clock() - arrived) * 1e6))
+        timing = replication_pb2.AppendTiming(total_us=_us(self._times.clock() - arrived))
         for append in request.appends:
             if append.entries:
                 write = self._times.write_of(append.shard, append.previous_index + len(append.entries))
-                if write is not None and write.done:
-                    timing.log_queue_us = int(max(write.began - arrived, 0.0) * 1e6)
-                    timing.log_write_us, timing.fsync_us = int(write.write_s * 1e6), int(write.fsync_s * 1e6)
+                # (Of entries that were here already, when it was sent again, the write is not this append's.)
+                if write is not None and write.done > arrived:
+                    timing.log_queue_us = _us(write.began - arrived)
+                    timing.log_write_us, timing.fsync_us = _us(write.write_s), _us(write.fsync_s)
                     break
         return timing
 
@@ -176,3 +179,8 @@ class Endpoint:
             self._replica(batch.shard).on_eventual(batch, collector, now)
             self._driver.wake(batch.shard)
         return replication_pb2.ReplicateEventualResponse(held=await collector.future)
+
+
+def _us(duration: Seconds) -> int:
+    """Microseconds as a uint32: a disk may hang for longer than that, and the answer must leave all the same."""
+    return min(max(int(duration * 1e6), 0), _UINT32_MAX)

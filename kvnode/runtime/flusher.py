@@ -12,6 +12,7 @@ from typing import Protocol
 
 import structlog
 
+from kvclient.histogram import Histogram
 from kvnode.runtime.driver import Driver
 from kvnode.runtime.worker import Worker
 from kvnode.shard.replica import Replica
@@ -67,6 +68,8 @@ class Flusher:
         self._flushed_at = driver.loop.time()
         self._flush_out_of_space = False
         self.flushes = 0
+        self.durations = Histogram()
+        """Of flushes that succeeded, the cutting of the log left out."""
         driver.on_space_wanted = self._on_space_wanted
         self._space_task: asyncio.Task[None] | None = None
 
@@ -90,6 +93,7 @@ class Flusher:
     async def flush(self) -> bool:
         """Flushes everything that is applied now. False: no space; nothing changed, and writes are refused."""
         async with self.lock:
+            began = self._driver.loop.time()
             segment = self._log.active_segment
             flushed = {shard: replica.before_freeze() for shard, replica in self._replicas.items()}
             rows: dict[Shard, Rows] = {}
@@ -113,6 +117,7 @@ class Flusher:
                 replica.on_flushed(flushed[shard], self._entries_retained)
             self._node.on_flushed()
             self._flushed_at = self._driver.loop.time()
+            self.durations.record(int((self._flushed_at - began) * 1_000_000))
             self.flushes += 1
             self._flush_out_of_space = False
             cut = await self._log_worker.submit(self._log.cut, flushed, segment)

@@ -54,6 +54,8 @@ class Snapshots:
     ) -> None:
         self._driver, self._replicas, self._tables, self._store, self._disk = driver, replicas, tables, store, disk
         self._flusher, self._store_worker, self._envelopes, self._transport = flusher, store_worker, envelopes, transport
+        self.sent = self.not_sent = self.installed = self.not_installed = 0
+        """Snapshots since the start: brought to a peer, or not; taken from a leader, or refused."""
         self._staging: dict[Shard, tuple[tuple[NodeName, int, int], Staging]] = {}
         self._sending = asyncio.Semaphore(limits.SNAPSHOTS_SENT_AT_ONCE_MAX)
         self._installs: dict[asyncio.Task[None], None] = {}
@@ -82,8 +84,11 @@ class Snapshots:
                 requests = self._requests(to, replica, term, header, rows)
                 response = await self._transport.install_snapshot(to, requests, INSTALL_TIMEOUT)
             success = response.success
+            self.sent += success
+            self.not_sent += not success
             logger.info("snapshot sent", shard=shard, to=to, index=index, success=success)
         except (PeerUnreachable, KvnodeError) as error:
+            self.not_sent += 1
             logger.warning("snapshot not delivered", shard=shard, to=to, index=index, error=str(error))
         finally:
             self.on_sent(shard, to, index, success, self._driver.loop.time() - began)
@@ -150,6 +155,7 @@ class Snapshots:
                 return self._answer(request, replica, success=False)
             await asyncio.shield(self._start_install(replica, known[1], request))
         except (Corrupt, ValueError, OutOfSpace) as error:
+            self.not_installed += 1
             logger.warning("snapshot refused", shard=request.shard, sender=sender, error=str(error))
             self._staging.pop(request.shard, None)
             return self._answer(request, replica, success=False)
@@ -189,6 +195,7 @@ class Snapshots:
                     if not replica.log_continues(request.last_index, request.last_term):
                         # Before any entry behind the snapshot: a restart must not take the log's older entries for its past.
                         await self._driver.write_snapshot_mark(shard, request.last_index, request.last_term)
+                    self.installed += 1
                     self._tables[shard].reset()
                     replica.on_snapshot_installed(request.last_index, request.last_term)
                     sender, seconds = request.message.from_node, self._driver.loop.time() - began

@@ -29,7 +29,7 @@ from .simulation import check_weak_reads, simulate
 from .staleness import Staleness
 from .workload import WeakRead
 
-STUCK_SEED, STALE_SEED, LATE_SEED = "40", "40", "43"
+STUCK_SEED, STALE_SEED, LATE_SEED = "40", "40", "46"
 """Seeds that catch the canaries."""
 
 

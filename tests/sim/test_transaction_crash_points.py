@@ -17,7 +17,7 @@ import pytest
 
 from tests.sim.crash_points import LOCKED_S_MAX, Death, Outcome, Point, run_point
 
-WANTED = os.environ.get("KVNODE_SIM_CRASH_POINTS", "80")
+WANTED = os.environ.get("KVNODE_SIM_CRASH_POINTS", "40")
 JOBS = int(os.environ.get("KVNODE_SIM_JOBS", "1"))
 
 

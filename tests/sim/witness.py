@@ -123,9 +123,9 @@ class Witness:
         """Notes the eventual writes that came with a session's clock which was too far ahead to be followed."""
         accept = replica.accept
 
-        def accept_and_note(key: bytes, value: bytes | None, above: Hlc, token: object, now: float) -> None:
+        def accept_and_note(key: bytes, value: bytes | None, above: Hlc, token: object, now: float, traceparent: str) -> None:
             cut_down = above == node.clock.last + SKEW
-            accept(key, value, above, token, now)
+            accept(key, value, above, token, now, traceparent)
             if cut_down:
                 write: Any = replica._accepted[-1].result
                 origin = Origin(write.node, write.incarnation)

@@ -25,8 +25,9 @@ CLIENT_MAY_IMPORT = {
         "typer",
         "click",
         "rich",
-        "duckdb",
         "hdrh",
+        "duckdb",
+        "prometheus_client",
         "opentelemetry",
     ),
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import json
 import random
 import tomllib
@@ -259,9 +262,13 @@ def test_every_setting_says_what_it_means() -> None:
     undocumented = []
     for section, field in Config.model_fields.items():
         assert field.annotation is not None
-        for name, setting in field.annotation.model_fields.items():
-            if not setting.description:
-                undocumented.append(f"{section}.{name}")
+        (definition,) = ast.parse(inspect.getsource(field.annotation)).body
+        assert isinstance(definition, ast.ClassDef)
+        for setting, text in itertools.pairwise([*definition.body, ast.Pass()]):
+            if isinstance(setting, ast.AnnAssign):
+                said = text.value if isinstance(text, ast.Expr) else None
+                if not (isinstance(said, ast.Constant) and isinstance(said.value, str)):
+                    undocumented.append(f"{section}.{ast.unparse(setting.target)}")
     assert undocumented == []
 
 

@@ -38,10 +38,11 @@ def success_rates(counts: Mapping[tuple[str, str, str], int]) -> tuple[SuccessRa
 
 
 def of_nodes(answers: Iterable[cluster_pb2.AvailabilityResponse]) -> tuple[SuccessRate, ...]:
-    """As the nodes answered, since each one's start. Without calls to other services ("cluster.Status")."""
+    """As the nodes answered, since each one's start. Without calls to other services ("cluster.Status"), and without what nodes
+    ask each other ("txn/prepare"): whatever becomes of that, the transaction has an outcome of its own."""
     counts: dict[tuple[str, str, str], int] = {}
     for answer in answers:
-        for each in (each for each in answer.outcomes if "." not in each.operation):
+        for each in (each for each in answer.outcomes if each.operation.isalpha()):
             consistency = kv_pb2.Consistency.Name(each.consistency).removeprefix(PREFIX)
             key = each.operation, consistency, each.outcome
             counts[key] = counts.get(key, 0) + each.count

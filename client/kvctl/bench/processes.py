@@ -18,7 +18,7 @@ from typing import Any
 from kvctl.bench.plan import Plan
 from kvctl.bench.samples import Failed, Message, Ready
 from kvctl.bench.worker import Go, Stop, work
-from kvctl.failures import by_reason
+from kvctl.failures import ExitCode, Failure, by_reason
 
 BEGIN_IN_S = 0.05
 """From the order to begin to the beginning: every process has heard of it by then."""
@@ -67,9 +67,7 @@ class Processes:
         Ctrl-C raises KeyboardInterrupt; with `may_end_early` the first one ends the phase in an orderly way, and is remembered
         as `is_interrupted`. Raises the failure of a process that cannot go on.
         """
-        at = time.monotonic() + BEGIN_IN_S
-        for end in self._ends:
-            end.send(Go(at))
+        self._tell_all(Go(time.monotonic() + BEGIN_IN_S))
         if not may_end_early:
             self._wait_ready(on_message, on_tick)
             return
@@ -77,7 +75,7 @@ class Processes:
             self._wait_ready(on_message, on_tick)
 
     def _wait_ready(self, on_message: Callable[[int, Message], None], on_tick: Callable[[], None]) -> None:
-        busy = set(self._ends)
+        busy, next_tick = set(self._ends), 0.0
         while busy:
             for end in wait(list(busy), TICK_S):
                 assert isinstance(end, Connection)
@@ -86,11 +84,19 @@ class Processes:
                     busy.discard(end)
                 else:
                     on_message(self._ends[end], message)
-            on_tick()
+            if (now := time.monotonic()) >= next_tick:
+                on_tick()
+                next_tick = now + TICK_S / 2
             if self.is_interrupted and not self._stop_sent:
                 self._stop_sent = True
-                for end in self._ends:
-                    end.send(Stop())
+                self._tell_all(Stop())
+
+    def _tell_all(self, order: Go | Stop) -> None:
+        for end in self._ends:
+            try:
+                end.send(order)
+            except OSError:
+                raise _died() from None
 
     def _interrupt(self, *_: object) -> None:
         """Ctrl-C. It only notes it, so that no message is torn in the middle."""
@@ -102,13 +108,18 @@ class Processes:
 def _receive(end: Connection[Any, Any]) -> Message:
     try:
         message: Message = end.recv()
-    except EOFError:
-        raise RuntimeError("a process of the load generator died; is there enough memory?") from None
+    except (EOFError, OSError):
+        raise _died() from None
     if isinstance(message, Failed):
         if not message.reason:
             raise RuntimeError(f"a process of the load generator failed\n{message.message}")
         raise by_reason(message.reason, message.message.rstrip("."))
     return message
+
+
+def _died() -> Failure:
+    hint = "is there enough memory? See the kernel's log"
+    return Failure(ExitCode.INTERNAL, "GENERATOR_DIED", "a process of the load generator died", hint)
 
 
 @contextmanager

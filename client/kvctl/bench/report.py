@@ -5,6 +5,9 @@ Owns what is said about them, and when. A sentence is only said where it changes
 
 from __future__ import annotations
 
+import shutil
+import statistics
+import textwrap
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +18,7 @@ from kvctl.bench.samples import CUT_SHORT, microseconds
 from kvctl.bench.words import (
     count_text,
     data_text,
+    given_text,
     ms_text,
     percent_text,
     plan_text,
@@ -22,17 +26,23 @@ from kvctl.bench.words import (
     round_rate,
     seconds_text,
     span_text,
+    sparkline,
 )
 from kvctl.failures import CODES_BY_REASON, ExitCode
 from kvctl.output import print_json, print_table, time_text
 
 KEPT_UP_SHARE = 0.95
-"""Of what was due; the others had not ended when the time was over."""
+"""Of the intended rate, or of what was due; the others had not ended when the time was over."""
 WAITED_SHARE = 1.25
 """From the intended start the 99th percentile is so many times that from the actual start: waiting is worth a sentence."""
 CPU_SHARE_HIGH = 0.85
 """Of a core; beyond, a generator measures itself."""
 LATE_MS_MAX = 2.0
+INTERVALS_MIN = 4
+UNEVEN_FACTOR = 3.0
+"""The worst interval's 99th percentile is so many times the median one."""
+WIDTH_MAX = 100
+"""Of sentences."""
 MEANINGS = {
     "COMPARE_FAILED": "another writer was faster",
     "CONFLICT": "lost against another transaction",
@@ -58,10 +68,10 @@ class Report:
             return CODES_BY_REASON.get(self.total.errors.most_common(1)[0][0], ExitCode.INTERNAL)
         return ExitCode.OK
 
-    def print(self, as_json: bool) -> None:
-        """On standard output."""
+    def print(self, as_json: bool, *, timeline: bool = False) -> None:
+        """On standard output; the time line only as JSON."""
         if as_json:
-            print_json(self.json())
+            print_json(self.json(timeline=timeline))
         else:
             self._print_text()
 
@@ -78,8 +88,9 @@ class Report:
             print()
             start = "was due" if self.plan.rate is not None else "began"
             print(f"Latencies in ms, from the moment when an operation {start}; those of failed operations count, too.")
+        width = min(WIDTH_MAX, shutil.get_terminal_size((WIDTH_MAX, 0)).columns)
         for sentence in self.sentences():
-            print(sentence)
+            print(textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False))
 
     def _rows(self) -> list[list[str]]:
         kinds = self.recorder.kinds
@@ -104,7 +115,7 @@ class Report:
         if self.interrupted:
             when = f"after {seconds_text(self.seconds)}" if self.total.ended else "before anything was measured"
             said.append(f"Ctrl-C ended it {when}.")
-        said += [*self._pace(), *self._errors(), *self._generator()]
+        said += [*self._pace(), *self._unevenness(), *self._errors(), *self._generator()]
         return said
 
     def _pace(self) -> list[str]:
@@ -121,10 +132,10 @@ class Report:
 
     def _open_pace(self, rate: float, taken: float) -> list[str]:
         total, said = self.total, []
-        keeps_up = not total.left_over and total.ended_in_time >= KEPT_UP_SHARE * total.ended
+        keeps_up = not total.left_over and (taken >= KEPT_UP_SHARE * rate or total.ended_in_time >= KEPT_UP_SHARE * total.ended)
         if not keeps_up:
             said.append(
-                f"The cluster took {rate_text(taken)} of {rate_text(rate)} operations/s; latencies include the time that "
+                f"The cluster took {rate_text(taken)} of {given_text(rate)} operations/s; latencies include the time that "
                 "operations waited for their turn."
             )
         if total.left_over:
@@ -139,6 +150,16 @@ class Report:
                 f"waiting for a turn, as at most {self.plan.concurrency:,} may be under way (--concurrency)."
             )
         return said
+
+    def _unevenness(self) -> list[str]:
+        """Where a run has had a bad moment: when, and how bad."""
+        p99s = [0.0 if moment.latency is None else moment.latency.p99 for moment in self.recorder.timeline]
+        seen = [p99 for p99 in p99s if p99]
+        if len(seen) < INTERVALS_MIN or max(seen) < UNEVEN_FACTOR * statistics.median(seen):
+            return []
+        at_s = self.recorder.timeline[p99s.index(max(p99s))].at_s
+        when = f"after {seconds_text(at_s)}" if at_s else "at the beginning"
+        return [f"p99 over the run {sparkline(p99s)} : {span_text(max(p99s))} at worst, {when}."]
 
     def _errors(self) -> list[str]:
         total, said = self.total, []
@@ -183,7 +204,7 @@ class Report:
 
     # For programs.
 
-    def json(self) -> dict[str, Any]:
+    def json(self, *, timeline: bool = False) -> dict[str, Any]:
         """Everything; milliseconds and seconds."""
         plan, total, recorder = self.plan, self.total, self.recorder
         found = {
@@ -201,7 +222,7 @@ class Report:
             },
             "remarks": self.sentences(),
         }
-        if recorder.timeline is not None:
+        if timeline:
             found["timeline"] = [
                 {
                     "at_s": round(moment.at_s, 3),

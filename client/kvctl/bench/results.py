@@ -10,7 +10,6 @@ import math
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -96,11 +95,12 @@ class _Interval:
 class Recorder:
     """Takes samples."""
 
-    def __init__(self, plan: Plan, hdr_log: HdrLog | None = None, *, timeline: bool = False) -> None:
-        self._plan, self._hdr_log = plan, hdr_log
+    def __init__(self, plan: Plan, hdr_log: HdrLog | None = None) -> None:
+        self.plan, self._hdr_log = plan, hdr_log
         self.kinds = {kind: KindResult() for kind in KINDS if kind in plan.mix}
+        """Latencies are complete when all processes have finished."""
         self.finished: list[Finished] = []
-        self.timeline: list[Moment] | None = [] if timeline else None
+        self.timeline: list[Moment] = []
         self.began_unix_s = self._began = 0.0
         self._intervals: dict[int, _Interval] = {}
         self._closed = 0
@@ -125,18 +125,16 @@ class Recorder:
         interval = self._intervals.setdefault(number, _Interval())
         for kind, noted in sample.kinds.items():
             result, latencies, errors = self.kinds[kind], microseconds(noted.latencies_us), sum(noted.errors.values())
+            succeeded_in_time = (len(latencies) - errors) * sample.in_time
             result.ended += len(latencies)
+            result.ended_in_time += len(latencies) * sample.in_time
+            result.succeeded_in_time += succeeded_in_time
             result.errors.update(noted.errors)
             result.absent += noted.absent
-            result.latency.record(latencies)
             result.service.record(microseconds(noted.services_us))
-            in_time = (len(latencies) - errors) * sample.in_time
-            result.ended_in_time += len(latencies) * sample.in_time
-            result.succeeded_in_time += in_time
-            if self._keeps_intervals:
-                interval.by_kind.setdefault(kind, Latency()).record(latencies)
-                interval.succeeded_in_time += in_time
-                interval.errors += errors
+            interval.by_kind.setdefault(kind, Latency()).record(latencies)
+            interval.succeeded_in_time += succeeded_in_time
+            interval.errors += errors
             self._recent.append((time.monotonic(), latencies))
         self._positions[process] = number
         self._close_before(min(self._positions.values()))
@@ -145,37 +143,33 @@ class Recorder:
         last = self._intervals.setdefault(self._positions[process], _Interval())
         for kind, data in finished.left_over.items():
             waited = microseconds(data)
-            self.kinds[kind].latency.record(waited)
             self.kinds[kind].left_over += len(waited)
-            if self._keeps_intervals:
-                last.by_kind.setdefault(kind, Latency()).record(waited)
+            last.by_kind.setdefault(kind, Latency()).record(waited)
         self.finished.append(finished)
         del self._positions[process]
         self._close_before(min(self._positions.values(), default=max(self._intervals) + 1))
 
-    @property
-    def _keeps_intervals(self) -> bool:
-        return self._hdr_log is not None or self.timeline is not None
-
     def _interval(self, number: int) -> int:
         """What ended after the measured time belongs to its last interval."""
-        duration_s, interval_s = self._plan.duration_s, self._plan.interval_s
+        duration_s, interval_s = self.plan.duration_s, self.plan.interval_s
         return number if math.isinf(duration_s) else min(number, max(0, math.ceil(duration_s / interval_s - 1e-9) - 1))
 
     def _close_before(self, number: int) -> None:
         """No process will add to earlier intervals."""
         for closed in range(self._closed, number):
             interval = self._intervals.pop(closed, _Interval())
-            start_s = closed * self._plan.interval_s
-            length_s = min(self._plan.interval_s, self._plan.duration_s - start_s)
+            start_s = closed * self.plan.interval_s
+            length_s = min(self.plan.interval_s, self.plan.duration_s - start_s)
             if not self._positions:  # the last one, which operations or Ctrl-C may have ended
                 length_s = max(1e-3, min(length_s, self.measured_s - start_s))
             if self._hdr_log is not None:
                 self._hdr_log.write(start_s, length_s, interval.by_kind)
-            if self.timeline is not None:
-                total = total_of(interval.by_kind.values())
-                per_second = interval.succeeded_in_time / length_s
-                self.timeline.append(Moment(start_s, per_second, interval.errors, total.summary()))
+            total = Latency()
+            for kind, latency in interval.by_kind.items():
+                total.add(latency)
+                self.kinds[kind].latency.add(latency)
+            per_second = interval.succeeded_in_time / length_s
+            self.timeline.append(Moment(start_s, per_second, interval.errors, total.summary()))
         self._closed = max(self._closed, number)
 
     def live(self) -> Live:
@@ -192,7 +186,7 @@ class Recorder:
     @property
     def measured_s(self) -> float:
         """The measured time: as planned, or until the last operation where their number or Ctrl-C ended it."""
-        return min(self._plan.duration_s, max((finished.ended_s for finished in self.finished), default=0.0))
+        return min(self.plan.duration_s, max((finished.ended_s for finished in self.finished), default=0.0))
 
     def total(self) -> KindResult:
         """All kinds together."""
@@ -200,11 +194,3 @@ class Recorder:
         for result in self.kinds.values():
             total.add(result)
         return total
-
-
-def total_of(latencies: Iterable[Latency]) -> Latency:
-    """All of them together."""
-    total = Latency()
-    for latency in latencies:
-        total.add(latency)
-    return total

@@ -33,9 +33,9 @@ def run(plan: Plan, hdr: Path | None, *, timeline: bool, as_json: bool) -> Repor
             processes.connect()
             if plan.load:
                 _keys(plan, processes, display, "Loading")
-            report = _load(plan, processes, display, Recorder(plan, log, timeline=timeline)) if plan.measures else None
+            report = _load(plan, processes, display, Recorder(plan, log)) if plan.measures else None
         if report is not None:
-            report.print(as_json)
+            report.print(as_json, timeline=timeline)
         if plan.clean:
             with Display() as display:
                 _keys(plan, processes, display, "Cleaning up")

@@ -6,9 +6,13 @@ Owns the words. Measures nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from kvctl.bench.plan import Plan
 from kvctl.output import duration_text, size_text
+
+SPARKS = "▁▂▃▄▅▆▇█"
+SPARKS_MAX = 60
 
 
 def ms_text(milliseconds: float) -> str:
@@ -33,6 +37,11 @@ def rate_text(per_second: float) -> str:
     return f"{per_second:,.0f}" if per_second >= 99.95 or not per_second else ms_text(per_second)
 
 
+def given_text(number: float) -> str:
+    """A number as it was given: 5,000, 20, 0.5."""
+    return f"{number:,.10g}"
+
+
 def count_text(number: int, noun: str) -> str:
     """1 error, 2 errors, 3,000 errors."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
@@ -51,7 +60,7 @@ def plan_text(plan: Plan) -> str:
         load = f"a closed loop of {count_text(plan.concurrency, 'caller')}"
     else:
         gaps = "evenly spaced" if plan.arrivals == "even" else "Poisson"
-        load = f"an open loop of {rate_text(plan.rate)} operations/s ({gaps})"
+        load = f"an open loop of {given_text(plan.rate)} operations/s ({gaps})"
     return f"{length}, {load}: {mix}"
 
 
@@ -69,6 +78,14 @@ def data_text(plan: Plan) -> str:
     prefix = plan.prefix.decode("utf-8", "backslashreplace")
     keys = f"{count_text(plan.keys, 'key')} {prefix}… ({plan.distribution}{theta}), values of {sizes}"
     return ", ".join([keys, *levels])
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """▁▁█·▂: each value's height, from 0 to the greatest; · is 0 itself. Of many values the greatest of every few."""
+    each = -(-len(values) // SPARKS_MAX)
+    heights = [max(values[at : at + each]) for at in range(0, len(values), each)]
+    steps = [min(len(SPARKS) - 1, int(height / (max(heights) or 1.0) * len(SPARKS))) for height in heights]
+    return "".join(SPARKS[step] if height else "·" for step, height in zip(steps, heights, strict=True))
 
 
 def round_rate(per_second: float) -> str:

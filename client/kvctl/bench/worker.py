@@ -52,7 +52,7 @@ class Stop(NamedTuple):
 
 
 class Worker:
-    """The process, told what to do by `go` and `stop`."""
+    """The process, told what to do by `Go` and `Stop`."""
 
     def __init__(self, plan: Plan, index: int, send: Callable[[Message], None]) -> None:
         self.plan, self.index, self._send = plan, index, send
@@ -231,17 +231,16 @@ def _raise_first(results: Sequence[object]) -> None:
 
 def work(plan: Plan, index: int, starter: Connection) -> None:
     """The process's whole life."""
-    loop = precise_loop()
     try:
-        loop.run_until_complete(_live(Worker(plan, index, starter.send), starter))
+        with asyncio.Runner(loop_factory=precise_loop) as runner:
+            runner.run(_live(Worker(plan, index, starter.send), starter))
     except (asyncio.CancelledError, BrokenPipeError):
         pass  # the starter has gone, and with it whoever wanted to know
     except KvError as error:
-        starter.send(Failed(error.reason, error.message))
+        key = "" if error.key is None else f"key '{error.key.decode(errors='backslashreplace')}': "
+        starter.send(Failed(error.reason, key + error.message))
     except BaseException:
         starter.send(Failed("", traceback.format_exc()))
-    finally:
-        loop.close()
 
 
 async def _live(worker: Worker, starter: Connection[Any, Any]) -> None:

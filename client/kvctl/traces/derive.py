@@ -6,6 +6,8 @@ in a write of the log, the follower's work that a quorum waited for, and the res
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kvctl.traces.node import Node
 from kvctl.traces.related import Related, is_client_batch
 
@@ -13,10 +15,11 @@ _US = 1000
 NETWORK, BATCH, FSYNC = "network", "batch", "fsync"
 
 
-def insert_batches(root: Node, related: Related) -> None:
+def insert_batches(roots: Sequence[Node], related: Related) -> None:
     """Between a call of the SDK and its operation on a node: the RPC of the batch that carried it, where it is known."""
-    here = {node.span.batch_id: node for node in root.walk() if is_client_batch(node.span)}
-    for call in [node for node in root.walk() if node.stage == "client.call" and node.span.batch_id and node.children]:
+    nodes = [node for root in roots for node in root.walk()]
+    here = {node.span.batch_id: node for node in nodes if is_client_batch(node.span)}
+    for call in [node for node in nodes if node.stage == "client.call" and node.span.batch_id and node.children]:
         batch = here.get(call.span.batch_id)
         rpc = next((child.span for child in batch.children), None) if batch else related.batch_on_node(call.span.batch_id)
         if rpc is not None:

@@ -1,8 +1,9 @@
 """What differs between two sets of requests: before and after, leader A and leader B.
 
-Owns the comparison and its honesty: a rank test (Mann and Whitney's U) says whether two sets differ at all, whatever their
-distribution; too few requests are said to be too few. Which stage explains a change is told by means along the critical path,
-because only means of parts sum to the mean of the whole. Pure.
+Owns the comparison and its honesty: a rank test (Mann and Whitney's U) says whether one side's requests tend to be slower, an
+exact test (Fisher's) whether one side has more of the slowest twentieth, and what neither can tell from chance is called noise.
+Which stage explains a change is told by means along the critical path, because only means of parts sum to that of the whole.
+Pure.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from kvctl.traces.words import duration_words
+from kvctl.traces.words import duration_words, signed_words
 
 COUNT_MIN = 8
 """Of requests on either side: with fewer the test's normal approximation says nothing."""
 P_VALUE_MAX = 0.01
 """What chance alone brings about less often is a difference."""
+TAIL = 0.05
+"""Of all requests: the slowest."""
 WORTH_SAYING = 0.15
 """Of a change: the part of a stage from which it is told."""
 
@@ -27,9 +30,27 @@ class Verdict(StrEnum):
 
     SLOWER = "slower"
     FASTER = "faster"
+    SLOWER_TAIL = "slower tail"
+    """As a rule as quick as before, and more often very slow."""
+    FASTER_TAIL = "faster tail"
     NOISE = "noise"
     """No difference that chance could not have made."""
     TOO_FEW = "too few"
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """What a test found."""
+
+    p_value: float
+    """How often chance alone brings about such a difference."""
+    is_more: bool
+    """In which direction: the second side has more."""
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it was hardly chance."""
+        return self.p_value <= P_VALUE_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +73,10 @@ class Change:
     stage: str
     before: Figures
     after: Figures
-    p_value: float | None
-    """How often chance alone brings about such a difference; None: too few to say."""
+    shift: Test | None
+    """Whether requests tend to be slower, or quicker. None: too few to say."""
+    tail: Test | None
+    """Whether more of them are very slow, or fewer."""
     share: float
     """Of the whole's change of the mean; 1 for the whole. Shares of stages sum to 1."""
 
@@ -70,11 +93,18 @@ class Change:
     @property
     def verdict(self) -> Verdict:
         """Whether it differs."""
-        if self.p_value is None:
+        if self.shift is None or self.tail is None:
             return Verdict.TOO_FEW
-        if self.p_value > P_VALUE_MAX:
-            return Verdict.NOISE
-        return Verdict.SLOWER if self.after.mean > self.before.mean else Verdict.FASTER
+        if self.shift.is_sure:
+            return Verdict.SLOWER if self.shift.is_more else Verdict.FASTER
+        if self.tail.is_sure:
+            return Verdict.SLOWER_TAIL if self.tail.is_more else Verdict.FASTER_TAIL
+        return Verdict.NOISE
+
+    @property
+    def is_real(self) -> bool:
+        """Whether more than chance made it."""
+        return self.verdict not in (Verdict.NOISE, Verdict.TOO_FEW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +124,37 @@ class Difference:
         """What differs and why, in a sentence."""
         whole = self.whole
         name = f"{self.operation.capitalize()}{f' ({self.consistency})' if self.consistency else ''}"
-        medians = f"median {duration_words(whole.before.p50)} → {duration_words(whole.after.p50)}"
-        if whole.verdict is Verdict.TOO_FEW:
+        medians = f"median {_both(whole, 'p50')}"
+        if whole.shift is None:
             counts = f"{whole.before.count:,} and {whole.after.count:,} requests"
             return f"{name}: too few to compare ({counts}; at least {COUNT_MIN} each), {medians}."
         if whole.verdict is Verdict.NOISE:
-            return f"{name}: within noise, {medians} (chance alone does that in {whole.p_value:.0%} of cases)."
-        mean = whole.after.mean - whole.before.mean
-        reasons = [
-            f"{one.stage} {duration_words(one.after.mean - one.before.mean)} ({one.share:.0%})"
+            return f"{name}: within noise, {medians} (chance alone does that in {whole.shift.p_value:.0%} of cases)."
+        if whole.shift.is_sure:
+            found = f"{name}: {whole.verdict}, {medians}{f' ({whole.ratio - 1:+.0%})' if whole.ratio else ''}"
+        else:
+            found = f"{name}: {whole.verdict}, p95 {_both(whole, 'p95')}, p99 {_both(whole, 'p99')}, {medians}"
+        return f"{found}{self._reasons()}."
+
+    @property
+    def has_reasons(self) -> bool:
+        """Whether shares of stages mean anything: there is a difference, and the mean went the same way."""
+        is_slower = self.whole.verdict in (Verdict.SLOWER, Verdict.SLOWER_TAIL)
+        return self.whole.is_real and is_slower == (self.whole.after.mean > self.whole.before.mean)
+
+    def _reasons(self) -> str:
+        """The stages that the mean's change consists of."""
+        mean = self.whole.after.mean - self.whole.before.mean
+        told = [
+            f"{one.stage} {signed_words(one.after.mean - one.before.mean)} ({one.share:.0%})"
             for one in self.stages
             if one.share >= WORTH_SAYING
         ]
-        why = f"; of {duration_words(mean)} in the mean: {', '.join(reasons)}" if reasons else ""
-        percent = f" ({whole.ratio - 1:+.0%})" if whole.ratio else ""
-        return f"{name}: {whole.verdict}, {medians}{percent}{why}."
+        return f"; of {signed_words(mean)} in the mean: {', '.join(told)}" if told and self.has_reasons else ""
+
+
+def _both(change: Change, figure: str) -> str:
+    return f"{duration_words(getattr(change.before, figure))} → {duration_words(getattr(change.after, figure))}"
 
 
 @dataclass(slots=True)
@@ -144,8 +190,9 @@ def _difference(kind: Kind, before: Samples, after: Samples) -> Difference:
 def _change(stage: str, before: Sequence[float], after: Sequence[float], total: float) -> Change:
     figures = figures_of(before), figures_of(after)
     share = 1.0 if not stage else (figures[1].mean - figures[0].mean) / total if total else 0.0
-    few = min(len(before), len(after)) < COUNT_MIN
-    return Change(stage, *figures, None if few else rank_test(before, after), share)
+    if min(len(before), len(after)) < COUNT_MIN:
+        return Change(stage, *figures, None, None, share)
+    return Change(stage, *figures, rank_test(before, after), tail_test(before, after), share)
 
 
 def figures_of(values: Sequence[float]) -> Figures:
@@ -156,9 +203,9 @@ def figures_of(values: Sequence[float]) -> Figures:
     return Figures(count, sum(ranked) / count, p50, p95, p99)
 
 
-def rank_test(before: Sequence[float], after: Sequence[float]) -> float:
-    """Mann and Whitney's U test, two-sided, by its normal approximation with ties: how often chance alone brings about that
-    one side's values are so often greater than the other's.
+def rank_test(before: Sequence[float], after: Sequence[float]) -> Test:
+    """Mann and Whitney's U test, two-sided, by its normal approximation with ties: whether one side's values are greater than
+    the other's more often than chance would have it.
     """
     n, m = len(before), len(after)
     ranked = sorted([(value, 0) for value in before] + [(value, 1) for value in after])
@@ -171,8 +218,30 @@ def rank_test(before: Sequence[float], after: Sequence[float]) -> float:
         rank_sum += (at + end + 1) / 2 * sum(1 for _, side in ranked[at:end] if side == 0)
         ties += equal**3 - equal
         at = end
+    expected = n * (n + m + 1) / 2
     variance = n * m / 12 * (n + m + 1 - ties / ((n + m) * (n + m - 1)))
-    if variance <= 0:
-        return 1.0  # all values are the same
-    distance = max(0.0, abs(rank_sum - n * (n + m + 1) / 2) - 0.5)
-    return math.erfc(distance / math.sqrt(2 * variance))
+    distance = max(0.0, abs(rank_sum - expected) - 0.5)
+    p_value = math.erfc(distance / math.sqrt(2 * variance)) if variance > 0 else 1.0  # all values are the same
+    return Test(p_value, rank_sum < expected)
+
+
+def tail_test(before: Sequence[float], after: Sequence[float]) -> Test:
+    """Fisher's exact test, two-sided: whether one side has more of the slowest twentieth of all than chance would have it."""
+    n, m = len(before), len(after)
+    everything = sorted([*before, *after])
+    bound = everything[math.ceil((1 - TAIL) * (n + m)) - 1]
+    slow_before, slow_after = (sum(1 for value in side if value > bound) for side in (before, after))
+    slow = slow_before + slow_after
+
+    def log_likelihood(count: int) -> float:
+        """Of `count` slow ones on the first side, if nothing but chance decides where they are."""
+        return _log_choose(n, count) + _log_choose(m, slow - count) - _log_choose(n + m, slow)
+
+    seen = log_likelihood(slow_before) + 1e-9
+    possible = range(max(0, slow - m), min(n, slow) + 1)
+    p_value = sum(math.exp(chance) for count in possible if (chance := log_likelihood(count)) <= seen)
+    return Test(min(1.0, p_value), slow_after * n > slow_before * m)
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

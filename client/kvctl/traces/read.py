@@ -39,7 +39,7 @@ class Reading:
 
 def files_of(paths: Iterable[Path]) -> list[Path]:
     """The files of traces that these paths mean: a file with its rotated predecessors (FILE.1, FILE.2, ...), a directory with
-    all files of traces below it. Raises a usage failure for what is not there or holds no traces.
+    all files of traces below it. Raises OSError for what is not there, a usage failure for a directory without traces.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -49,8 +49,6 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
                 raise usage(f"{path}: no file of traces below it", "nodes write them where tracing.file says")
             found |= dict.fromkeys(inside)
             continue
-        if path.is_file() and path.stat().st_size and not _holds_traces(path):
-            raise usage(f"{path}: its first line holds no traces", "expected OTLP JSON: a TracesData message a line")
         path.open("rb").close()  # says what is wrong with it
         rotated = (file for file in path.parent.glob(f"{path.name}.*") if file.suffix[1:].isdigit())
         found |= dict.fromkeys([path, *sorted(rotated, key=lambda file: int(file.suffix[1:]))])
@@ -66,11 +64,18 @@ def _holds_traces(file: Path) -> bool:
 
 
 def read_files(paths: Iterable[Path], reading: Reading) -> Iterator[Span]:
-    """All spans of the files that `paths` mean, in no order; one may come twice. Fills `reading`."""
+    """All spans of the files that `paths` mean, in no order; one may come twice. Fills `reading`. Raises a usage failure for a
+    file of something else.
+    """
     for file in files_of(paths):
         reading.files.append(file)
+        spans = 0
         with file.open("rb") as lines:
-            yield from decode(lines, reading)
+            for span in decode(lines, reading):
+                spans += 1
+                yield span
+            if not spans and lines.tell():
+                raise usage(f"{file}: no traces in it", "expected OTLP JSON, a TracesData message a line")
 
 
 def decode(lines: Iterable[str | bytes], reading: Reading) -> Iterator[Span]:

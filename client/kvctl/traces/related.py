@@ -14,6 +14,7 @@ from kvctl.traces.span import Span
 BACKGROUND = "kvnode."
 """What names of spans without a request begin with."""
 LOG_BATCH, ELECTION, DISK_STALL = "kvnode.log_batch", "kvnode.election", "kvnode.disk_stall"
+EVENTUAL_APPLY = "kvnode.eventual.apply"
 _WRITES = ("log_queue", "log_write", "append")
 _WAITS_FOR_A_LEADER = ("leader_wait", "client.pause")
 
@@ -48,7 +49,7 @@ class Related:
             self._batches[span.batch_id].append(span)
         for link in span.links:
             self._links[link.trace_id, link.span_id].append(span)
-        place = span.attributes.get("kvnode.shard") if span.name == ELECTION else span.node
+        place = span.shard if span.name == ELECTION else span.node
         self._by_place[span.name, place].append(span)
 
     def batch_on_node(self, batch_id: str) -> Span | None:
@@ -66,7 +67,7 @@ class Related:
         """Those that have to do with one trace's spans; by start."""
         spans = list(spans)
         own = {(span.trace_id, span.span_id) for span in spans}
-        shard = next((span.attributes["kvnode.shard"] for span in spans if "kvnode.shard" in span.attributes), None)
+        shard = next((span.shard for span in spans if span.shard is not None), None)
         found: dict[tuple[str, str], Span] = {}
         for span in spans:
             for other in self._around(span, shard):
@@ -78,9 +79,9 @@ class Related:
         yield from self._links.get((span.trace_id, span.span_id), ())
         if span.batch_id:
             yield from self._batches.get(span.batch_id, ())
-        stage, place = span.stage or span.name, span.attributes.get("kvnode.node", span.node)
+        stage, place = span.stage or span.name, str(span.attributes.get("kvnode.node", span.node))
         if stage in _WAITS_FOR_A_LEADER:
-            yield from self._during(ELECTION, span.attributes.get("kvnode.shard", shard), span)
+            yield from self._during(ELECTION, shard if span.shard is None else span.shard, span)
         if stage in _WRITES:
             yield from self._during(DISK_STALL, place, span)
         if stage == "log_queue":

@@ -13,6 +13,8 @@ from kvctl.traces.node import Node
 from kvctl.traces.related import is_background
 from kvctl.traces.tree import Trace, served
 
+ATTEMPTS_MAX = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -48,19 +50,18 @@ def describe(trace: Trace, node: Node, parts: Mapping[Part, int]) -> Request:
     server = served(node)
     about = [one.span for one in (server, node) if one is not None]
     worst, worst_ns = next(iter(parts.items()), (Part("", ""), 0))
-    shard = next((span.attributes["kvnode.shard"] for span in about if "kvnode.shard" in span.attributes), None)
     return Request(
         trace_id=trace.trace_id,
         span_id=node.span.span_id,
         operation=node.span.operation or node.span.name.removeprefix("kvnode."),
         consistency=next((span.consistency for span in about if span.consistency), ""),
         node=next((span.node for span in about if span.node), ""),
-        shard=int(shard) if shard is not None else None,
+        shard=next((span.shard for span in about if span.shard is not None), None),
         start_ns=node.start_ns,
         duration_ns=node.duration_ns,
         kept=next((str(span.attributes["kvnode.kept"]) for span in about if "kvnode.kept" in span.attributes), ""),
         error=next((span.error for span in reversed(about) if span.error), ""),
-        attempts=max(1, int(node.span.number("kvnode.attempts"))),
+        attempts=min(max(1, int(node.span.number("kvnode.attempts"))), ATTEMPTS_MAX),
         by_client=node.span.kind == "client",
         background=is_background(node.span),
         worst_stage=worst.stage,

@@ -7,12 +7,18 @@ files and no traces.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 """OTLP's numbers of kinds are places in this."""
+SHARD_MAX = (1 << 31) - 1
+TIME_NS_MAX = (1 << 63) - 1
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+"""A surrogate. A pair of them is a character; one alone is none, and cannot be encoded."""
 _STATUS_ERROR = (2, "2", "STATUS_CODE_ERROR")
 
 
@@ -85,6 +91,12 @@ class Span:
         return str(self.attributes.get("kvnode.consistency", ""))
 
     @property
+    def shard(self) -> int | None:
+        """None: unknown."""
+        value = self.attributes.get("kvnode.shard")
+        return value if isinstance(value, int) and 0 <= value <= SHARD_MAX else None
+
+    @property
     def batch_id(self) -> str:
         """The group commit, or the SDK's batch, that it was part of; empty: none."""
         return str(self.attributes.get("kvnode.batch.id", ""))
@@ -98,17 +110,20 @@ class Span:
     def number(self, attribute: str) -> float:
         """An attribute's value; 0 where there is none or it is no number."""
         value = self.attributes.get(attribute, 0)
-        return value if isinstance(value, int | float) else 0
+        return value if isinstance(value, int | float) and math.isfinite(value) else 0
 
 
 def decode_line(line: str | bytes) -> Iterator[Span]:
     """The spans of one line. Raises ValueError for a line that is damaged, NotTraces for one that holds something else."""
-    message = json.loads(line)
-    if not isinstance(message, dict) or not isinstance(message.get("resourceSpans"), list):
-        raise NotTraces("no resourceSpans")
+    text = line.decode() if isinstance(line, bytes) else line
     try:
+        message = json.loads(text, parse_constant=lambda name: None)
+        if not isinstance(message, dict) or not isinstance(message.get("resourceSpans"), list):
+            raise NotTraces("no resourceSpans")
+        if _HALF_CHARACTER.search(text):
+            json.dumps(message, ensure_ascii=False).encode()
         return iter([span for resource in message["resourceSpans"] for span in _of_resource(resource)])
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not as OTLP has it: {error!r}") from None
 
 
@@ -128,8 +143,8 @@ def _span(message: Mapping[str, Any], service: str, instance: str) -> Span:
         parent_id=(message.get("parentSpanId") or "").lower(),
         name=str(message.get("name", "")),
         kind=_kind(message.get("kind", 0)),
-        start_ns=int(message.get("startTimeUnixNano") or 0),
-        end_ns=int(message.get("endTimeUnixNano") or 0),
+        start_ns=_time_ns(message.get("startTimeUnixNano")),
+        end_ns=_time_ns(message.get("endTimeUnixNano")),
         service=service,
         instance=instance,
         attributes=_attributes(message.get("attributes")),
@@ -139,11 +154,17 @@ def _span(message: Mapping[str, Any], service: str, instance: str) -> Span:
     )
 
 
+def _time_ns(value: object) -> int:
+    number = int(str(value or 0))
+    if not 0 <= number <= TIME_NS_MAX:
+        raise ValueError(f"{number} is no time")
+    return number
+
+
 def _kind(value: object) -> str:
-    """From a number, or from a name as "SPAN_KIND_SERVER"."""
-    if isinstance(value, str) and not value.isdigit():
-        return value.removeprefix("SPAN_KIND_").lower()
-    number = int(str(value))
+    """From a number, or from a name as "SPAN_KIND_SERVER"; what nobody knows is unspecified."""
+    name = str(value).removeprefix("SPAN_KIND_").lower()
+    number = int(name) if name.isdecimal() else KINDS.index(name) if name in KINDS else 0
     return KINDS[number] if number < len(KINDS) else KINDS[0]
 
 

@@ -20,10 +20,12 @@ from kvctl.traces.request import Request
 from kvctl.traces.span import Span
 from kvctl.traces.tree import Trace
 from kvctl.traces.waterfall import draw, rows
-from kvctl.traces.words import MS, duration_words, wait_words
+from kvctl.traces.words import MS, duration_words, signed_words, wait_words
 
 ID_SHOWN = 12
 """Digits of a trace id in a table."""
+SHARE_SHOWN_MIN = 0.001
+"""Of all critical paths, in a table."""
 STAGES_SHOWN = 6
 """Of a difference, in a table."""
 
@@ -109,7 +111,8 @@ def print_related(trace: Trace) -> None:
 
 def _details(span: Span) -> str:
     """What a person wants of a span's attributes."""
-    told = {name.removeprefix("kvnode."): value for name, value in span.attributes.items() if name != "kvnode.stage"}
+    own = {name: value for name, value in span.attributes.items() if name.startswith("kvnode.") and name != "kvnode.stage"}
+    told = {name.removeprefix("kvnode."): value for name, value in own.items()}
     return ", ".join(f"{name} {value}" for name, value in told.items())
 
 
@@ -199,6 +202,7 @@ def print_paths(parts: Sequence[Mapping[str, Any]]) -> None:
             wait_words(row["stage"], row["node"]),
         ]
         for row in parts
+        if row["share"] >= SHARE_SHOWN_MIN
     ]
     title = f"Critical paths of {parts[0]['requests']:,} requests"
     print_table(["share", "mean", "in", "stage", "node", "what"], table, title=title, right="share mean in")
@@ -208,19 +212,21 @@ def print_differences(found: Sequence[Difference]) -> None:
     """Of each kind a sentence and a table."""
     for at, one in enumerate(found):
         print(("\n" if at else "") + one.text)
-        table = [_change_row(change) for change in (one.whole, *one.stages[:STAGES_SHOWN])]
+        table = [_change_row(change, one.has_reasons) for change in (one.whole, *one.stages[:STAGES_SHOWN])]
         headers = ["stage", "count", "p50", "p95", "p99", "mean", "Δ p50", "of change", "verdict"]
         print_table(headers, table, right="count p50 p95 p99 mean Δ of change")
 
 
-def _change_row(change: Change) -> list[object]:
+def _change_row(change: Change, has_reasons: bool) -> list[object]:
+    """`has_reasons`: whether to show its share."""
+
     def both(name: str) -> str:
         return " → ".join(duration_words(getattr(side, name)).removesuffix(" ms") for side in (change.before, change.after))
 
-    delta = f"{change.delta_ns / MS:+.2f} ms" + (f" ({change.ratio - 1:+.0%})" if change.ratio else "")
+    delta = signed_words(change.delta_ns) + (f" ({change.ratio - 1:+.0%})" if change.ratio else "")
     counts = f"{change.before.count:,} → {change.after.count:,}"
     whole = [change.stage or "whole", counts, both("p50"), both("p95"), both("p99"), both("mean"), delta]
-    return [*whole, f"{change.share:.0%}" if change.stage else "", str(change.verdict)]
+    return [*whole, f"{change.share:.0%}" if change.stage and has_reasons else "", str(change.verdict)]
 
 
 def difference_json(one: Difference) -> dict[str, Any]:
@@ -239,7 +245,8 @@ def difference_json(one: Difference) -> dict[str, Any]:
                 "stage": change.stage,
                 "a": figures(change.before),
                 "b": figures(change.after),
-                "p_value": change.p_value,
+                "p_value": change.shift.p_value if change.shift else None,
+                "p_value_tail": change.tail.p_value if change.tail else None,
                 "share_of_change": round(change.share, 4),
                 "verdict": str(change.verdict),
             }

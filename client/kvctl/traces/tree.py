@@ -16,7 +16,7 @@ from kvctl.traces.node import Node
 from kvctl.traces.related import Related, is_background
 from kvctl.traces.span import Span
 
-STAGES_OF_CLIENTS = ("client.queue", "client.call", "client.pause")
+STAGES_OF_CLIENTS = ("client.open", "client.queue", "client.call", "client.resume", "client.pause")
 _OTHERS_WORK = ("prepare", "decide", "collect", "acks", "read_index")
 """Stages whose remote spans are other requests than the one that the client asked for."""
 _BESIDE = ("append", "resolve")
@@ -79,8 +79,8 @@ def build(spans: Iterable[Span], related: Related | None = None) -> Trace:
                 roots.append(root)
             _attach(root, children, reached)
     missing = {root.span.parent_id for root in roots} - {""} - set(nodes)
+    insert_batches(roots, related)
     for root in roots:
-        insert_batches(root, related)
         nest_operations(root)
         _align(root, 0)
         derive(root, related)
@@ -90,7 +90,7 @@ def build(spans: Iterable[Span], related: Related | None = None) -> Trace:
 
 
 def _node(span: Span) -> Node:
-    where = str(span.attributes.get("kvnode.node", span.node))
+    where = span.node if is_background(span) else str(span.attributes.get("kvnode.node", span.node))
     return Node(span, _stage(span), where, span.start_ns, max(span.end_ns, span.start_ns))
 
 

@@ -109,7 +109,7 @@ def draw(trace: Trace, width: int) -> RenderableType:
     shown = rows(trace, ALIKE_MAX)
     whole_ns = max(row.start_ns + row.duration_ns for row in shown)
     indent = "  " if width >= NARROW else " "
-    texts = [(_label(row, indent), row.where, duration_words(row.duration_ns)) for row in shown]
+    texts = [(_label(row, indent), printable(row.where), duration_words(row.duration_ns)) for row in shown]
     longest, node_width, time_width = (max(4, *map(len, column)) for column in zip(*texts, strict=True))
     gaps = 6
     name_width = max(NAME_WIDTH_MIN, min(longest, width // 2, width - node_width - time_width - gaps - BAR_WIDTH_MIN))
@@ -122,13 +122,14 @@ def draw(trace: Trace, width: int) -> RenderableType:
     for row, columns in zip(shown, texts, strict=True):
         style = "red" if row.error else "dim" if row.derived or row.concurrent else ""
         drawn = bar(row.start_ns, row.duration_ns, whole_ns, bar_width)
-        table.add_row(*(Text(printable(text), style) for text in columns), Text(drawn, _bar_style(row)))
+        table.add_row(*(Text(text, style) for text in columns), Text(drawn, _bar_style(row)))
     return table
 
 
 def _label(row: Row, indent: str) -> str:
     beside = "∥ " if row.concurrent else ""
-    return indent * row.depth + beside + row.name.removeprefix("kvapi.v1.") + (f" ! {row.error}" if row.error else "")
+    error = f" ! {row.error}" if row.error else ""
+    return indent * row.depth + beside + printable(row.name.removeprefix("kvapi.v1.") + error)
 
 
 def _bar_style(row: Row) -> str:

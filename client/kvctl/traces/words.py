@@ -13,10 +13,12 @@ _LONG_MS = 10_000
 WAITS = {
     "application": "in the application",
     "client": "in the client",
+    "client.open": "waiting for the map of the cluster",
     "client.queue": "waiting in the client for a free slot",
     "client.call": "in a call of whose node no span is known",
+    "client.resume": "waiting in the busy client for its turn after the answer",
     "client.pause": "pausing before another attempt",
-    "network": "on the way between {client} and {where}",
+    "network": "on the way between {near_end} and {where}",
     "batch": "waiting for other operations of its batch on {where}",
     "server": "on {where}, in no stage",
     "admission": "being admitted by {where}",
@@ -38,13 +40,22 @@ WAITS = {
     "collect": "collecting the reads of all shards",
     "operations": "carrying out the batch's operations on {where}",
     "reply": "making the answer on {where}",
+    "election": "without a leader that could serve",
+    "disk_stall": "waiting for the disk of {where}",
+    "snapshot.send": "sending a snapshot from {where}",
+    "snapshot.install": "installing a snapshot on {where}",
+    "eventual.replicate": "replicating from {where}",
+    "eventual.sequence": "giving eventual writes their place on {where}",
+    "eventual.apply": "from its acceptance to its effect on {where}",
 }
 """By stage. What a request was doing, as in "41 ms waiting for fsync on n2"."""
 
 
-def wait_words(stage: str, where: str, client: str = "the client") -> str:
-    """What a request was doing; `client` is the near end of a network."""
-    return WAITS.get(stage, f"in {stage} on {{where}}").format(where=where or "a node", client=client)
+def wait_words(stage: str, where: str, near_end: str = "") -> str:
+    """What a request was doing; `near_end`: of a network, if there is but one."""
+    if stage == "network" and not near_end:
+        return f"on the way to or from {where}"
+    return WAITS.get(stage, f"in {stage} on {{where}}").format(where=where or "a node", near_end=near_end)
 
 
 def duration_words(ns: float) -> str:
@@ -68,6 +79,11 @@ def _number(ns: float, whole_ns: float) -> str:
     ms = ns / MS
     digits = next((digits for digits, least in enumerate((9.95, 0.995, 0.0995)) if abs(ms) >= least), 3)
     return f"{ms:.{digits}f}" if abs(ms) >= 0.0005 else "0"
+
+
+def signed_words(ns: float) -> str:
+    """As "+0.42 ms"."""
+    return ("+" if ns > 0 else "") + duration_words(ns)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -33,6 +33,7 @@ def become_candidate(r: Raft, now: Seconds, transfer: bool = False) -> None:
         leadership.on_handed_over(r, r.term + 1, now)
     r.role, r.leader = Role.CANDIDATE, ""
     r.term, r.vote = r.term + 1, r.me
+    r.campaigns += 1
     _ask(r, now, term=r.term, pre_vote=False, transfer=transfer)
 
 

@@ -83,6 +83,8 @@ class Raft:
         self.successor_told = False
         """Leader: somebody was told to campaign in this term."""
         self.preferred_well_since: Seconds | None = None
+        self.campaigns = self.wins = 0
+        """Elections since the start: those that it began, and those that it won."""
         self.commit_news_at: Seconds | None = None
         self.out_send: list[Send] = []
         self.out_answers: list[Answer] = []

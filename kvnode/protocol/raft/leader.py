@@ -55,6 +55,7 @@ class Transfer:
 def become_leader(r: Raft, now: Seconds) -> None:
     """Wins: an entry of the own term commits what earlier terms left (section 3.6.2)."""
     r.role, r.leader = Role.LEADER, r.me
+    r.wins += 1
     r.votes.clear()
     r.led_since, r.transfer, r.successor_told, r.preferred_well_since = now, None, False, None
     # A fresh leader has just been answered by a majority: its time to hear from one again starts now.

@@ -59,6 +59,11 @@ class LockTable:
         return txn in self._held
 
     @property
+    def count(self) -> int:
+        """How many locks are held: of keys, and of intervals."""
+        return len(self._writers) + sum(map(len, self._readers.values())) + self.ranges
+
+    @property
     def ranges(self) -> int:
         """How many intervals are locked."""
         return sum(map(len, self._ranges.values()))

@@ -165,7 +165,8 @@ MUTANTS = (
             Change(
                 COORDINATORS,
                 "        machine = self.machine\n        try:\n"
-                "            answer = await self._leaders.ask(self._parts.anchor, request, self._context.deadline)\n",
+                '            with self._context.timeline.aside("decide", {"kvnode.shard": self._parts.anchor}):\n'
+                "                answer = await self._leaders.ask(self._parts.anchor, request, self._context.deadline)\n",
                 "        machine = self.machine\n"
                 "        until = self._context.deadline\n"
                 '        self._coordinators._spawn(self._leaders.ask(self._parts.anchor, request, until), "decide later")\n'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from pathlib import Path
 
 from google.protobuf.json_format import Parse
@@ -90,3 +92,33 @@ def test_file_that_would_grow_too_large_moves_aside_and_the_oldest_goes(tmp_path
     assert [file.name for file in files] == ["spans.jsonl", "spans.jsonl.1", "spans.jsonl.2"]
     assert all(2_000 < file.stat().st_size <= 5_000 for file in files[1:])
     assert all(json.loads(line)["resourceSpans"] for file in files for line in file.read_text().splitlines())
+
+
+def test_file_that_could_not_be_moved_aside_is_written_again_when_it_can(tmp_path: Path) -> None:
+    """An obstacle costs the spans of its time, not those of the rest of the process's life."""
+    path, spans = tmp_path / "spans.jsonl", recorded()
+    exporter = JsonLinesExporter(path, size_bytes_max=1_000, kept=1)
+    obstacle = tmp_path / "spans.jsonl.1"
+    obstacle.mkdir()
+    assert [exporter.export(spans) for _ in range(3)] == [SpanExportResult.SUCCESS, *[SpanExportResult.FAILURE] * 2]
+    obstacle.rmdir()
+    assert exporter.export(spans) is SpanExportResult.SUCCESS
+    assert [len(file.read_text().splitlines()) for file in (path, obstacle)] == [1, 1]
+
+
+def test_line_that_a_full_disk_tears_is_not_there(tmp_path: Path) -> None:
+    """What was written before stays, what comes after begins on a line of its own."""
+    path, spans = tmp_path / "spans.jsonl", recorded()
+    exporter = JsonLinesExporter(path)
+    assert exporter.export(spans) is SpanExportResult.SUCCESS
+    whole = path.read_bytes()
+    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 100, before[1]))
+        assert exporter.export(spans) is SpanExportResult.FAILURE
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert path.read_bytes() == whole
+    assert exporter.export(spans) is SpanExportResult.SUCCESS
+    assert path.read_bytes() == 2 * whole

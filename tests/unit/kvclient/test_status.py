@@ -90,6 +90,8 @@ def test_error_from_each_error_of_the_server_agrees_with_it_on_definite(of_serve
             "failed to connect to all addresses; last error: UNAVAILABLE: 127.0.0.1:7402: Failed to connect to remote host",
             False,
         ),
+        (f"errors resolving {NODE}: [field:hostname lookup error:Domain name not found]", True),
+        ("errors resolving other:1: [field:hostname lookup error]", False),
         (f"DNS resolution failed for {NODE}: C-ares status is not ARES_SUCCESS", True),
         ("failed to connect to all addresses", False),
         (REFUSED.replace("7401", "7402"), False),

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from kvapi.v1 import cluster_pb2, kv_pb2, message_pb2
+from kvapi.v1 import cluster_pb2, kv_pb2, message_pb2, observability_pb2
 from kvapi.v1 import two_phase_commit_pb2 as pb
 from tests.unit.kvclient.fake_cluster import FakeCluster, FakeNode, Refusal
 
@@ -24,6 +24,11 @@ class AdminNode(FakeNode):
         self.refuses_to_resolve = False
         self.availability = cluster_pb2.AvailabilityResponse(node=name)
         self.refuses_availability = False
+        self.silent_about: list[str] = []
+        """RPCs that fail; each is used up."""
+        self.trace_lines: list[str] = []
+        self.latency = observability_pb2.LatencyResponse(node=name, incarnation=1)
+        self.metrics = "# EOF\n"
 
     async def Status(self, request: cluster_pb2.StatusRequest, context: Any) -> Any:
         """This node and its part in each shard."""
@@ -52,6 +57,11 @@ class AdminNode(FakeNode):
             return self.availability
 
         return await self._serve("Availability", context, answer)
+
+    async def Stats(self, request: observability_pb2.StatsRequest, context: Any) -> Any:
+        """The metrics that the test put there."""
+        answer = observability_pb2.StatsResponse(node=self.name, metrics=self.metrics)
+        return await self._serve("Stats", context, lambda: answer)
 
     async def TransferLeadership(self, request: cluster_pb2.TransferLeadershipRequest, context: Any) -> Any:
         """A new leader, at once."""
@@ -82,6 +92,22 @@ class AdminNode(FakeNode):
             return cluster_pb2.ResolveTransactionResponse(state=state)
 
         return await self._serve("ResolveTransaction", context, resolve)
+
+    async def Traces(self, request: observability_pb2.TracesRequest, context: Any) -> Any:
+        """The lines that the test put there."""
+        answer = observability_pb2.TracesResponse(node=self.name, lines=self.trace_lines)
+        return await self._serve("Traces", context, lambda: self.told("Traces", answer))
+
+    async def Latency(self, request: observability_pb2.LatencyRequest, context: Any) -> Any:
+        """What the test put there."""
+        return await self._serve("Latency", context, lambda: self.told("Latency", self.latency))
+
+    def told(self, kind: str, answer: Any) -> Any:
+        """The answer, unless this node is silent about it."""
+        if kind in self.silent_about:
+            self.silent_about.remove(kind)
+            raise Refusal(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE")
+        return answer
 
     def known_transactions(self, request: cluster_pb2.TransactionsRequest) -> cluster_pb2.TransactionsResponse:
         """Without the network."""

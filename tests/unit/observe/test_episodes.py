@@ -20,6 +20,8 @@ from kvnode.shard.superseded import Settled
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = f"00-{TRACE}-{SPAN}-01"
+RECOVERED = 4
+"""What the log had at the start."""
 
 
 class World:
@@ -30,7 +32,8 @@ class World:
         self.tracing = Tracing(Settings(**settings), "n1")
         self.observer = Observer(self.tracing, lambda: self.now, wall_ms=lambda: self.wall_ms)
         self.episodes = Episodes("n1", self.observer)
-        self.driver: Any = SimpleNamespace(loop=asyncio.get_running_loop(), replicas={3: SimpleNamespace(is_leader=False)})
+        replica = SimpleNamespace(is_leader=False, raft=SimpleNamespace(log=SimpleNamespace(last_index=RECOVERED)))
+        self.driver: Any = SimpleNamespace(loop=asyncio.get_running_loop(), replicas={3: replica})
         parts: Any = SimpleNamespace()
         self.episodes.watch(self.driver, parts, parts, [parts])
 
@@ -109,6 +112,16 @@ async def test_superseded_write_always_leaves_a_trace_on_the_node_that_accepted_
     for span in spans:
         assert (span["kvnode.outcome"], span["kvnode.kept"], span["kvnode.superseded.by"]) == ("superseded", "superseded", "39")
         assert span["kvnode.cause"] == "SUPERSEDED_REASON_STRONG_WRITE"
+
+
+async def test_writes_that_a_restart_applies_again_leave_no_second_trace() -> None:
+    """Their age would be the time that the node was down."""
+    world = World()
+    superseded = Superseded(kv_pb2.SUPERSEDED_REASON_STRONG_WRITE, 1)
+    world.episodes.on_settled(3, [Settled(write("n2", SAMPLED), RECOVERED - 1, None), Settled(write(), RECOVERED, superseded)])
+    assert world.spans() == []
+    world.episodes.on_settled(3, [Settled(write("n2", SAMPLED), RECOVERED + 1, None)])
+    assert len(world.spans()) == 1
 
 
 async def test_superseded_writes_in_a_flood_leave_a_bounded_number_of_traces() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +14,8 @@ from kvnode.config import Tracing as Settings
 from kvnode.observe.calls import Calls, Headers, headers_of
 from kvnode.observe.observer import Observer
 from kvnode.observe.part import Part
-from kvnode.observe.recorder import WINDOW
+from kvnode.observe.recorder import SPANS_AFTER_S, SPANS_AT_ONCE, WINDOW
+from kvnode.observe.spans import Spans
 from kvnode.observe.stages import FORWARD, LOG_QUEUE, REPLY, Timeline
 from kvnode.observe.tracing import SAMPLED, Tracing, current, root
 
@@ -264,3 +265,43 @@ def test_span_says_which_nodes_were_failed() -> None:
     world.request(0.0, sampled=True)
     values = next(each["value"] for each in world.spans()[0]["attributes"] if each["key"] == "kvnode.nodes.failed")
     assert values == {"arrayValue": {"values": [{"stringValue": "n3"}]}}
+
+
+def test_spans_of_many_requests_are_made_some_at_a_time_and_not_before_followers_could_answer() -> None:
+    """Thousands at once would hold every other request up; and who ended just now waits for slower followers' answers."""
+    world, timers = World(), list[tuple[float, Callable[[], None]]]()
+    world.recorder._later = lambda delay, callback: timers.append((delay, callback))
+    for _ in range(SPANS_AT_ONCE + 1):
+        world.request(0.0, sampled=True)
+    world.now += SPANS_AFTER_S
+    world.request(0.0, sampled=True)
+
+    def ring() -> tuple[float, int]:
+        """After how long the timer rings, and how many requests have spans then."""
+        (delay, callback), *others = timers
+        assert not others
+        timers.clear()
+        callback()
+        return delay, sum("kvnode.kept" in (span.attributes or {}) for span in world.tracing._latest)
+
+    assert ring() == (SPANS_AFTER_S, SPANS_AT_ONCE)
+    assert ring() == (0.0, SPANS_AT_ONCE + 1)
+    world.now += SPANS_AFTER_S
+    assert ring() == (pytest.approx(SPANS_AFTER_S), SPANS_AT_ONCE + 2)
+    assert not timers
+
+
+def test_spans_follow_the_wall_clock_when_it_is_set_and_do_not_jitter() -> None:
+    """After a night's sleep of a laptop its traces are not of last night."""
+    world, wall_ns = World(), [1_000_000_000_000]
+    spans = Spans(world.tracing, world.observer.times, lambda: wall_ns[0])
+
+    def start_ns() -> int:
+        spans.episode("something", world.now, world.now, {})
+        return world.tracing._latest[-1].start_time or 0
+
+    assert start_ns() == wall_ns[0]
+    wall_ns[0] += 1_000_000
+    assert start_ns() == wall_ns[0] - 1_000_000
+    wall_ns[0] += 3_600 * 10**9
+    assert start_ns() == wall_ns[0]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from kvnode.config import Log
 from kvnode.config import Tracing as Settings
+from kvnode.observe.logging import configure_logging
 from kvnode.observe.tracing import (
     SPANS_KEPT,
     Tracing,
@@ -61,6 +67,27 @@ def test_extract_of_a_later_version_takes_what_it_knows() -> None:
     assert inject(context_of(span)) == [("traceparent", f"00-{TRACE}-{SPAN}-03")]
 
 
+@pytest.mark.parametrize(
+    "state", ["no pairs", "a=1,a=2", "v=" + "x" * 600, ",".join(f"k{at}=v" for at in range(40)), "é=1", b"b"]
+)
+def test_extract_of_a_bad_state_finds_the_parent_alone_and_logs_nothing(state: str | bytes) -> None:
+    """Whatever a client sends, it fills neither the spans nor the log."""
+    stream = io.BytesIO()
+    configure_logging(Log(), node="n1", stream=stream)
+    span = remote_span_context([("traceparent", PARENT), ("tracestate", state)])
+    assert span is not None
+    assert inject(context_of(span)) == [("traceparent", PARENT)]
+    assert stream.getvalue() == b""
+
+
+@pytest.mark.parametrize(
+    ("address", "host"), [("127.0.0.1:7401", "127.0.0.1"), ("[::1]:7401", "::1"), ("db.example:7401", "db.example")]
+)
+def test_server_address_of_spans_is_without_the_brackets_of_a_url(address: str, host: str) -> None:
+    """As the SDK writes it, so that both can be joined."""
+    assert Tracing(Settings(), "n1", address).server == {"server.address": host, "server.port": 7401}
+
+
 def test_inject_without_a_trace_adds_nothing() -> None:
     """What nodes do by themselves belongs to no trace."""
     assert inject() == []
@@ -100,6 +127,30 @@ def test_tracing_into_a_file_is_complete_after_shutdown(tmp_path: Path) -> None:
     identity = {each["key"]: each["value"]["stringValue"] for each in resource["resource"]["attributes"]}
     assert (identity["service.name"], identity["service.instance.id"]) == ("kvnode", "n1")
     assert resource["scopeSpans"][0]["spans"][0]["name"] == "work"
+
+
+class Stuck(SpanExporter):
+    """Of a collector that does not answer."""
+
+    def __init__(self) -> None:
+        self.answered = threading.Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.answered.wait()
+        return SpanExportResult.SUCCESS
+
+
+def test_shutdown_waits_no_longer_than_told_for_a_collector_that_does_not_answer() -> None:
+    """A node that stops is not held up: the SDK would wait for half a minute, and for each attempt that is under way."""
+    stuck = Stuck()
+    tracing = Tracing(Settings(), "n1", exporters=[stuck])
+    tracing.emit([span_named("work", tracing)])
+    stopping = threading.Thread(target=tracing.shutdown, args=(0.0,))
+    stopping.start()
+    stopping.join(20)
+    is_over = not stopping.is_alive()
+    stuck.answered.set()
+    assert is_over
 
 
 @pytest.mark.parametrize("sampled", [True, False])

@@ -163,3 +163,14 @@ def test_any_life_of_a_clock_gives_strictly_increasing_stamps_below_the_bound(li
             persist(clock, wall_ms)
         else:
             clock = started(wall_ms, bound=clock.bound)
+
+
+def test_clock_remembers_how_far_others_were_ahead() -> None:
+    """The furthest stamp of all, refused ones too, which are counted; stamps of the past say nothing."""
+    clock = HybridLogicalClock(max_skew_ms=500)
+    clock.set_bound(stamp_at(20_000))
+    for ahead_ms in (-1_000, 0, 300, 20):
+        clock.observe(stamp_at(10_000 + ahead_ms), 10_000)
+    assert (clock.ahead_ms_max, clock.refusals) == (300, 0)
+    assert not clock.observe(stamp_at(10_501), 10_000)
+    assert (clock.ahead_ms_max, clock.refusals) == (501, 1)

@@ -223,12 +223,17 @@ def test_shard_of_which_no_record_is_left_has_no_figures_and_takes_none_from_the
 
 
 def test_outcomes_are_added_up_over_nodes_and_answers_are_no_debt() -> None:
-    """A refusal that a perfect cluster would have given, too, is an answer; a caller that gave up is neither."""
+    """A refusal that a perfect cluster would have given, too, is an answer; a caller that gave up is neither.
+
+    What nodes ask each other is no request of a client.
+    """
     answers = [cluster_pb2.AvailabilityResponse(node=name, at_ms=EPOCH_MS) for name in ("n1", "n2")]
     for answer in answers:
         for outcome, count in (("OK", 90), ("COMPARE_FAILED", 5), ("NO_LEADER", 5), ("CANCELLED", 7)):
             answer.outcomes.add(operation="put", consistency=2, outcome=outcome, count=count)
     answers[0].outcomes.add(operation="get", consistency=1, outcome="OVERLOADED", count=1)
+    for nobodys in ("cluster.Status", "txn/prepare"):
+        answers[0].outcomes.add(operation=nobodys, consistency=2, outcome="NOT_LEADER", count=1)
     get, put = availability(answers).outcomes
     assert (put.operation, put.consistency, put.answered, put.unanswered, put.share) == ("put", "STRONG", 190, 10, 0.95)
     assert put.counts == {"OK": 180, "COMPARE_FAILED": 10, "NO_LEADER": 10, "CANCELLED": 14}

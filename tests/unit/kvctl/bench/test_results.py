@@ -17,7 +17,7 @@ from kvctl.bench.latency import NS_MAX, NS_MIN, Latency
 from kvctl.bench.report import Report
 from kvctl.bench.results import Recorder
 from kvctl.bench.samples import LATENCY_CODE, Finished, KindSample, Sample
-from kvctl.bench.words import ms_text, rate_text, round_rate, seconds_text, span_text
+from kvctl.bench.words import ms_text, rate_text, round_rate, seconds_text, span_text, sparkline
 from kvctl.failures import ExitCode
 from tests.unit.kvctl.bench.plans import plan
 
@@ -43,7 +43,7 @@ def finished(
 
 def report(recorder: Recorder, *, interrupted: bool = False) -> Report:
     """What is said about it."""
-    return Report(recorder._plan, recorder, interrupted=interrupted)
+    return Report(recorder.plan, recorder, interrupted=interrupted)
 
 
 def test_latencies_are_exact_at_their_ends_and_right_to_three_digits_between() -> None:
@@ -143,14 +143,13 @@ def test_hdr_log_is_read_back_by_tag_and_interval(tmp_path: Path) -> None:
 
 def test_timeline_has_an_interval_a_line_with_its_own_rate() -> None:
     """The last one may be shorter."""
-    recorder = Recorder(plan(duration_s=1.5, operations=None), timeline=True)
+    recorder = Recorder(plan(duration_s=1.5, operations=None))
     recorder.on_message(0, Sample(0, True, {"read": noted([1] * 10, errors={"NO_LEADER": 2})}))
     recorder.on_message(0, Sample(1, True, {"read": noted([2] * 10)}))
     recorder.on_message(0, finished(1.5))
-    assert recorder.timeline is not None
     lines = [(moment.at_s, moment.per_second, moment.errors) for moment in recorder.timeline]
     assert lines == [(0.0, 8.0, 2), (1.0, 20.0, 0)]
-    shown = report(recorder).json()["timeline"]
+    shown = report(recorder).json(timeline=True)["timeline"]
     assert [line["latency_ms"]["p50"] for line in shown] == pytest.approx([1.0, 2.0], rel=1e-3)
 
 
@@ -178,6 +177,29 @@ def test_report_of_an_open_loop_that_keeps_up_says_nothing() -> None:
     recorder.on_message(0, Sample(9, False, {"read": noted([1.1] * 10, [1.0] * 10)}))
     recorder.on_message(0, finished(10.0))
     assert report(recorder).sentences() == []
+
+
+def test_report_of_a_short_open_loop_is_not_fooled_by_what_is_still_under_way() -> None:
+    """By chance more was due than the rate, and a part of that had not ended: nobody was late."""
+    recorder = Recorder(plan(rate=20.0, duration_s=1.0, operations=None))
+    recorder.on_message(0, Sample(0, True, {"read": noted([200] * 23, [200] * 23)}))
+    recorder.on_message(0, Sample(0, False, {"read": noted([200] * 5, [200] * 5)}))
+    recorder.on_message(0, finished(1.2))
+    assert report(recorder).sentences() == []
+
+
+def test_report_of_a_run_with_a_bad_moment_says_when_and_how_bad() -> None:
+    """A stall is found again in the course of the run; without one there is nothing to say."""
+    for stall_ms, words in (
+        (1_730.0, "p99 over the run ▁▁▁█▁▁ : 1.73 s at worst, after 3 s."),
+        (6.0, ""),
+    ):
+        recorder = Recorder(plan(rate=10.0, duration_s=6.0, operations=None))
+        for second in range(6):
+            latencies = [stall_ms if second == 3 else 5.0] * 10
+            recorder.on_message(0, Sample(second, True, {"read": noted(latencies, latencies)}))
+        recorder.on_message(0, finished(6.0))
+        assert "".join(report(recorder).sentences()) == words
 
 
 def test_report_of_a_closed_loop_names_a_rate_to_try() -> None:
@@ -262,7 +284,7 @@ def test_report_as_a_table_has_a_row_for_each_kind_and_one_for_all(capsys: pytes
     recorder.on_message(0, finished(2.0))
     report(recorder).print(as_json=False)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "2 s, an open loop of 2.00 operations/s (Poisson): 50 % read, 50 % write"
+    assert lines[0] == "2 s, an open loop of 2 operations/s (Poisson): 50 % read, 50 % write"
     assert lines[1] == "100 keys bench/… (uniform), values of 10 B to 20 B, strong reads, strong writes"
     assert " ".join(lines[3].split()) == "OPERATION COUNT OPS/S AVERAGE MIN P50 P95 P99 P99.9 MAX ERRORS"
     assert lines[4].split() == ["read", "2", "1.00", "1.25", "1.25", "1.25", "1.25", "1.25", "1.25", "1.25", "0"]
@@ -302,6 +324,9 @@ def test_figures_read_well() -> None:
     assert [span_text(value) for value in (0.8512, 432.1, 1_240.0)] == ["0.85 ms", "432 ms", "1.24 s"]
     assert [rate_text(value) for value in (0.0, 0.39, 39.1, 3_912.4)] == ["0", "0.39", "39.1", "3,912"]
     assert [round_rate(value) for value in (0.4, 7.0, 98.0, 1_301.5, 45_678.0)] == ["1", "7", "98", "1300", "45000"]
+    assert sparkline([1.0, 8.0, 0.0, 4.0]) == "▂█·▅"
+    assert sparkline([0.0]) == "·"
+    assert sparkline([1.0] * 100 + [2.0] * 100) == "▅" * 25 + "█" * 25
     assert [seconds_text(value) for value in (0.5, 10.0, 2.5)] == ["500 ms", "10 s", "2.5 s"]
 
 

@@ -140,6 +140,17 @@ def test_lock_table_after_any_steps_is_what_a_naive_one_is(
     assert vars(table) == vars(LockTable())
 
 
+def test_locks_held_are_counted_one_by_one() -> None:
+    """A key that two read counts twice; what is released counts no more."""
+    table = LockTable()
+    assert table.count == 0
+    table.take(A, Locks(writes=(b"a", b"b"), reads=(b"k",), ranges=(Interval(b"x", b"y"),)))
+    table.take(B, Locks(reads=(b"k",)))
+    assert table.count == 5
+    table.release(A)
+    assert table.count == 1
+
+
 # ---- wound-wait -----------------------------------------------------------------------------------------------------
 
 
