@@ -51,6 +51,11 @@ class NodeHistory:
         """When it was one of these."""
         return united(stretch.span for stretch in self.stretches if stretch.word in words)
 
+    def word_at(self, at_ms: int) -> Word:
+        """How it was at a moment."""
+        held = (stretch.word for stretch in self.stretches if stretch.span.from_ms <= at_ms < stretch.span.to_ms)
+        return next(held, Word.NONE)
+
     @property
     def dead(self) -> Spans:
         """When it was not there."""

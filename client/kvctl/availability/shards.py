@@ -14,7 +14,7 @@ from kvapi.v1 import cluster_pb2
 from kvctl.availability.model import Election, Outage
 from kvctl.availability.nodes import MARGIN_MS, NodeHistory
 from kvctl.availability.observers import Word
-from kvctl.availability.spans import Span, Spans, contains, shared_by, united, without
+from kvctl.availability.spans import Span, Spans, shared_by, united, without
 
 PREFIX = "LEADERSHIP_CAUSE_"
 UNKNOWN = "UNSPECIFIED"
@@ -50,7 +50,7 @@ def histories(
             shard,
             [min(terms[term])[-1] for term in sorted(terms)],
             nodes,
-            _no_majority(replicas.get(shard, ()), nodes),
+            replicas.get(shard, ()),
             _leaderless_since(answers, shard, replicas.get(shard, ()), end_ms),
             end_ms,
         )
@@ -84,13 +84,14 @@ def _history(
     shard: int,
     elections: Sequence[Election],
     nodes: Mapping[str, NodeHistory],
-    no_majority: Spans,
+    replicas: Sequence[str],
     leaderless_since: int | None,
     end_ms: int,
 ) -> ShardHistory:
     if not elections:
         return ShardHistory(shard, (), (), (), ())
     led: list[tuple[str, Span]] = []
+    no_majority = _no_majority(replicas, nodes)
     for number, election in enumerate(elections):
         following = elections[number + 1] if number + 1 < len(elections) else None
         if following is not None:
@@ -103,7 +104,7 @@ def _history(
             led.append((election.leader, span))
     observed = united([Span(elections[0].at_ms, end_ms)])
     gaps = without(observed, united(span for _, span in led))
-    outages = tuple(_outage(gap, elections, nodes) for gap in gaps)
+    outages = tuple(_outage(gap, elections, replicas, nodes) for gap in gaps)
     return ShardHistory(shard, observed, tuple(led), tuple(elections), outages)
 
 
@@ -118,14 +119,15 @@ def _end_of_process(leader: NodeHistory | None, from_ms: int, to_ms: int) -> int
     return max(from_ms, min([*ended, start]))
 
 
-def _outage(gap: Span, elections: Sequence[Election], nodes: Mapping[str, NodeHistory]) -> Outage:
+def _outage(gap: Span, elections: Sequence[Election], replicas: Sequence[str], nodes: Mapping[str, NodeHistory]) -> Outage:
     """Why it was without a leader: what the next leader says; where the old one came back, how that was."""
     before = max((election for election in elections if election.at_ms <= gap.from_ms), key=lambda election: election.term)
     after = next((election for election in elections if gap.from_ms < election.at_ms <= gap.to_ms), None)
-    stopped = before.leader in nodes and contains(nodes[before.leader].times(Word.STOPPED), gap.from_ms)
+    missed = [nodes[name].word_at(gap.from_ms) for name in sorted({before.leader, *replicas}) if name in nodes]
+    stopped = any(word.dead for word in missed) and Word.FAILED not in missed
     if after is None:
-        return Outage(gap, stopped, f"{before.leader} was not there" if before.leader else "")
-    planned = after.cause == "TRANSFER" or (after.cause == "START" and stopped)
+        return Outage(gap, stopped, f"{before.leader} was not there")
+    planned = after.cause == "TRANSFER" or (after.cause in ("START", UNKNOWN) and stopped)
     return Outage(gap, planned, _words(after, before.leader))
 
 

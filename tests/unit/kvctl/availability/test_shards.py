@@ -188,8 +188,8 @@ def test_system_is_down_while_any_shard_is_and_overlapping_outages_are_one() -> 
 def test_cluster_stopped_and_started_by_plan_has_no_failure() -> None:
     """Every node said goodbye."""
     world = led_world()
-    for name in world.nodes:
-        world.stop(name, 10_000, 20_000)
+    for number, name in enumerate(("n3", "n2", "n1")):
+        world.stop(name, 10_000 + number * STEP_MS, 20_000)
     world.at(21_000, world.lead, "n3", 0, 2, "", 900, "START")
     world.run(30_000)
     found = availability(world.answers(), replicas=REPLICAS)
@@ -197,6 +197,17 @@ def test_cluster_stopped_and_started_by_plan_has_no_failure() -> None:
     assert (begin, end, planned) == (pytest.approx(10_000, abs=LATE_MS), 21_000, True)
     assert [one.figures.failures for one in found.nodes] == [0, 0, 0]
     assert found.system.figures.failures == 0
+
+
+def test_crash_of_the_leader_while_another_node_is_stopped_by_plan_is_a_failure() -> None:
+    """Without the crash there would have been a majority."""
+    world = led_world()
+    world.stop("n3", 8_000, 25_000)
+    world.crash("n1", 12_000, 20_000)
+    world.at(21_000, world.lead, "n2", 0, 2, "", 9_000, "START")
+    world.run(40_000)
+    ((begin, end, planned),) = gaps(shard(availability(world.answers(), replicas=REPLICAS)))
+    assert (begin, end, planned) == (pytest.approx(12_000, abs=LATE_MS), 21_000, False)
 
 
 def test_window_cuts_shards_too() -> None:
