@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml client/pyproject.toml
 		|| { echo "kvnode needs Python 3.11 or newer; $(PYTHON) is older. Say PYTHON=/path/to/python3.11." >&2; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) \
 		|| { rm -rf $(VENV); echo "Python's venv module is missing: on Debian, apt-get install python3-venv." >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e "./client[cli]" -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e "./client[cli]" -e ".[dev]"
 	@touch $@
 
 run: setup ## Run a one-node cluster in the foreground on 127.0.0.1:7401, for trying things out; data in build/local.

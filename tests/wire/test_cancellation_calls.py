@@ -60,8 +60,9 @@ async def test_time_out_of_asyncio_cancels_the_call(rig: Rig) -> None:
     stage = Stage()
     calls = await stage.open(rig)
     call = calls["unary_unary"]()
+    await soon(stage.started.get())
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(call, 0.1)
+        await asyncio.wait_for(call, 0.01)
     await assert_cancelled(call)
     assert await soon(stage.ended.get()) == "cancelled"
 

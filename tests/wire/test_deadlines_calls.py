@@ -142,6 +142,7 @@ async def test_deadline_within_a_response_stream_ends_it(rig: Rig) -> None:
             raise
 
     method = await rig.unary_stream(handler)
+    await soon(rig.channels[-1].channel_ready())  # Making a connection takes of the deadline.
     got = []
 
     async def read() -> None:
@@ -258,6 +259,7 @@ async def test_deadline_of_one_call_touches_no_other(rig: Rig) -> None:
 async def test_answer_before_the_deadline_leaves_no_timer(rig: Rig) -> None:
     """A call that is done stays done, also when its deadline passes."""
     method = await rig.unary_unary(remaining)
+    await soon(rig.channels[-1].channel_ready())
     call = method(b"", timeout=SHORT)
     await soon(call)
     await asyncio.sleep(SHORT * 1.5)
