@@ -35,7 +35,8 @@ def collect(admin: Admin) -> Collected:
     collected, failures = Collected(), []
     for address, answer in answers.items():
         if isinstance(answer, Failure):
-            collected.missing[names[address]] = answer.message
+            refused = "connection refused" in answer.message.lower()  # gRPC says it with addresses, twice
+            collected.missing[names[address]] = f"{address} refuses connections" if refused else answer.message
             failures.append(answer)
         else:
             collected.answers.append(answer)

@@ -218,13 +218,8 @@ def print_rates(title: str, rates: Sequence[SuccessRate]) -> None:
 
     rows = [
         [
-            *(
-                rate.operation,
-                rate.consistency.lower().replace("unspecified", ""),
-                rate.answered + rate.unanswered,
-                rate.unanswered,
-            ),
-            percent_text(rate.share),
+            *(rate.operation, "" if rate.consistency == "UNSPECIFIED" else rate.consistency.lower()),
+            *(rate.answered + rate.unanswered, rate.unanswered, percent_text(rate.share)),
             ", ".join(f"{outcome} {count}" for outcome, count in rate.counts.items() if outcome != "OK"),
         ]
         for rate in rates
