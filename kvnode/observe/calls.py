@@ -61,7 +61,8 @@ class Calls:
         """A call arrives, in the task that serves it alone."""
         remote = span_context_of(headers.traceparent, headers.tracestate or None) if headers.traceparent else None
         span = self._tracing.begin() if remote is None else child_of(remote)
-        attach(context_of(span))  # It ends with the task.
+        if span is not None:
+            attach(context_of(span))  # It ends with the task.
         timeline = self._recorder.begin(operation, consistency, span, remote)
         timeline.peer = call.peer()
         return timeline

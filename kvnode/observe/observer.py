@@ -13,7 +13,7 @@ from kvnode.observe.tracing import Tracing
 
 
 class Observer:
-    """Of one node. Without arguments it watches, tells nobody and reads no clock: for simulations."""
+    """Of one node. Without arguments it watches, tells nobody, and has neither clock nor random ids: for simulations."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class Observer:
     ) -> None:
         """`later` is the event loop's `call_later`; `wall_ms` tells Unix milliseconds."""
         self.clock, self.wall_ms = clock, wall_ms
-        self.tracing = tracing or Tracing(TracingSettings(sample_ratio=0, kept_per_second_max=0))
+        self.tracing = tracing or Tracing(TracingSettings(sample_ratio=0, kept_per_second_max=0), silent=True)
         self.times = LogTimes(clock)
         self.spans = Spans(self.tracing, self.times)
         self.recorder = Recorder(clock, self.spans, self.tracing, self.times, later or _never)

@@ -56,10 +56,15 @@ class Tracing:
     version = __version__
 
     def __init__(
-        self, settings: TracingSettings, node: str = "", address: str = "", exporters: Iterable[SpanExporter] = ()
+        self,
+        settings: TracingSettings,
+        node: str = "",
+        address: str = "",
+        exporters: Iterable[SpanExporter] = (),
+        silent: bool = False,
     ) -> None:
         """Spans go where `settings` say, and to `exporters` (of tests). Raises OSError if its file cannot be opened."""
-        self.settings = settings
+        self.settings, self.is_silent = settings, silent
         host, _, port = address.rpartition(":")
         self.server: dict[str, AttributeValue] = {"server.address": host.strip("[]"), "server.port": int(port)} if port else {}
         """Of every call's span."""
@@ -71,8 +76,10 @@ class Tracing:
             for exporter in (*_exporters(settings), *exporters)
         ]
 
-    def begin(self) -> SpanContext:
-        """The first span of a trace that begins here: sampled, for the share that is."""
+    def begin(self) -> SpanContext | None:
+        """The first span of a trace that begins here: sampled, for the share that is. None where nobody traces anything."""
+        if self.is_silent:
+            return None
         return root(SAMPLED if _IDS.random() < self.settings.sample_ratio else _NOT_SAMPLED)
 
     def emit(self, spans: Iterable[ReadableSpan]) -> None:

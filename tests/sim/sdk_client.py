@@ -38,7 +38,7 @@ class _Time:
     """`time`, as far as the SDK uses it."""
 
     def __init__(self, world: World) -> None:
-        self.monotonic = world.loop.time
+        self.monotonic = self.time = world.loop.time
 
 
 class _Os:
