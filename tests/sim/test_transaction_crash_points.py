@@ -27,10 +27,15 @@ def _events(point: Point) -> list[str]:
     return outcome.events
 
 
-def _without_coordinator(last: str) -> Point:
-    """The coordinator dies before the first message of this name leaves. Of three shards two are led by the other nodes, so
-    that, whoever leads the anchor next, they must talk."""
-    event = next(number for number, name in enumerate(_events(Point(3))) if name.startswith(last))
+WITHOUT_THE_LAST_VOTE, DECIDED = ("PrepareResponse", -1), ("ResolveRequest", 0)
+"""A message of a transaction, and which of that name. When the last vote gets lost all others have voted, so that, whoever
+leads the anchor next, another one must ask it."""
+
+
+def _without_coordinator(message: tuple[str, int]) -> Point:
+    """The coordinator of a transaction over three shards dies before this message leaves."""
+    name, which = message
+    event = [number for number, one in enumerate(_events(Point(3))) if one.startswith(name)][which]
     return Point(3, (Death(event, (0,), after=False),), insists=False)
 
 
@@ -50,8 +55,8 @@ def _points() -> Iterator[Point]:
         yield Point(2, (death,), insists)
     for death in _deaths(Point(3), (0,), (1,), (2,), (0, 1), (0, 2)):
         yield Point(3, (death,))
-    for last in ("PrepareResponse", "ResolveRequest"):
-        base = _without_coordinator(last)
+    for message in (WITHOUT_THE_LAST_VOTE, DECIDED):
+        base = _without_coordinator(message)
         for death in _deaths(base, (1,), (2,), (1, 2)):
             yield replace(base, deaths=(*base.deaths, death))
 
@@ -97,6 +102,6 @@ def test_transaction_whoever_dies_at_any_point_ends_everywhere_alike_once_and_in
 def test_crash_points_of_a_transaction_cover_its_protocol_and_its_disks() -> None:
     """The points are those of the protocol: were a message no event any more, nobody would die there."""
     kinds = {name.split()[0] for name in _events(Point(2))}
-    kinds |= {name.split()[0] for name in _events(_without_coordinator("PrepareResponse"))}
+    kinds |= {name.split()[0] for name in _events(_without_coordinator(WITHOUT_THE_LAST_VOTE))}
     messages = ("Txn", "Prepare", "Append", "Resolve", "TransactionStatus")
     assert kinds >= {"sync", *(f"{message}{kind}" for message in messages for kind in ("Request", "Response"))}
