@@ -20,7 +20,7 @@ from kvapi.v1 import cluster_pb2, kv_pb2, message_pb2
 from kvclient.histogram import Histogram, merged
 from kvclient.otlp_json import JsonLinesExporter
 from kvctl.admin import Admin
-from kvctl.availability.ask import collect
+from kvctl.availability.ask import Collected, collect
 from kvctl.availability.merge import availability
 from kvctl.availability.model import Availability
 from kvctl.playground import Playground
@@ -65,11 +65,23 @@ def made(tmp_path_factory: pytest.TempPathFactory, chromium: browser.Browser) ->
         killed = asyncio.run(_load(cluster, clients))
         with Admin(cluster.endpoints, 10) as admin:
             snapshot = read_latency(admin)
-            told = collect(admin)
+            told = harness.until(lambda: _settled(admin, killed), what="the same word of all nodes about the outage, twice")
         puts = merged(node.series[PUT] for node in snapshot.nodes.values() if PUT in node.series)
         path = directory / "report.html"
         report(str(clients), "-e", ",".join(cluster.endpoints), "-o", str(path))
     return Made(path, killed, puts, availability(told.answers, told.missing, told.replicas))
+
+
+def _settled(admin: Admin, killed: str) -> Collected | None:
+    """What nodes tell, once it does not change any more: they hear of a restart, and record it, one after the other."""
+    first, second = collect(admin), collect(admin)
+    outages = [
+        next(node for node in availability(told.answers, told.missing, told.replicas).nodes if node.name == killed)
+        for told in (first, second)
+    ]
+    is_over = not any(outage.ongoing for outage in outages[1].outages)
+    same = [outage.span for outage in outages[0].outages] == [outage.span for outage in outages[1].outages]
+    return second if is_over and same and len(first.answers) == len(second.answers) == 3 else None
 
 
 async def _load(cluster: Playground, clients: Path) -> str:
