@@ -115,6 +115,7 @@ class KvService(kv_pb2_grpc.KVServicer):
             remaining = limits.REQUEST_TIMEOUT_S_DEFAULT
         hops = _HOPS.get(str(headers.hops), 0)
         if hops:
+            timeline.hops = hops
             timeline.describe("kvnode.hops", hops)
         return RequestContext(self._loop.time() + remaining, hops, timeline)
 

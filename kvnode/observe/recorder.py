@@ -66,7 +66,9 @@ class Series:
             if histogram is None:
                 histogram = stages[stage] = Histogram()
             histogram.record(int(spent * 1e6))
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        if not timeline.hops:
+            # (A forwarded request is its first node's: it must not count twice.)
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         if self.whole.count - self._window.count >= WINDOW:
             recent = self.whole.since(self._window)
             self.slow_s = min(slow_s_max, recent.percentile(99) / 1e6)

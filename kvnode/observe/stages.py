@@ -87,20 +87,8 @@ class Timeline:
     """One request, from its arrival on. Made by `Recorder.begin`, ended by `Recorder.end`."""
 
     __slots__ = (
-        *(
-            "_attributes",
-            "_clock",
-            "_current",
-            "_pieces",
-            "_span",
-            "asides",
-            "attributes",
-            "began",
-            "consistency",
-            "ended",
-            "log",
-        ),
-        *("operation", "parent", "peer", "shard", "span"),
+        *("_attributes", "_clock", "_current", "_pieces", "_span", "asides", "attributes", "began", "consistency", "ended"),
+        *("hops", "log", "operation", "parent", "peer", "shard", "span"),
     )
 
     def __init__(self, clock: Clock, operation: str, consistency: int, span: SpanContext | None, parent: SpanContext | None):
@@ -113,6 +101,8 @@ class Timeline:
         self._attributes: Attributes | None = None
         self._span: SpanContext | None = None
         self._pieces: list[tuple[str, float, Attributes | LogWrite | None, SpanContext | None]] = []
+        self.hops = 0
+        """How often other nodes have forwarded it before it came here."""
         self.shard: int | None = None
         self.asides: list[Aside] | None = None
         self.attributes: dict[str, Any] | None = None

@@ -123,6 +123,16 @@ def test_histograms_and_outcomes_count_every_request() -> None:
     assert world.recorder.outcomes == {("put", STRONG, "OK"): 1, ("put", STRONG, "NO_LEADER"): 1}
 
 
+def test_forwarded_request_is_an_outcome_of_its_first_node_alone() -> None:
+    """Success rates add up over nodes; its latency is told where it was served, too."""
+    world = World()
+    timeline = world.recorder.begin("put", STRONG, world.tracing.begin())
+    timeline.hops = 1
+    world.recorder.end(timeline, "NO_LEADER", "UNAVAILABLE")
+    assert world.recorder.outcomes == {}
+    assert world.recorder.latency["put", STRONG, ""].count == 1
+
+
 def test_consistency_that_nobody_knows_makes_no_series_of_its_own() -> None:
     """Enums of proto3 are open: a caller must not choose how much this node remembers."""
     world = World()
