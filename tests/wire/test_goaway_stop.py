@@ -254,6 +254,9 @@ async def test_server_restarted_on_its_port_is_found_again(rig: Rig) -> None:
     for number in range(3):
         assert await soon(echo(b"%d" % number, wait_for_ready=True)) == b"%d" % number
         await soon(first.server.stop(None))
+        # (A call that is written to a connection whose end is not known yet fails, as it should.)
+        if channel.get_state() is grpc.ChannelConnectivity.READY:
+            await soon(channel.wait_for_state_change(grpc.ChannelConnectivity.READY))
         first = await rig.serve(methods.handler(), port=port)
         assert first.port == port
 
