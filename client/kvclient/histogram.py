@@ -1,7 +1,7 @@
-"""A distribution of durations that costs a quarter of a microsecond a value, and merges by addition.
+"""A distribution of durations that costs half a microsecond a value, and merges by addition.
 
 Owns the buckets, which nodes and tools share (`kvapi.v1.Histogram`): log-linear as in HdrHistogram, 32 for each power of two,
-so that a percentile is off by at most 1/32. HdrHistogram's own Python package takes ten times as long to record a value; it
+so that a percentile is off by at most 1/32. HdrHistogram's own Python package takes two and a half times as long; it
 serves `kvctl bench`, where its formats are wanted.
 """
 

@@ -123,6 +123,17 @@ def test_histograms_and_outcomes_count_every_request() -> None:
     assert world.recorder.outcomes == {("put", STRONG, "OK"): 1, ("put", STRONG, "NO_LEADER"): 1}
 
 
+def test_call_where_nobody_traces_has_no_random_identity() -> None:
+    """In simulations the same seed must give the same messages (DESIGN 12.16): none carries an id that was drawn here."""
+    observer = Observer()
+    calls = Calls(observer.recorder, observer.tracing)
+    timeline = calls.arrive("put", STRONG, Headers(), Call())
+    assert timeline.span is None
+    assert current() is None
+    calls.leave(timeline, None, Headers())
+    assert observer.recorder.outcomes == {("put", STRONG, "OK"): 1}
+
+
 def test_forwarded_request_is_an_outcome_of_its_first_node_alone() -> None:
     """Success rates add up over nodes; its latency is told where it was served, too."""
     world = World()
