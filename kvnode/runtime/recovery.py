@@ -32,6 +32,11 @@ FORMAT_VERSION = 1
 """Of the data directory as a whole."""
 
 
+def clock_record(bound: Hlc) -> NodeRecord:
+    """That every stamp so far is below `bound`: where the clock goes on after a restart."""
+    return NodeRecord(CLOCK_RECORD, str(bound).encode())
+
+
 class Identity(NamedTuple):
     """Whose data directory this is."""
 
@@ -145,7 +150,7 @@ def _on_node_record(found: Recovered, record: NodeRecord) -> None:
     if record.kind == IDENTITY_RECORD:
         found.identity = Identity.decode(record.data)
     elif record.kind == CLOCK_RECORD:
-        found.clock_bound = max(found.clock_bound, int(record.data))
+        found.clock_bound = int(record.data)  # (The latest: the last word of a life that stopped cleanly is lower.)
     elif record.kind == PEERS_RECORD:
         found.peer_uids = _peer_uids(record.data)
     elif record.kind == ALIVE_RECORD:
