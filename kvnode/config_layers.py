@@ -1,6 +1,6 @@
-"""Where settings come from: preset < TOML file < environment < flags, each value with its origin.
+"""Where settings come from: preset < TOML file < credentials < environment < flags, each value with its origin.
 
-Owns the reading of the four layers and the wording of what is wrong with them. Never knows what a setting means: that is
+Owns the reading of the five layers and the wording of what is wrong with them. Never knows what a setting means: that is
 `kvnode.config`. Invariants: a setting that no field takes is an error, never ignored; every error names the setting's
 path (`election.timeout_ms_min`) and the place that set it.
 """
@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource, SettingsError, TomlConfigSettingsSource
 
 ENVIRONMENT_PREFIX = "KVNODE_"
 ENVIRONMENT_DELIMITER = "__"
+CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
+"""Variable with the directory where systemd puts a service's credentials (systemd.exec(5), LoadCredential)."""
 DEFAULT = "default"
 """Origin of what nobody set."""
 
@@ -70,6 +72,7 @@ def read_layers(
     for setting, origin, value in (
         *((setting, f"preset {preset[0]}", value) for setting, value in _leaves(preset[1])),
         *_file(settings, path),
+        *_credentials(settings, environ.get(CREDENTIALS_DIRECTORY, "")),
         *_environment(settings, environ),
         *_flags(settings, flags),
     ):
@@ -99,7 +102,13 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], layers: Layers) -> st
         variable = ENVIRONMENT_PREFIX + path.replace(".", ENVIRONMENT_DELIMITER).upper()
         return f"{path}: required; set it in the file, as {variable}, or as --{path}"
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{path}: {message[:1].lower()}{message[1:]}, not {detail['input']!r} (from {layers.origin(path)})"
+    given = "" if _is_secret(location, model) else f", not {detail['input']!r}"
+    return f"{path}: {message[:1].lower()}{message[1:]}{given} (from {layers.origin(path)})"
+
+
+def _is_secret(location: Sequence[str], model: type[BaseModel]) -> bool:
+    field = _fields(model, location[:-1]).get(location[-1])
+    return field is not None and field.annotation is SecretStr
 
 
 def _kind(location: Sequence[str]) -> str:
@@ -192,9 +201,28 @@ def _environment(settings: type[BaseSettings], environ: Mapping[str, str]) -> It
         yield setting, f"environment {ENVIRONMENT_PREFIX}{ENVIRONMENT_DELIMITER.join(setting).upper()}", value
 
 
+def _credentials(settings: type[BaseSettings], directory: str) -> Iterator[_Leaf]:
+    """A file named as a setting, "section.field", holds its value; files with other names are somebody else's."""
+    texts: dict[str, str] = {}
+    try:
+        for file in sorted(Path(directory).iterdir()) if directory else ():
+            if "." in file.name and not file.name.startswith("."):
+                texts[file.name] = file.read_text(encoding="utf-8").rstrip("\n")
+    except OSError as error:
+        raise ConfigError([f"{error.filename}: the credential cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{file}: the credential is not UTF-8 text: {error.reason}"]) from None  # (and is not shown)
+    yield from _texts(settings, texts, "credential ")
+
+
 def _flags(settings: type[BaseSettings], flags: Mapping[str, str]) -> Iterator[_Leaf]:
+    yield from _texts(settings, flags, "flag --")
+
+
+def _texts(settings: type[BaseSettings], texts: Mapping[str, str], origin: str) -> Iterator[_Leaf]:
+    """Settings by path, each value as text."""
     tree: Tree = {}
-    for path, value in flags.items():
-        _put(tree, tuple(path.split(".")), value, f"flag --{path}")
+    for path, value in texts.items():
+        _put(tree, tuple(path.split(".")), value, f"{origin}{path}")
     for setting, value in _leaves(InitSettingsSource(settings, init_kwargs=tree)()):
-        yield setting, f"flag --{'.'.join(setting)}", value
+        yield setting, f"{origin}{'.'.join(setting)}", value
