@@ -79,4 +79,5 @@ level = "{settings["level"]}"
 
     def print_journal(self, entries_max: int = 40) -> None:
         """The end of the journal, for the report of a failure."""
-        print(self.machine.run("journalctl", "--no-pager", f"--lines={entries_max}", check=False).stdout)
+        command = ("journalctl", "--no-pager", "--no-hostname", "--unit=kvnode@*", f"--lines={entries_max}")
+        print(self.machine.run(*command, check=False).stdout)

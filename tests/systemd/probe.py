@@ -112,7 +112,6 @@ attempt("execute from /dev/shm", lambda: execute_from("/dev/shm"))
 attempt("execute a shell", lambda: subprocess.run(["/bin/sh", "-c", ":"], check=True))
 attempt("map code from its state", lambda: map_code_from(STATE))
 attempt("map memory for writing and executing", lambda: mmap.mmap(-1, 4096, prot=7).close())
-attempt("make a namespace", lambda: system_call(UNSHARE, CLONE_NEWUSER))
 attempt("mount", lambda: system_call(MOUNT, b"none", b"/tmp", b"tmpfs", 0, None))
 attempt("use io_uring", lambda: system_call(IO_URING_SETUP, 1, ctypes.create_string_buffer(120)))
 attempt("change an owner", lambda: os.chown(f"{STATE}/file", os.getuid(), os.getgid()))
@@ -133,5 +132,7 @@ for network, address in {
     "the cloud's metadata": "169.254.169.254",
 }.items():
     attempt(f"connect to {network}", lambda address=address: connect(address))  # type: ignore[misc]
+# (Last: who gets through is somebody else from now on.)
+attempt("make a namespace", lambda: system_call(UNSHARE, CLONE_NEWUSER))
 
 print(json.dumps(results), flush=True)

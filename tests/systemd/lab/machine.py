@@ -38,13 +38,15 @@ class Machine:
     """Of one test, or of several that share it. A context manager; it has booted when the constructor returns."""
 
     def __init__(self, stage: Path, directory: Path, name: str = "lab") -> None:
-        """`stage`: what `make install` made for it. `directory`: an empty one, for its root to be mounted over."""
+        """`stage`: what `make install` made for it. `directory`: an empty one, for its root to be mounted over; beside it lies
+        what it said on its console."""
         self.name = name
         self._group = f"{_GROUP}-{os.getpid()}-{next(_numbers)}"
         _remove_groups()
-        self._console = tempfile.TemporaryFile()
+        self._console = directory.with_name(f"{directory.name}.console")
         command = [str(BOOT), str(directory), name, self._group, str(stage)]
-        self._process = namespaces.spawn(namespaces.OF_A_MACHINE, command, self._console)
+        with self._console.open("wb") as console:
+            self._process = namespaces.spawn(namespaces.OF_A_MACHINE, command, console)
         self.pid = 0
         """Of its systemd, as this host counts."""
         try:
@@ -63,8 +65,7 @@ class Machine:
         deadline = time.monotonic() + BOOT_TIMEOUT_S
         while True:
             if self._process.poll() is not None or time.monotonic() > deadline:
-                self._console.seek(0)
-                said = self._console.read().decode(errors="replace")[-2000:]
+                said = self._console.read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"systemd did not boot (exit code {self._process.poll()}): {said}")
             self.pid = self.pid or self._find_systemd()
             if self.pid and self.run("systemctl", "is-system-running", check=False).stdout.strip() in ("running", "degraded"):
@@ -142,7 +143,6 @@ class Machine:
             # (The kernel ends all other processes of the machine before PID 1 is gone.)
             os.kill(self.pid or self._process.pid, signal.SIGKILL)
             self._process.wait()
-        self._console.close()
         _remove_groups(self._group)
 
 

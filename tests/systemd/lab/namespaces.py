@@ -14,7 +14,12 @@ from typing import IO, TypeVar
 
 Answer = TypeVar("Answer")
 
-ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin", "LC_ALL": "C.UTF-8", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"}
+ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin",
+    "LC_ALL": "C.UTF-8",
+    "SYSTEMD_PAGER": "",
+    "SYSTEMD_COLORS": "0",
+}
 """Of all commands of the lab; nothing of the caller's environment reaches them."""
 OF_A_MACHINE = ("--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--net", "--propagation", "private")
 """The new namespaces of a machine, for `unshare`; its control groups are for boot.sh."""
