@@ -22,6 +22,8 @@ ON_BOTH := $(addprefix tests/integration/,test_serve.py test_bad_input.py)
 # Whole machines, with systemd: they need root and namespaces, and are skipped elsewhere.
 MACHINES := $(wildcard tests/systemd)
 WITHOUT = $(addprefix --ignore=,$(1))
+# Tests start nodes and kvctl by the hundred: Python may keep what it compiled, whatever the caller's environment says.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

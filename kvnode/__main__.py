@@ -7,11 +7,12 @@ Owns the command line. Exit codes: 0 done, 1 the configuration cannot be used, 2
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kvnode import __version__
 from kvnode.config import PRESETS, Config, ConfigError
@@ -41,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"kvnode: {problem}", file=sys.stderr)
         return UNUSABLE_CONFIG if given[:1] == ["run"] else 1
     if options.command == "run":
-        from kvnode.process import run_node  # `config` and `version` answer without loading the server
-
-        run_node(config, lambda: Config.load(options.config, flags, os.environ, options.preset))
+        _load_server()(config, lambda: Config.load(options.config, flags, os.environ, options.preset))
     elif options.action == "check":
         members = f"{len(config.cluster.members)} member{'s' if len(config.cluster.members) > 1 else ''}"
         print(f"ok: node {config.node.name} of cluster {config.cluster.id}, {members}, {config.cluster.shards} shards")
@@ -54,6 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print(config.to_toml(origins), end="")
     return 0
+
+
+def _load_server() -> Callable[[Config, Callable[[], Config]], None]:
+    """The server's code, loaded only to run it: `config` and `version` answer without. Quickly: others wait for this node."""
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # structlog would load it, for tracebacks that none reads here
+    gc.disable()  # What is loaded stays, so that there is no garbage to be looked for.
+    from kvnode.process import run_node
+
+    gc.enable()
+    return run_node
 
 
 def split_settings(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -7,6 +7,7 @@ simulator may build thousands (`Config.randomized`). Invariants: a `Config` that
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,9 @@ from kvnode.config_layers import ConfigError, Contradictions, Layers, Tree, expl
 from kvnode.limits import ACKS_MAX, NODES_MAX, SHARDS_MAX
 
 __all__ = ["Cluster", "Config", "ConfigError", "Node"]
+
+# pydantic would look for plugins in the metadata of all that is installed, at every start.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 _WILDCARDS = ("0.0.0.0", "[::]")
 
