@@ -37,7 +37,8 @@ from kvnode.observe.observer import Observer
 from kvnode.observe.tracing import Tracing
 from kvnode.runtime.grpc_transport import GrpcTransport
 from kvnode.runtime.worker import ThreadWorker
-from kvnode.storage.disk import DiskFailed, OutOfSpace, RealDisk, claim
+from kvnode.storage.directory import STORE_NAME, take
+from kvnode.storage.disk import DiskFailed, OutOfSpace, RealDisk
 from kvnode.storage.store import LmdbStore
 from kvnode.types import Seconds
 
@@ -82,13 +83,12 @@ async def _serve(config: Config) -> int:
     peers = {name: address for name, address in config.cluster.members.items() if name != config.node.name}
     try:
         tracing = Tracing(config.tracing, config.node.name, config.node.advertise)
-        os.makedirs(directory, exist_ok=True)
-        claim(directory)  # and hold it until this process ends
+        take(directory)  # and hold it until this process ends
         disk = RealDisk(directory, config.storage.quota_bytes, config.storage.ballast_size_bytes)
         ports = Ports(
             loop=loop,
             disk=disk,
-            store=LmdbStore(directory / "store", config.storage.store_size_bytes_max),
+            store=LmdbStore(directory / STORE_NAME, config.storage.store_size_bytes_max),
             log_worker=ThreadWorker("log", loop),
             store_worker=ThreadWorker("store", loop),
             transport=GrpcTransport(peers, config.node.transport, loop),
