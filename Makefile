@@ -20,6 +20,8 @@ REAL := $(wildcard tests/nemesis tests/integration)
 # Of these what goes through every part of a transport, once more on the one that is not the default.
 ON_BOTH := $(addprefix tests/integration/,test_serve.py test_bad_input.py)
 WITHOUT = $(addprefix --ignore=,$(1))
+# Tests start nodes and kvctl by the hundred: Python may keep what it compiled, whatever the caller's environment says.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
