@@ -99,6 +99,18 @@ class Corrupt(KvnodeError):
     code, reason, definite = 15, "CORRUPT", True
 
 
+class UnusableDirectory(KvnodeError):
+    """The data directory is none, or this process may not use it. A person must see to it."""
+
+    code, reason, definite = 9, "UNUSABLE_DIRECTORY", True
+
+
+class UnknownFormat(UnusableDirectory):
+    """The data directory is of a format that this release does not read, or nobody can say of which. Nothing was changed."""
+
+    reason = "UNKNOWN_FORMAT"
+
+
 class Unavailable(KvnodeError):
     """The node is starting, stopping or cut off; nothing was stored."""
 

@@ -41,7 +41,7 @@ from kvnode.runtime.history import History
 from kvnode.runtime.membership import Membership
 from kvnode.runtime.outbox import PeerOutbox
 from kvnode.runtime.peers import PeerLink
-from kvnode.runtime.recovery import FORMAT_VERSION, IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, clock_record, replay
+from kvnode.runtime.recovery import IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, clock_record, replay
 from kvnode.runtime.snapshots import Snapshots
 from kvnode.runtime.tokens import deliver
 from kvnode.runtime.transport import CheckedTransport, Transport
@@ -138,11 +138,10 @@ class Node:
             ("cluster", known.cluster_id, config.cluster.id),
             ("node", known.node, config.node.name),
             ("number of shards", known.shards, config.cluster.shards),
-            ("format version", known.format_version, FORMAT_VERSION),
         ):
             if stored != wanted:
                 raise WrongCluster(
-                    f"{config.node.data_dir} is of {what} {stored}, the configuration (or this release) says {wanted}: "
+                    f"{config.node.data_dir} is of {what} {stored}, the configuration says {wanted}: "
                     "use another data directory, or correct the configuration"
                 )
         identity = known._replace(incarnation=known.incarnation + 1)

@@ -28,8 +28,6 @@ EVENT_RECORD, NODE_EVENT_RECORD, LEADERSHIP_RECORD = 16, 17, 18
 """Kinds of which all count: `runtime.journal`'s. EVENT: of the failure detector, without numbers, by earlier releases."""
 SNAPSHOT_MARK = int(replication_pb2.ENTRY_KIND_UNSPECIFIED)
 """Kind of the log record that a snapshot's installation leaves: an entry's place, (index, term), without the entry."""
-FORMAT_VERSION = 1
-"""Of the data directory as a whole."""
 
 
 def clock_record(bound: Hlc) -> NodeRecord:
@@ -45,7 +43,6 @@ class Identity(NamedTuple):
     uid: str
     incarnation: int
     shards: int
-    format_version: int = FORMAT_VERSION
 
     def encode(self) -> bytes:
         """As stored."""
@@ -55,8 +52,10 @@ class Identity(NamedTuple):
     def decode(cls, data: bytes) -> Identity:
         """Raises `Corrupt` for what is no identity."""
         try:
-            return cls(**json.loads(data))
-        except (TypeError, ValueError, RecursionError) as error:
+            fields = json.loads(data)
+            fields.pop("format_version", None)  # Earlier releases had it here, too; it was always 1.
+            return cls(**fields)
+        except (AttributeError, TypeError, ValueError, RecursionError) as error:
             raise Corrupt(f"the data directory's identity cannot be read: {error}") from error
 
 
