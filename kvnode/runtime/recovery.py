@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kvapi.v1 import replication_pb2
-from kvnode.errors import Corrupt
+from kvnode.errors import RESTORE, Corrupt
 from kvnode.protocol.raft.log import RaftLog
 from kvnode.shard.rows import readable
 from kvnode.storage.records import NODE_KINDS_KEPT, EntryRecord, EventualRecord, HardStateRecord, NodeRecord, Record
@@ -94,7 +94,7 @@ class ShardRecovery:
         if first > flushed + 1:
             raise Corrupt(
                 f"shard {shard}: the store ends at index {flushed}, the log begins at {first}: entries between are missing; "
-                "restore the whole data directory from a copy made while the node was stopped",
+                + RESTORE,
                 shard=shard,
             )
         if first == flushed + 1:

@@ -20,7 +20,7 @@ import struct
 from typing import Final, NamedTuple
 
 from kvnode import __version__
-from kvnode.errors import UnknownFormat
+from kvnode.errors import RESTORE, UnknownFormat
 from kvnode.storage import frame
 from kvnode.storage.disk import Disk, OutOfSpace
 
@@ -54,8 +54,7 @@ def read_mark(disk: Disk, where: str) -> Mark | None:
         found = f"it begins with {data[:40]!r}" if data else "it is empty"
         raise UnknownFormat(
             f"{where}/{FORMAT_NAME} does not say which format the data directory has: {found}. (This release writes "
-            f"'kvnode data format {VERSION}'.) Nothing was changed. Check the disk; restore the whole data directory from a "
-            "copy made while the node was stopped",
+            f"'kvnode data format {VERSION}'.) Nothing was changed. Check the disk; " + RESTORE,
             file=f"{where}/{FORMAT_NAME}",
         )
     release = _RELEASE.search(data)
