@@ -16,20 +16,21 @@ from tests.systemd.lab.machine import Machine
 Answer = TypeVar("Answer")
 
 PREFIX = "10.77.0"
-OWN_ADDRESS = f"{PREFIX}.254"
+OWN_NUMBER = 254
 """Of who calls from the network itself."""
 
 
 class Network:
-    """10.77.0.0/24. A context manager."""
+    """A network of 254 addresses, 10.77.0.0/24 unless `prefix` says otherwise. A context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = PREFIX) -> None:
+        self._prefix = prefix
         self._process = namespaces.spawn(("--net",), ["sh", "-c", "echo; exec sleep infinity"], subprocess.PIPE)
         assert self._process.stdout is not None
         self._process.stdout.readline()  # The namespace is there.
         self._ip("link", "set", "lo", "up")
         self._ip("link", "add", "bridge", "type", "bridge", "forward_delay", "0")
-        self._ip("address", "add", f"{OWN_ADDRESS}/24", "dev", "bridge")
+        self._ip("address", "add", f"{prefix}.{OWN_NUMBER}/24", "dev", "bridge")
         self._ip("link", "set", "bridge", "up")
 
     def __enter__(self) -> Network:
@@ -39,8 +40,8 @@ class Network:
         self.close()
 
     def attach(self, machine: Machine, number: int) -> str:
-        """Give a machine its cable and the address 10.77.0.`number`, which is returned."""
-        address, cable = f"{PREFIX}.{number}", f"machine{number}"
+        """Give a machine its cable and the address that ends with `number`, which is returned."""
+        address, cable = f"{self._prefix}.{number}", f"machine{number}"
         self._ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
         self._ip("link", "set", cable, "master", "bridge", "up")
         _ip(machine.pid, "address", "add", f"{address}/24", "dev", "eth0")
@@ -49,7 +50,12 @@ class Network:
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """What a function of this process answers in this network, which reaches all machines."""
-        return namespaces.call_in_network(self._process.pid, work)
+        return namespaces.call_in_network(self.pid, work)
+
+    @property
+    def pid(self) -> int:
+        """Of a process in this network, which reaches all machines."""
+        return self._process.pid
 
     def set_cable(self, number: int, plugged: bool) -> None:
         """Pull a machine's cable, or plug it in again."""

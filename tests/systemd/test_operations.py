@@ -1,0 +1,64 @@
+"""docs/operations.md, done: every command of the page is executed, and prints what the page shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.stage import staged
+from tests.systemd.lab.machine import Machine
+from tests.systemd.lab.network import Network
+from tests.systemd.page import Block, blocks, difference
+from tests.systemd.workstation import Host, Workstation
+from tests.tidy.source import ROOT
+
+PAGE = ROOT / "docs" / "operations.md"
+HOSTS = ("kv1", "kv2", "kv3")
+PREFIX = "10.0.0"
+"""Of the hosts' addresses, as in the page: kv1 is 10.0.0.1."""
+QUICK = """
+[Service]
+RestartSec=100ms
+"""
+"""On all hosts. That a crashed node is back sooner than with the installed unit changes nothing of what the page says."""
+
+Places = dict[str, Host | Workstation]
+
+
+@pytest.fixture(scope="session")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
+    """The hosts, on which nothing is installed, and the workstation."""
+    stage = staged()
+    with ExitStack() as stack:
+        boots = stack.enter_context(ThreadPoolExecutor())  # (A machine ends with the thread that has started it.)
+        network = stack.enter_context(Network(PREFIX))
+        found = boots.map(lambda name: Machine(None, tmp_path_factory.mktemp(name), name), HOSTS)
+        machines = {machine.name: stack.enter_context(machine) for machine in found}
+        for number, machine in enumerate(machines.values(), 1):
+            network.attach(machine, number)
+            machine.add_drop_in("kvnode@.service", "quick", QUICK)
+        workstation = Workstation(network, stage, tmp_path_factory.mktemp("workstation"), machines)
+        yield {"workstation": workstation, **{name: Host(machine) for name, machine in machines.items()}}
+
+
+def test_operations_page_followed_to_the_letter_does_what_it_says(places: Places) -> None:
+    """Each block of commands, from nothing to the end: its exit code, and every line of output that is shown."""
+    for block in blocks(PAGE.read_text()):
+        execute(block, places[block.place])
+
+
+def execute(block: Block, place: Host | Workstation) -> None:
+    """Run a block of the page, and compare."""
+    began = time.monotonic()
+    code, printed = place.run(block.commands)
+    print(f"{PAGE.name}:{block.line} on {block.place}, {time.monotonic() - began:.1f} s, exit code {code}")
+    why = difference(block.expected, printed) if block.expected is not None else ""
+    if code != block.exit_code:
+        why = f"exit code {code}, not {block.exit_code}"
+    if why:
+        pytest.fail(f"{PAGE}:{block.line}: {why}\n--- on {block.place}\n{block.commands}--- printed\n{printed}", pytrace=False)
