@@ -9,14 +9,14 @@
     ```
 
 In what is printed "…" stands for anything within a line, and alone for any number of lines; how many blanks there are does not
-matter. Owns how a page is read and outputs are compared. Runs nothing.
+matter. With the word `soon` commands only look, at what comes a moment later: they may be repeated until it is there. Owns how a page is read and outputs are compared. Runs nothing.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 COMMANDS, OUTPUT = "sh", "text"
 SHOWN = ("toml", "ini")
@@ -38,7 +38,9 @@ class Block:
     place: str
     exit_code: int
     commands: str
-    expected: tuple[str, ...] | None
+    is_repeatable: bool
+    """Whether to look again until what is expected is there."""
+    expected: tuple[str, ...] | None = None
     """The lines that they print; None: they are not shown."""
 
 
@@ -53,7 +55,7 @@ def blocks(text: str) -> list[Block]:
         elif language == OUTPUT:
             if previous != line - 1 or not found or words:
                 raise PageError(f"line {line}: output belongs right below the block of commands that prints it")
-            found[-1] = Block(found[-1].line, found[-1].place, found[-1].exit_code, found[-1].commands, tuple(content))
+            found[-1] = replace(found[-1], expected=tuple(content))
         elif language not in SHOWN:
             raise PageError(f"line {line}: {language or 'no language'}: it must be {COMMANDS}, {OUTPUT} or {', '.join(SHOWN)}")
         previous = after if language == COMMANDS else -1
@@ -77,17 +79,17 @@ def _fences(text: str) -> Iterator[tuple[int, int, str, list[str]]]:
 
 
 def _block(line: int, words: Sequence[str], content: Sequence[str]) -> Block:
-    place, exit_code = "", 0
-    for word in words:
+    if not words:
+        raise PageError(f"line {line}: where do these commands run? Say it behind the language: ```{COMMANDS} workstation")
+    place, exit_code, is_repeatable = words[0], 0, False
+    for word in words[1:]:
         if word.startswith("exit="):
             exit_code = int(word.removeprefix("exit="))
-        elif not place:
-            place = word
+        elif word == "soon":
+            is_repeatable = True
         else:
-            raise PageError(f"line {line}: {word!r} is none of: a place, exit=CODE")
-    if not place:
-        raise PageError(f"line {line}: where do these commands run? Say it behind the language: ```{COMMANDS} workstation")
-    return Block(line, place, exit_code, "\n".join(content) + "\n", None)
+            raise PageError(f"line {line}: {word!r} is none of: exit=CODE, soon")
+    return Block(line, place, exit_code, "\n".join(content) + "\n", is_repeatable)
 
 
 def difference(expected: Sequence[str], printed: str) -> str:

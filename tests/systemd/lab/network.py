@@ -44,6 +44,9 @@ class Network:
         address, cable = f"{self._prefix}.{number}", f"machine{number}"
         self._ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
         self._ip("link", "set", cable, "master", "bridge", "up")
+        # Who gets another one's address later says so at once, as a host does that boots with it.
+        announce = "echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_notify"
+        namespaces.run(["nsenter", "--target", str(machine.pid), "--net", "sh", "-c", announce])
         _ip(machine.pid, "address", "add", f"{address}/24", "dev", "eth0")
         _ip(machine.pid, "link", "set", "eth0", "up")
         return address
