@@ -21,13 +21,25 @@ REAL := $(wildcard tests/nemesis tests/integration)
 ON_BOTH := $(addprefix tests/integration/,test_serve.py test_bad_input.py)
 # Whole machines, with systemd: they need root and namespaces, and are skipped elsewhere.
 MACHINES := $(wildcard tests/systemd)
+# Where `make install` puts things, each below DESTDIR, and the interpreter that installed nodes run with.
+DESTDIR ?=
+appdir ?= /opt/kvnode
+bindir ?= /usr/local/bin
+unitdir ?= /usr/lib/systemd/system
+sysusersdir ?= /usr/lib/sysusers.d
+tmpfilesdir ?= /usr/lib/tmpfiles.d
+examplesdir ?= /usr/share/kvnode/examples
+SYSTEM_PYTHON ?= /usr/bin/python3
+INSTALLER = "$(SYSTEM_PYTHON)" -B tools/install.py
+DIRECTORIES := destdir appdir bindir unitdir sysusersdir tmpfilesdir examplesdir
+destdir = $(DESTDIR)
 WITHOUT = $(addprefix --ignore=,$(1))
 # Tests start nodes and kvctl by the hundred: Python may keep what it compiled, whatever the caller's environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest scripts fuzz fuzz-wire sim sim-replay sim-soak mutants nemesis integration systemd-test bench-wire clean
+.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest packaging wheels install uninstall scripts fuzz fuzz-wire sim sim-replay sim-soak mutants nemesis integration systemd-test bench-wire clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +97,9 @@ unit: setup ## Run the unit tests.
 unit-lowest: ## Run the unit tests with the lowest versions of every dependency that pyproject.toml allows.
 	$(PYTHON) tools/lowest.py
 
+packaging: setup ## Test the wheels, `make install` and `make uninstall`.
+	$(PYTEST) -q tests/packaging
+
 scripts: setup ## Run the golden dialogues of the protocols.
 	$(PYTEST) -q tests/scripts
 
@@ -116,10 +131,20 @@ integration: setup ## Run the tests with real processes and real disks; TRANSPOR
 	KVNODE_TRANSPORT=$(TRANSPORT) $(PYTEST) -q tests/integration
 
 systemd-test: setup ## Run the tests of units on machines with a real systemd, made of namespaces; they need root.
+	$(BIN)/python -m tests.packaging.stage
 	$(PYTEST) -q $(MACHINES)
 
 bench-wire: setup ## Measure kvwire beside grpcio, in five minutes; ARGS="--quick" takes one, "--million" looks for growth, too.
 	$(BIN)/python benchmarks/wire.py $(ARGS)
+
+wheels: setup ## Build the wheels of kvnode and kvnode-client into dist/.
+	$(BIN)/python tools/wheels.py dist
+
+install: ## Install kvnode in /opt/kvnode, its programs and systemd's files; below DESTDIR if given. Also an upgrade.
+	@$(INSTALLER) install $(foreach name,$(DIRECTORIES),--$(name)="$($(name))")
+
+uninstall: ## Remove what `make install` put there; never configuration and data.
+	@$(INSTALLER) uninstall $(foreach name,$(DIRECTORIES),--$(name)="$($(name))")
 
 clean: ## Remove everything that is built, .venv too.
 	rm -rf $(VENV) .venv-proto .venv-lowest build client/build dist *.egg-info client/*.egg-info

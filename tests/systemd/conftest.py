@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging import stage
 from tests.systemd.deployment import Deployment
 from tests.systemd.lab.machine import Machine
 from tests.systemd.lab.requirements import why_not
-from tests.systemd.lab.stage import stage
 
 
 @pytest.fixture(scope="session")
 def installed() -> Path:
     """What `make install` puts where, for machines to show as theirs."""
-    if reason := why_not():
-        pytest.skip(f"no machine with systemd can boot here: {reason}")
-    return stage()
+    if reason := why_not() or stage.why_not():
+        pytest.skip(f"no machine with systemd here: {reason}")
+    return stage.staged()
 
 
 @pytest.fixture(scope="session")
