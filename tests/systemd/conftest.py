@@ -23,11 +23,9 @@ def installed() -> Path:
 
 @pytest.fixture(scope="session")
 def one_host(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A machine with three nodes, n1 to n3, on it; they are configured, and not started."""
+    """A machine with three nodes on it; they are configured, and not started."""
     with Machine(installed, tmp_path_factory.mktemp("root")) as machine:
-        deployment = Deployment(machine)
-        deployment.configure({name: f"127.0.0.1:{7400 + number}" for number, name in enumerate(("n1", "n2", "n3"), 1)})
-        yield deployment
+        yield Deployment(machine, {"n1": "127.0.0.1:7401", "n2": "127.0.0.1:7402", "n3": "127.0.0.1:7403"})
 
 
 @pytest.fixture
