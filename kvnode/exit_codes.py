@@ -5,7 +5,7 @@ Owns their meaning. The unit file's RestartPreventExitStatus lists those that ne
 
 from __future__ import annotations
 
-from kvnode.errors import Corrupt, WrongCluster
+from kvnode.errors import Corrupt, UnusableDirectory, WrongCluster
 from kvnode.storage.disk import DiskFailed
 
 OK = 0
@@ -14,7 +14,8 @@ FAILED = 1
 USAGE = 2
 """The command line is wrong."""
 UNUSABLE_DATA = 65
-"""EX_DATAERR: the data directory is damaged, of another node or cluster, or of a format that this release does not know."""
+"""EX_DATAERR: the data directory is damaged, of another node or cluster, of a format that this release does not know, or not
+this user's to write."""
 DISK_FAILED = 74
 """EX_IOERR: a write or a sync failed. What the disk holds is unknown: it must be looked after before it is used again."""
 UNUSABLE_CONFIG = 78
@@ -23,6 +24,6 @@ UNUSABLE_CONFIG = 78
 
 def exit_code(error: BaseException) -> int:
     """The code for what ended a node."""
-    if isinstance(error, Corrupt | WrongCluster):
+    if isinstance(error, Corrupt | UnusableDirectory | WrongCluster):
         return UNUSABLE_DATA
     return DISK_FAILED if isinstance(error, DiskFailed) else FAILED

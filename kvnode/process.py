@@ -44,7 +44,8 @@ from kvnode.runtime.grpc_transport import GrpcTransport
 from kvnode.runtime.service_manager import ServiceManager
 from kvnode.runtime.supervision import Supervision, replaying
 from kvnode.runtime.worker import ThreadWorker
-from kvnode.storage.disk import DiskFailed, OutOfSpace, RealDisk, claim
+from kvnode.storage.directory import STORE_NAME, take
+from kvnode.storage.disk import DiskFailed, OutOfSpace, RealDisk
 from kvnode.storage.store import LmdbStore
 from kvnode.types import Seconds
 
@@ -147,18 +148,17 @@ class Process:
         self._supervision.start()
 
     def _open(self) -> Ports:
-        """The world as the node will see it. Raises OSError, `OutOfSpace`, `Corrupt`."""
+        """The world as the node will see it. Raises OSError, `OutOfSpace`, `Corrupt`, `UnusableDirectory`."""
         config, loop = self._config, self._loop
         directory = Path(config.node.data_dir)
         peers = {name: address for name, address in config.cluster.members.items() if name != config.node.name}
+        take(directory)  # and hold it until this process ends
         self._tracing = tracing = Tracing(config.tracing, config.node.name, config.node.advertise)
-        os.makedirs(directory, exist_ok=True)
-        claim(directory)  # and hold it until this process ends
         self._disk = RealDisk(directory, config.storage.quota_bytes, config.storage.ballast_size_bytes)
         return Ports(
             loop=loop,
             disk=self._disk,
-            store=LmdbStore(directory / "store", config.storage.store_size_bytes_max),
+            store=LmdbStore(directory / STORE_NAME, config.storage.store_size_bytes_max),
             log_worker=ThreadWorker("log", loop),
             store_worker=ThreadWorker("store", loop),
             transport=GrpcTransport(peers, config.node.transport, loop),

@@ -153,6 +153,30 @@ def test_data_directory_of_somebody_else_is_refused_at_the_start(
     cluster.wait_caught_up("n1")
 
 
+def test_data_directory_of_a_newer_format_is_refused_before_anything_is_touched(cluster: Playground) -> None:
+    """A release that cannot read the directory says which one can, ends with EX_DATAERR, and leaves every file as it was: not
+    even the ballast, the spare segment or what a broken snapshot left is touched."""
+    cluster.stop("n1")
+    node = cluster.node("n1")
+    mark = node.data_path / "FORMAT"
+    ours = mark.read_text()
+    leftover = node.data_path / "snapshot-3"
+    leftover.write_text("half a snapshot")
+    (node.data_path / "ballast").unlink()
+    mark.write_text("kvnode data format 2\nwritten by kvnode 9.1.0\n")
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in node.data_path.rglob("*")}
+    code, said = _run(node.config_path)
+    assert code == 65, said
+    assert f"{node.data_path} has data format 2" in said
+    assert "reads format 1" in said
+    assert "Install kvnode 9.1.0" in said
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in node.data_path.rglob("*")} == before
+    mark.write_text(ours)
+    cluster.start("n1")
+    cluster.wait_caught_up("n1")
+    assert not leftover.exists()
+
+
 def test_data_directory_in_use_is_refused_at_the_start(cluster: Playground) -> None:
     """Two processes on one data directory would destroy it: the second one does not start, the first one is not disturbed."""
     node = cluster.node("n1")
