@@ -9,10 +9,11 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import kvclient
 from tests.systemd.lab.machine import Machine
+from tests.systemd.lab.network import Network
 
 Answer = TypeVar("Answer")
 
@@ -37,7 +38,7 @@ class Deployment:
 
     # ---- configuration -----------------------------------------------------------------------------------------------
 
-    def write_configuration(self, name: str, settings: Mapping[str, str] = {}, alone_at: str = "") -> None:  # noqa: B006
+    def write_configuration(self, name: str, settings: Mapping[str, str] = {}, alone_at: str = "") -> None:
         """Write a node's file. `settings`: further ones, "section.field" -> TOML; `alone_at`: it is a cluster of its own."""
         members = {name: alone_at} if alone_at else self.addresses
         all_settings = {
@@ -101,11 +102,6 @@ class Deployment:
         """How often systemd has restarted a node by itself since it was started."""
         return int(self.property(name, "NRestarts"))
 
-    def print_journal(self, entries_max: int = 40) -> None:
-        """The end of the journal, for the report of a failure."""
-        command = ("journalctl", "--no-hostname", "--unit=kvnode@*", f"--lines={entries_max}")
-        print(self.machine.run(*command, check=False).stdout)
-
     # ---- from inside -------------------------------------------------------------------------------------------------
 
     def with_client(self, work: Callable[[kvclient.AsyncClient], Awaitable[Answer]], timeout_s: float = 10.0) -> Answer:
@@ -128,3 +124,16 @@ class Deployment:
         said = "\n".join(entry.message for entry in self.machine.journal(unit, since=since) if entry.is_from_process)
         answer: dict[str, object] = json.loads(said)
         return answer
+
+
+class Hosts(NamedTuple):
+    """A network, and the machine of each node, by the node's name."""
+
+    network: Network
+    machines: dict[str, Machine]
+
+
+def print_journal(machine: Machine, entries_max: int = 40) -> None:
+    """The end of a machine's journal, for the report of a failure."""
+    command = ("journalctl", "--unit=kvnode@*", f"--lines={entries_max}")
+    print(machine.run(*command, check=False).stdout)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-ERROR, WARNING, INFO = 3, 4, 6
+CRITICAL, ERROR, WARNING, INFO, DEBUG = 2, 3, 4, 6, 7
 """Priorities of syslog: the smaller, the more urgent."""
 
 
@@ -34,7 +34,7 @@ class Entry:
     @property
     def fields(self) -> dict[str, Any]:
         """A JSON line of kvnode; else {}."""
-        if not (self.is_from_process and self.message.startswith("{")):
+        if not (self.is_from_process and self.message.startswith('{"')):
             return {}
         found: dict[str, Any] = json.loads(self.message)
         return found
