@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from tests.systemd.deployment import Deployment
 
 SECRET = "Bearer 5f2b7c"
-DROP_IN = "/etc/systemd/system/kvnode@.service.d/credentials.conf"
+DROP_IN = "/etc/systemd/system/kvnode@n1.service.d/credentials.conf"
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
