@@ -21,6 +21,8 @@ from kvnode.types import Seconds
 ASK_MAX: Seconds = 2.0
 TEXT_MAX = 64
 """Of what a stranger says of itself."""
+WORDS_MAX = 200
+"""Of an error."""
 OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
@@ -71,7 +73,7 @@ async def ask(address: str, transport: str, wall: Callable[[], Seconds] = time.t
         return Silence("refuses connections: nothing listens there", is_refused=True)
     except grpc.RpcError as error:
         words = str(getattr(error, "details", lambda: "")() or "")
-        return Silence(f"{step} ({_code(error)}{': ' if words else ''}{words[:TEXT_MAX]})", is_other=True)
+        return Silence(f"{step} ({_code(error)}{': ' if words else ''}{words[:WORDS_MAX]})", is_other=True)
     except OSError as error:
         return Silence(f"{step}: {error.strerror or error}")
 

@@ -18,9 +18,9 @@ from kvnode.doctor.asking import Answer, Silence, ask
 from kvnode.doctor.contents import check_contents
 from kvnode.doctor.finding import Finding, Level, skipped
 from kvnode.doctor.kernel_clock import check_kernel_clock
-from kvnode.doctor.peers import judge_peers
+from kvnode.doctor.peers import is_member, judge_peers
 from kvnode.doctor.place import check_directory, check_file_system, check_space
-from kvnode.doctor.ports import check_ports, is_own, reachable
+from kvnode.doctor.ports import check_ports, reachable
 from kvnode.doctor.resources import check_files, check_memory
 from kvnode.doctor.settings import check_invalid, check_readable, check_settings
 from kvnode.doctor.software import check_software
@@ -64,7 +64,7 @@ def check(subject: Subject) -> list[Finding]:
         *check_memory(subject),
         *check_software(config.node.transport),
     ]
-    contents = check_contents(subject, is_running=bool(subject.pid) or is_own(config, own))
+    contents = check_contents(subject, is_running=bool(subject.pid) or is_member(config, config.node.name, own))
     return [*here, *contents, *sync_time, *others, *machine]
 
 
@@ -98,5 +98,5 @@ def _answer(findings: list[Finding], output: str, about: dict[str, str], subject
     if output == "json":
         print(report.as_json(findings, **about))
     else:
-        report.show(findings, subject)
+        report.show(findings, subject, sys.stdout)
     return PROBLEMS if any(finding.level is Level.PROBLEM for finding in findings) else HEALTHY

@@ -68,7 +68,7 @@ def check_contents(subject: Subject, is_running: bool, clock: Callable[[], float
             disk.close_all()
     except PermissionError as error:
         text = f"{error.filename} may not be read by this user"
-        return [skipped(FORMAT, text, f"Run the doctor as root or as {subject.user}")]
+        return [skipped(FORMAT, text, subject.who_may_look)]
 
 
 def check_format(disk: RealDisk, path: str) -> list[Finding]:
@@ -122,7 +122,7 @@ def _check_identity(subject: Subject, recovered: Recovered) -> list[Finding]:
     except KvnodeError as error:
         found, _, advice = error.message.partition(": ")
         return [problem(IDENTITY, found, advice[:1].upper() + advice[1:])]
-    return [ok(IDENTITY, f"node {identity.node} of cluster {identity.cluster_id}, started {identity.incarnation} times")]
+    return [ok(IDENTITY, f"node {identity.node} of cluster {identity.cluster_id}, incarnation {identity.incarnation}")]
 
 
 def _judge_log(subject: Subject, log: Log, recovered: Recovered, is_whole: bool) -> list[Finding]:

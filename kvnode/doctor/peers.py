@@ -21,8 +21,13 @@ def judge_peers(config: Config, answers: Mapping[str, Answer | Silence]) -> list
     if not answers:
         return [skipped("peers", "this node is alone")]
     findings = [judge_peer(config, name, answer) for name, answer in answers.items()]
-    told = {name: answer for name, answer in answers.items() if isinstance(answer, Answer)}
+    told = {name: answer for name, answer in answers.items() if isinstance(answer, Answer) and is_member(config, name, answer)}
     return [*findings, judge_clocks(config.clock.max_clock_skew_ms, told)]
+
+
+def is_member(config: Config, name: str, answer: Answer | Silence) -> bool:
+    """Whether it is the member `name` of the configured cluster who answers."""
+    return isinstance(answer, Answer) and (answer.cluster_id, answer.name) == (config.cluster.id, name)
 
 
 def judge_peer(config: Config, name: str, answer: Answer | Silence) -> Finding:

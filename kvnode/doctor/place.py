@@ -51,7 +51,7 @@ def check_directory(subject: Subject) -> list[Finding]:
     said = as_user(subject.uid, lambda: obstacle(path))
     if said is None:
         found = f"{path} belongs to {subject.user}: this user cannot tell what that one may do"
-        return [skipped(DIRECTORY, found, f"Run the doctor as root or as {subject.user}")]
+        return [skipped(DIRECTORY, found, subject.who_may_look)]
     if said:
         found, _, cure = said.partition(": ")
         return [problem(DIRECTORY, found, cure[:1].upper() + cure[1:])]
@@ -97,7 +97,7 @@ def check_space(subject: Subject) -> list[Finding]:
         status = os.statvfs(path)
         used, needed = _used_and_needed(subject)
     except OSError as error:
-        return [skipped(SPACE, f"{error.filename}: {error.strerror}", f"Run the doctor as root or as {subject.user}")]
+        return [skipped(SPACE, f"{error.filename}: {error.strerror}", subject.who_may_look)]
     size, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
     if status.f_files and not status.f_favail:
         return [problem(SPACE, f"the file system of {path} has no inodes left", "Delete files of others there")]

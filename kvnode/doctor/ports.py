@@ -16,6 +16,7 @@ from pathlib import Path
 from kvnode.config import Config
 from kvnode.doctor.asking import Answer, Silence
 from kvnode.doctor.finding import Finding, ok, problem, warning
+from kvnode.doctor.peers import is_member
 from kvnode.doctor.subject import Subject
 from kvnode.types import Seconds
 from kvwire import addresses
@@ -33,11 +34,6 @@ async def check_ports(subject: Subject, answer: Answer | Silence) -> list[Findin
     if subject.config.metrics.listen:
         findings.append(await _check_metrics_port(subject))
     return findings
-
-
-def is_own(config: Config, answer: Answer | Silence) -> bool:
-    """Whether this very node answers."""
-    return isinstance(answer, Answer) and (answer.cluster_id, answer.name) == (config.cluster.id, config.node.name)
 
 
 def check_port(subject: Subject, answer: Answer | Silence) -> Finding:
@@ -62,7 +58,7 @@ def judge_holder(config: Config, answer: Answer | Silence, process: str) -> Find
     advice = "Stop it, or give this node another port (node.listen, and cluster.members on all nodes)"
     if isinstance(answer, Silence):
         return problem(PORT, f"{listen} is taken{by}, and no kvnode answers there: {answer.reason}", advice)
-    if not is_own(config, answer):
+    if not is_member(config, config.node.name, answer):
         return problem(PORT, f"{listen} is taken{by}: node {answer.name} of cluster {answer.cluster_id}", advice)
     return ok(PORT, f"{listen} is this node's: kvnode {answer.version}, up for {_duration(answer.uptime)}")
 

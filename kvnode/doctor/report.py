@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,12 +19,11 @@ _COLOURS = {Level.OK: "32", Level.WARNING: "33", Level.PROBLEM: "31", Level.SKIP
 WIDTH_MIN = 60
 
 
-def show(findings: Sequence[Finding], subject: str, output: TextIO = sys.stdout) -> None:
+def show(findings: Sequence[Finding], subject: str, output: TextIO) -> None:
     """Lines for people: how it is, what was looked at, what was found, and below it what to do; a summary last."""
     is_terminal = output.isatty()
     width = max(WIDTH_MIN, shutil.get_terminal_size().columns) if is_terminal else 0
-    for line in lines(findings, subject, width, is_terminal and "NO_COLOR" not in os.environ):
-        print(line, file=output)
+    print("\n".join(lines(findings, subject, width, is_terminal and "NO_COLOR" not in os.environ)), file=output)
 
 
 def lines(findings: Sequence[Finding], subject: str, width: int = 0, is_coloured: bool = False) -> Iterator[str]:

@@ -35,6 +35,11 @@ class Subject:
         """Whether that is the user who asks."""
         return self.uid == os.geteuid()
 
+    @property
+    def who_may_look(self) -> str:
+        """Advice for one who may not."""
+        return "Run the doctor as root" + (f" or as {self.user}" if self.uid else "")
+
 
 def look(config: Config, config_path: str, uid: int | None = None, locks: Path = Path("/proc/locks")) -> Subject:
     """What can be known from here. `uid`: the service's user where the caller knows it."""

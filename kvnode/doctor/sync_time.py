@@ -37,7 +37,7 @@ def check_sync_time(subject: Subject) -> list[Finding]:
     try:
         return [judge(measure(where))]
     except OSError as error:
-        return [skipped(NAME, f"cannot write a probe file in {where}: {error.strerror}", f"Run the doctor as {subject.user}")]
+        return [skipped(NAME, f"cannot write a probe file in {where}: {error.strerror}", subject.who_may_look)]
 
 
 def measure(directory: str, clock: Callable[[], float] = time.perf_counter) -> list[Seconds]:
