@@ -93,6 +93,13 @@ class DeadlineExpired(KvnodeError):
     code, reason, definite = 4, "DEADLINE_EXCEEDED", True
 
 
+RESTORE = (
+    "restore the whole data directory from a copy made after this node last ran; an older one has forgotten what the node "
+    "promised to the others, and must never be started"
+)
+"""What to do about a data directory that is damaged."""
+
+
 class Corrupt(KvnodeError):
     """Stored bytes are not what was written. The shard stops; its peers can repair it."""
 

@@ -40,7 +40,7 @@ from kvnode.runtime.history import History
 from kvnode.runtime.membership import Membership
 from kvnode.runtime.outbox import PeerOutbox
 from kvnode.runtime.peers import PeerLink
-from kvnode.runtime.recovery import CLOCK_RECORD, IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, replay
+from kvnode.runtime.recovery import IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, clock_record, replay
 from kvnode.runtime.snapshots import Snapshots
 from kvnode.runtime.tokens import deliver
 from kvnode.runtime.transport import CheckedTransport, Transport
@@ -141,9 +141,8 @@ class Node:
     def _start_clock(self, recovered: Recovered) -> HybridLogicalClock:
         clock = HybridLogicalClock(self.config.clock.max_clock_skew_ms)
         clock.restore(recovered.clock_bound)
-        bound = clock.wanted_bound(self.ports.wall_ms())
-        if bound is not None:
-            self.log.write([NodeRecord(CLOCK_RECORD, str(bound).encode())])
+        if (bound := clock.wanted_bound(self.ports.wall_ms())) is not None:
+            self.log.write([clock_record(bound)])
             clock.set_bound(bound)
         return clock
 
@@ -335,7 +334,7 @@ class Node:
         if self._clock_write is not None:
             return
         if (bound := self.clock.wanted_bound(self.ports.wall_ms())) is not None:
-            self._clock_write = self.driver.write_node_record(NodeRecord(CLOCK_RECORD, str(bound).encode()))
+            self._clock_write = self.driver.write_node_record(clock_record(bound))
             self._clock_write.add_done_callback(lambda done: self._on_clock_bound(bound))
             self.membership.history.say_alive(self.loop.time())
 
@@ -432,6 +431,7 @@ class Node:
         await self.flusher.flush()
         await self.flusher.stop()
         self.driver.stop()
+        await self.ports.log_worker.submit(self.log.write, [clock_record(self.clock.seal())])
         await self.transport.close()
         self.ports.log_worker.close()
         self.ports.store_worker.close()

@@ -7,6 +7,7 @@ log or the store of a node that runs: they change meanwhile, and that node has r
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -153,5 +154,5 @@ def _check_store(subject: Subject, recovered: Recovered) -> Finding:
 
 def _sentences(message: str) -> tuple[str, str]:
     """What was found, and what to do: an error's first sentence and the others."""
-    found, _, advice = message.partition(". ")
-    return found, advice
+    found, *advice = re.split(r"[.;] ", message, maxsplit=1)
+    return found, "".join(part[:1].upper() + part[1:] for part in advice)

@@ -17,6 +17,7 @@ from kvclient.histogram import Histogram
 from kvnode.config import Tracing as TracingSettings
 from kvnode.observe.log_times import LogTimes, LogWrite
 from kvnode.observe.outcomes import outcome_of
+from kvnode.observe.request_log import RequestLog
 from kvnode.observe.spans import CONSISTENCIES, Spans
 from kvnode.observe.stages import Clock, Timeline
 from kvnode.observe.tracing import Tracing, current
@@ -83,6 +84,7 @@ class Recorder:
     def __init__(self, clock: Clock, spans: Spans, tracing: Tracing, times: LogTimes, later: Later) -> None:
         self.clock, self.spans = clock, spans
         self._tracing, self._times, self._later = tracing, times, later
+        self._request_log = None if tracing.is_silent else RequestLog(clock)
         self._pending: deque[tuple[Timeline, str, str, str]] = deque()
         self._is_due = False
         self._batches: dict[int, tuple[LogWrite, list[SpanContext]]] = {}
@@ -134,10 +136,13 @@ class Recorder:
         if series is None:
             series = self.series[key] = Series(self._slow_s)
         seconds = series.record(timeline, outcome, self._slow_s)
+        failed = outcome not in EXPECTED
+        if self._request_log and (failed or seconds > self._slow_s):
+            self._request_log.tell(timeline, outcome, failed)
         span = timeline.span or timeline.parent
         if span is not None and span.trace_flags & TraceFlags.SAMPLED:
             self._keep(timeline, outcome, status, "sampled")
-        elif outcome not in EXPECTED:
+        elif failed:
             self._maybe_keep(timeline, outcome, status, "failed")
         elif seconds > series.slow_s:
             self._maybe_keep(timeline, outcome, status, "slow")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kvapi.v1 import replication_pb2
-from kvnode.errors import Corrupt, WrongCluster
+from kvnode.errors import RESTORE, Corrupt, WrongCluster
 from kvnode.protocol.raft.log import RaftLog
 from kvnode.shard.rows import readable
 from kvnode.storage.records import NODE_KINDS_KEPT, EntryRecord, EventualRecord, HardStateRecord, NodeRecord, Record
@@ -28,6 +28,11 @@ EVENT_RECORD, NODE_EVENT_RECORD, LEADERSHIP_RECORD = 16, 17, 18
 """Kinds of which all count: `runtime.journal`'s. EVENT: of the failure detector, without numbers, by earlier releases."""
 SNAPSHOT_MARK = int(replication_pb2.ENTRY_KIND_UNSPECIFIED)
 """Kind of the log record that a snapshot's installation leaves: an entry's place, (index, term), without the entry."""
+
+
+def clock_record(bound: Hlc) -> NodeRecord:
+    """That every stamp so far is below `bound`: where the clock goes on after a restart."""
+    return NodeRecord(CLOCK_RECORD, str(bound).encode())
 
 
 class Identity(NamedTuple):
@@ -102,7 +107,7 @@ class ShardRecovery:
         if first > flushed + 1:
             raise Corrupt(
                 f"shard {shard}: the store ends at index {flushed}, the log begins at {first}: entries between are missing; "
-                "restore the whole data directory from a copy made while the node was stopped",
+                + RESTORE,
                 shard=shard,
             )
         if first == flushed + 1:
@@ -157,7 +162,7 @@ def _on_node_record(found: Recovered, record: NodeRecord) -> None:
     if record.kind == IDENTITY_RECORD:
         found.identity = Identity.decode(record.data)
     elif record.kind == CLOCK_RECORD:
-        found.clock_bound = max(found.clock_bound, int(record.data))
+        found.clock_bound = int(record.data)  # (The latest: the last word of a life that stopped cleanly is lower.)
     elif record.kind == PEERS_RECORD:
         found.peer_uids = _peer_uids(record.data)
     elif record.kind == ALIVE_RECORD:

@@ -20,7 +20,7 @@ import struct
 from typing import Final, NamedTuple
 
 from kvnode import __version__
-from kvnode.errors import UnknownFormat
+from kvnode.errors import RESTORE, UnknownFormat
 from kvnode.storage import frame
 from kvnode.storage.disk import Disk, OutOfSpace
 
@@ -54,8 +54,7 @@ def read_mark(disk: Disk, where: str) -> Mark | None:
         found = f"it begins with {data[:40]!r}" if data else "it is empty"
         raise UnknownFormat(
             f"{where}/{FORMAT_NAME} does not say which format the data directory has: {found}. (This release writes "
-            f"'kvnode data format {VERSION}'.) Nothing was changed. Check the disk; restore the whole data directory from a "
-            "copy made while the node was stopped",
+            f"'kvnode data format {VERSION}'.) Nothing was changed. Check the disk; " + RESTORE,
             file=f"{where}/{FORMAT_NAME}",
         )
     release = _RELEASE.search(data)
@@ -81,7 +80,8 @@ def check(mark: Mark, where: str) -> None:
     age = "a newer" if mark.version > VERSION else "another"
     raise UnknownFormat(
         f"{where} has data format {mark.version}, of {age} release; this one, {__version__}, reads format {VERSION}. "
-        f"Nothing was changed. Install {release}, or restore a copy of the whole data directory that this release had made",
+        f"Nothing was changed. Install {release}. (Do not start a copy from before that: it has forgotten what this node "
+        "promised to the others since)",
         found=mark.version,
         reads=VERSION,
     )

@@ -24,7 +24,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from kvnode.errors import Corrupt
+from kvnode.errors import RESTORE, Corrupt
 from kvnode.invariant import invariant
 from kvnode.storage import data_format, frame, records
 from kvnode.storage.disk import Disk, OutOfSpace
@@ -187,8 +187,8 @@ class Log:
 
     def _corrupt(self, name: str, offset: int, found: str) -> Corrupt:
         advice = (
-            "Nothing was changed, and the other replicas go on without this node. Check the disk; restore the whole data "
-            "directory from a copy made while the node was stopped. Do not delete the file alone"
+            "Nothing was changed, and the other replicas go on without this node. Do not delete the file alone. "
+            "Check the disk; " + RESTORE
         )
         return Corrupt(f"log file {name} is damaged at byte {offset}: {found}. {advice}", file=name, offset=offset)
 

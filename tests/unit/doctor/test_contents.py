@@ -117,7 +117,8 @@ def test_log_that_begins_behind_the_store_is_a_problem(tmp_path: Path) -> None:
     stopped_node(tmp_path, ENTRIES[10:])
     found = check_contents(make_subject(tmp_path), is_running=False)
     assert levels(found) == [*FINE[:3], ("store", Level.PROBLEM)]
-    assert "the store ends at index 0, the log begins at 11" in found[3].found
+    assert found[3].found.endswith("the store ends at index 0, the log begins at 11: entries between are missing")
+    assert found[3].advice.startswith("Restore the whole data directory")
     store = LmdbStore(tmp_path / "store", 1024**3)
     store.commit({3: [(META, struct.pack("<QQQQQQQ", 10, 1, 0, 0, 0, 0, 0))]})
     store.close()

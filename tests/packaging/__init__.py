@@ -1,0 +1,1 @@
+"""What is installed: the wheels, and the tree that `make install` makes."""
