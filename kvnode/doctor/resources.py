@@ -17,7 +17,6 @@ from kvnode.config import Config
 from kvnode.config_fields import MIB
 from kvnode.doctor.finding import Finding, ok, problem, size_text, skipped, warning
 from kvnode.doctor.subject import Subject
-from kvnode.observe import metrics_server
 from kvnode.routing.shard_map import make_shard_map
 
 FILES, MEMORY = "open files", "memory"
@@ -35,7 +34,7 @@ PROCESS_SIZE_BYTES = 128 * MIB
 def files_needed(config: Config) -> tuple[int, int]:
     """Descriptors that a node cannot do without, and those with as many clients as it admits."""
     least = OWN_FILES + PEER_CONNECTIONS * (len(config.cluster.members) - 1)
-    scrapers = metrics_server.CONNECTIONS_MAX if config.metrics.listen else 0
+    scrapers = limits.METRICS_CONNECTIONS_MAX if config.metrics.listen else 0
     return least, least + kvwire.limits.CONNECTIONS_MAX + scrapers
 
 

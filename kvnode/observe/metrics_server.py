@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import structlog
 from prometheus_client import make_wsgi_app
 
+from kvnode.limits import METRICS_CONNECTIONS_MAX as CONNECTIONS_MAX
 from kvnode.observe.metric_readers import Reading
 from kvnode.observe.metrics import Exposition, Metrics
 from kvnode.types import Seconds
@@ -25,8 +26,6 @@ from kvwire import addresses
 
 logger = structlog.get_logger(__name__)
 
-CONNECTIONS_MAX = 64
-"""Open at once; one more is closed without a word."""
 SCRAPES_MAX = 4
 """Answered at once; one more gets 503. Each costs the process some milliseconds, and nobody needs more."""
 CONNECTION_TIME_MAX: Seconds = 10.0
