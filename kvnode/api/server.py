@@ -36,6 +36,7 @@ from kvnode.api.cluster_service import ClusterService
 from kvnode.api.decoding import DecodingServer
 from kvnode.api.kv_service import KvService
 from kvnode.api.peer_service import PeerService
+from kvnode.refusals import cannot_listen
 from kvnode.types import Seconds
 
 KV_SERVICE = "kvapi.v1.KV"
@@ -100,11 +101,11 @@ class Server:
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
 
     async def start(self) -> int:
-        """Listens; answers the port. Raises OSError when the address is taken."""
+        """Listens; answers the port. Raises OSError when the address cannot be had."""
         try:
             port = self._server.add_insecure_port(self._listen)
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {self._listen}: is another process there? ({error})") from error
+            raise cannot_listen(self._listen, "node.listen", error) from error
         await self._server.start()
         return int(port)
 

@@ -51,7 +51,7 @@ def claim(directory: str | Path) -> int:
         os.close(descriptor)
         raise OSError(
             f"the data directory {directory} is in use by another process, and two would destroy it: "
-            "stop that process, or give this node a directory of its own"
+            "stop that process (`kvnode doctor` says which it is), or give this node a directory of its own"
         ) from None
     return descriptor
 
@@ -149,7 +149,8 @@ class RealDisk:
                     parts.append(part)
                     wanted -= len(part)
             except OSError as error:
-                raise DiskFailed(f"cannot read {self._where(name)}: {error.strerror}") from error
+                message = f"cannot read {self._where(name)}: {error.strerror}. Check the disk (kernel log, SMART)"
+                raise DiskFailed(message) from error
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def preallocate(self, name: str, size_bytes: int) -> None:
