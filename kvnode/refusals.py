@@ -10,7 +10,7 @@ import socket
 
 from kvnode.storage.disk import OutOfSpace
 
-DOCTOR = "`kvnode doctor` with the same configuration looks for what is wrong"
+DOCTOR = "`kvnode doctor` with the same configuration says more"
 _FILES = "raise the limit of open files (LimitNOFILE=65536 in the unit, `ulimit -n 65536` in a shell)"
 
 
@@ -21,7 +21,7 @@ def cannot_listen(listen: str, setting: str, error: BaseException) -> OSError:
     if isinstance(cause, socket.gaierror):
         what = f"the name does not resolve ({cause.strerror}): correct {setting}"
     elif number == errno.EADDRINUSE:
-        what = f"somebody does already, and `kvnode doctor` says who: stop that process, or change {setting}"
+        what = f"somebody does already: stop that process, or change {setting}"
     elif number == errno.EADDRNOTAVAIL:
         what = f"it is no address of this host, now: correct {setting}, or start the node when the network is up"
     elif number == errno.EACCES:

@@ -40,12 +40,12 @@ def files_needed(config: Config) -> tuple[int, int]:
 
 def check_files(subject: Subject, proc: Path = Path("/proc")) -> list[Finding]:
     """The limit of open files against what the node may need."""
-    limit, whose = None, "of this shell; a service has its own (LimitNOFILE=)"
+    limit, whose = None, "in this shell; a service has its own, LimitNOFILE="
     if subject.pid:
         try:
             limit, whose = soft_limit((proc / str(subject.pid) / "limits").read_text()), f"of process {subject.pid}"
         except OSError:
-            whose = f"of this shell; those of process {subject.pid} may not be read by this user"
+            whose = f"in this shell; those of process {subject.pid} may not be read by this user"
     if limit is None:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return [judge_files(limit, whose, *files_needed(subject.config))]

@@ -51,7 +51,7 @@ def claim(directory: str | Path) -> int:
         os.close(descriptor)
         raise OSError(
             f"the data directory {directory} is in use by another process, and two would destroy it: "
-            "stop that process (`kvnode doctor` says which it is), or give this node a directory of its own"
+            "stop that process, or give this node a directory of its own"
         ) from None
     return descriptor
 

@@ -25,7 +25,7 @@ UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.EADDRINUSE, "x"), "somebody does already, and `kvnode doctor` says who: stop that process, or change"),
+        (OSError(errno.EADDRINUSE, "x"), "somebody does already: stop that process, or change node.listen"),
         (OSError(errno.EADDRNOTAVAIL, "x"), "it is no address of this host, now: correct node.listen, or start"),
         (PermissionError(errno.EACCES, "x"), "give the unit CAP_NET_BIND_SERVICE"),
         (OSError(errno.EMFILE, "x"), "too many open files: raise the limit of open files (LimitNOFILE=65536"),
