@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.stage import staged
 from tests.systemd.lab.machine import Machine
 from tests.systemd.lab.network import Network
 from tests.systemd.page import Block, blocks, difference
@@ -21,8 +20,6 @@ PAGE = ROOT / "docs" / "operations.md"
 HOSTS = ("kv1", "kv2", "kv3", "kv4")
 SOON_S = 20.0
 POLL_INTERVAL_S = 0.1
-PREFIX = "10.0.0"
-"""Of the hosts' addresses, as in the page: kv1 is 10.0.0.1."""
 QUICK = """
 [Service]
 RestartSec=100ms
@@ -33,18 +30,17 @@ Places = dict[str, Host | Workstation]
 
 
 @pytest.fixture(scope="session")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
-    """The hosts, on which nothing is installed, and the workstation."""
-    stage = staged()
+def places(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
+    """The hosts, on which nothing is installed, 10.0.0.1 to 10.0.0.4, and the workstation."""
     with ExitStack() as stack:
         boots = stack.enter_context(ThreadPoolExecutor())  # (A machine ends with the thread that has started it.)
-        network = stack.enter_context(Network(PREFIX))
+        network = stack.enter_context(Network())
         found = boots.map(lambda name: Machine(None, tmp_path_factory.mktemp(name), name), HOSTS)
         machines = {machine.name: stack.enter_context(machine) for machine in found}
         for number, machine in enumerate(machines.values(), 1):
             network.attach(machine, number)
             machine.add_drop_in("kvnode@.service", "quick", QUICK)
-        workstation = Workstation(network, stage, tmp_path_factory.mktemp("workstation"), machines)
+        workstation = Workstation(network, installed, tmp_path_factory.mktemp("workstation"), machines)
         yield {"workstation": workstation, **{name: Host(machine) for name, machine in machines.items()}}
 
 

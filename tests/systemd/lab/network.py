@@ -15,22 +15,22 @@ from tests.systemd.lab.machine import Machine
 
 Answer = TypeVar("Answer")
 
-PREFIX = "10.77.0"
-OWN_NUMBER = 254
+PREFIX = "10.0.0"
+"""As in the examples that are installed."""
+OWN_ADDRESS = f"{PREFIX}.254"
 """Of who calls from the network itself."""
 
 
 class Network:
-    """A network of 254 addresses, 10.77.0.0/24 unless `prefix` says otherwise. A context manager."""
+    """10.0.0.0/24. A context manager."""
 
-    def __init__(self, prefix: str = PREFIX) -> None:
-        self._prefix = prefix
+    def __init__(self) -> None:
         self._process = namespaces.spawn(("--net",), ["sh", "-c", "echo; exec sleep infinity"], subprocess.PIPE)
         assert self._process.stdout is not None
         self._process.stdout.readline()  # The namespace is there.
         self._ip("link", "set", "lo", "up")
         self._ip("link", "add", "bridge", "type", "bridge", "forward_delay", "0")
-        self._ip("address", "add", f"{prefix}.{OWN_NUMBER}/24", "dev", "bridge")
+        self._ip("address", "add", f"{OWN_ADDRESS}/24", "dev", "bridge")
         self._ip("link", "set", "bridge", "up")
 
     def __enter__(self) -> Network:
@@ -40,8 +40,8 @@ class Network:
         self.close()
 
     def attach(self, machine: Machine, number: int) -> str:
-        """Give a machine its cable and the address that ends with `number`, which is returned."""
-        address, cable = f"{self._prefix}.{number}", f"machine{number}"
+        """Give a machine its cable and the address 10.0.0.`number`, which is returned."""
+        address, cable = f"{PREFIX}.{number}", f"machine{number}"
         self._ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
         self._ip("link", "set", cable, "master", "bridge", "up")
         # Who gets another one's address later says so at once, as a host does that boots with it.
@@ -59,6 +59,10 @@ class Network:
     def pid(self) -> int:
         """Of a process in this network, which reaches all machines."""
         return self._process.pid
+
+    def add_address(self, address: str) -> None:
+        """Another address, as "192.0.2.254/24", of who calls from the network itself."""
+        self._ip("address", "add", address, "dev", "bridge")
 
     def set_cable(self, number: int, plugged: bool) -> None:
         """Pull a machine's cable, or plug it in again."""
