@@ -17,7 +17,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,7 +43,7 @@ class Machine:
         what it said on its console."""
         self.name = name
         self._group = f"{_GROUP}-{os.getpid()}-{next(_numbers)}"
-        _remove_groups()
+        remove_leftovers()
         self._console = directory.with_name(f"{directory.name}.console")
         command = [str(BOOT), str(directory), name, self._group, str(stage)]
         with self._console.open("wb") as console:
@@ -154,24 +155,31 @@ class Machine:
             # (The kernel ends all other processes of the machine before PID 1 is gone.)
             os.kill(self.pid or self._process.pid, signal.SIGKILL)
             self._process.wait()
-        _remove_groups(self._group)
+        remove_leftovers(self._group)
 
 
-def _remove_groups(own: str = "") -> None:
-    """Remove the control groups of a machine that has ended, and those of any whose maker is no more."""
+def remove_leftovers(own: str = "") -> list[str]:
+    """Remove the control groups of a machine that has ended, and those of any whose maker is no more; answers their names."""
+    removed = []
+    with tempfile.TemporaryDirectory(prefix="kvnode-lab-") as directory, _mounted_groups(directory) as groups:
+        for group in groups.glob(f"{_GROUP}-*"):
+            maker = re.fullmatch(rf"{_GROUP}-(\d+)-.+", group.name)
+            if group.name == own or (maker and not Path(f"/proc/{maker[1]}").exists()):
+                for below, _, _ in os.walk(group, topdown=False):
+                    os.rmdir(below)
+                removed.append(group.name)
+    return removed
+
+
+@contextmanager
+def _mounted_groups(directory: str) -> Iterator[Path]:
+    """The control group that this process is in, wherever the host has it mounted, or has not."""
     shell = 'mount -t cgroup2 cgroup2 "$1"; echo "$1$(sed -n s/^0:://p /proc/self/cgroup)"; exec sleep infinity'
-    with tempfile.TemporaryDirectory(prefix="kvnode-lab-") as directory:
-        holder = namespaces.spawn(
-            ("--mount", "--propagation", "private"), ["sh", "-euc", shell, "sh", directory], subprocess.PIPE
-        )
-        try:
-            assert holder.stdout is not None
-            mounted = Path(f"/proc/{holder.pid}/root") / holder.stdout.readline().decode().strip().lstrip("/")
-            for group in mounted.glob(f"{_GROUP}-*"):
-                found = re.fullmatch(rf"{_GROUP}-(\d+)-.+", group.name)
-                if group.name == own or (found and not Path(f"/proc/{found[1]}").exists()):
-                    for below, _, _ in os.walk(group, topdown=False):
-                        os.rmdir(below)
-        finally:
-            holder.kill()
-            holder.communicate()
+    command = ["sh", "-euc", shell, "sh", directory]
+    holder = namespaces.spawn(("--mount", "--propagation", "private"), command, subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        yield Path(f"/proc/{holder.pid}/root") / holder.stdout.readline().decode().strip().lstrip("/")
+    finally:
+        holder.kill()
+        holder.communicate()
