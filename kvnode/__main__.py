@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from kvnode import __version__
 from kvnode.config import PRESETS, Config, ConfigError
 from kvnode.exit_codes import UNUSABLE_CONFIG
+from kvnode.runtime.service_manager import is_journal, priority
 
 _SETTING = re.compile(r"--([A-Za-z_][A-Za-z0-9_-]*\.[A-Za-z0-9_.-]+)(?:=(.*))?", re.DOTALL)
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config, origins = Config.load_with_origins(options.config, flags, os.environ, options.preset)
     except ConfigError as error:
         for problem in error.problems:
-            print(f"kvnode: {problem}", file=sys.stderr)
+            print(f"{priority('error') if is_journal(sys.stderr) else ''}kvnode: {problem}", file=sys.stderr)
         return UNUSABLE_CONFIG if given[:1] == ["run"] else 1
     if options.command == "run":
         _load_server()(config, lambda: Config.load(options.config, flags, os.environ, options.preset))
