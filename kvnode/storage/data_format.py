@@ -79,7 +79,8 @@ def check(mark: Mark, where: str) -> None:
     age = "a newer" if mark.version > VERSION else "another"
     raise UnknownFormat(
         f"{where} has data format {mark.version}, of {age} release; this one, {__version__}, reads format {VERSION}. "
-        f"Nothing was changed. Install {release}"
+        f"Nothing was changed. Install {release}. (Do not start a copy from before that: it has forgotten what this node "
+        "promised to the others since)"
     )
 
 
