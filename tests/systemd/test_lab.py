@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.systemd.lab import requirements
-from tests.systemd.lab.machine import Machine, remove_leftovers
+from tests.systemd.lab.machine import Machine, control_groups_of, remove_leftovers
 from tests.tidy.source import ROOT
 
 TIMEOUT_S = 10.0
@@ -40,19 +40,23 @@ def test_machine_whose_maker_is_killed_ends_with_it(installed: Path, tmp_path: P
         while systemd.exists():
             assert time.monotonic() < deadline, "the machine outlives its maker"
             time.sleep(0.05)
-    assert [name.split("-")[2] for name in remove_leftovers()] == [str(maker.pid)]
+    assert len(control_groups_of(maker.pid)) == 1
+    remove_leftovers()
+    assert control_groups_of(maker.pid) == []
 
 
 def test_machine_that_is_halted_or_killed_leaves_nothing(installed: Path, tmp_path: Path) -> None:
     """Neither a process, nor a mount on this host, nor a control group."""
     mounts = Path("/proc/self/mounts").read_text()
+    before = control_groups_of(os.getpid())
     with Machine(installed, tmp_path) as machine:
+        assert len(control_groups_of(os.getpid())) == len(before) + 1
         systemd = Path(f"/proc/{machine.pid}")
         machine.halt()
     assert not systemd.exists()
     assert Path("/proc/self/mounts").read_text() == mounts
     assert not list(tmp_path.iterdir())
-    assert remove_leftovers() == []
+    assert control_groups_of(os.getpid()) == before
 
 
 def test_lab_where_something_is_missing_says_what(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,9 +45,9 @@ def test_node_that_systemd_calls_started_has_its_port_open(host: Deployment) -> 
 def test_status_of_a_cluster_that_serves_tells_leaders_term_and_lag(host: Deployment) -> None:
     """`systemctl status` has it in one line; the nodes' lines add up to all shards."""
     host.start_all()
+    expected = re.compile(r"ACTIVE: leads \d of 8 shards, term [1-9]\d*, lag \d+ entries")
     for name in host.names:
-        status = host.property(name, "StatusText")
-        assert re.fullmatch(r"ACTIVE: leads \d of 8 shards, term [1-9]\d*, lag \d+ entries", status), status
+        host.machine.until(lambda name=name: expected.fullmatch(host.property(name, "StatusText")), f"the status of {name}")  # type: ignore[misc]
 
 
 def test_nodes_killed_all_at_once_come_back_with_every_acknowledged_write(host: Deployment) -> None:

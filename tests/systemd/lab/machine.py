@@ -29,7 +29,8 @@ Answer = TypeVar("Answer")
 
 BOOT = Path(__file__).with_name("boot.sh")
 BOOT_TIMEOUT_S = 30.0
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
+"""After which what is waited for will not come any more: it is no claim about how long that takes."""
 POLL_INTERVAL_S = 0.05
 _GROUP = "kvnode-lab"
 _numbers = itertools.count(1)
@@ -158,28 +159,33 @@ class Machine:
         remove_leftovers(self._group)
 
 
-def remove_leftovers(own: str = "") -> list[str]:
-    """Remove the control groups of a machine that has ended, and those of any whose maker is no more; answers their names."""
-    removed = []
-    with tempfile.TemporaryDirectory(prefix="kvnode-lab-") as directory, _mounted_groups(directory) as groups:
-        for group in groups.glob(f"{_GROUP}-*"):
+def remove_leftovers(own: str = "") -> None:
+    """Remove the control groups of a machine that has ended, and those of any whose maker is no more."""
+    with _mounted_groups() as groups:
+        for group in groups:
             maker = re.fullmatch(rf"{_GROUP}-(\d+)-.+", group.name)
             if group.name == own or (maker and not Path(f"/proc/{maker[1]}").exists()):
                 for below, _, _ in os.walk(group, topdown=False):
                     os.rmdir(below)
-                removed.append(group.name)
-    return removed
+
+
+def control_groups_of(maker: int) -> list[str]:
+    """The names of the control groups of all machines that a process has made, and that are still there."""
+    with _mounted_groups() as groups:
+        return [group.name for group in groups if group.name.startswith(f"{_GROUP}-{maker}-")]
 
 
 @contextmanager
-def _mounted_groups(directory: str) -> Iterator[Path]:
-    """The control group that this process is in, wherever the host has it mounted, or has not."""
+def _mounted_groups() -> Iterator[list[Path]]:
+    """The control groups of all machines, wherever this host has control groups mounted, or has not."""
     shell = 'mount -t cgroup2 cgroup2 "$1"; echo "$1$(sed -n s/^0:://p /proc/self/cgroup)"; exec sleep infinity'
-    command = ["sh", "-euc", shell, "sh", directory]
-    holder = namespaces.spawn(("--mount", "--propagation", "private"), command, subprocess.PIPE)
-    try:
-        assert holder.stdout is not None
-        yield Path(f"/proc/{holder.pid}/root") / holder.stdout.readline().decode().strip().lstrip("/")
-    finally:
-        holder.kill()
-        holder.communicate()
+    with tempfile.TemporaryDirectory(prefix="kvnode-lab-") as directory:
+        command = ["sh", "-euc", shell, "sh", directory]
+        holder = namespaces.spawn(("--mount", "--propagation", "private"), command, subprocess.PIPE)
+        try:
+            assert holder.stdout is not None
+            own = Path(f"/proc/{holder.pid}/root") / holder.stdout.readline().decode().strip().lstrip("/")
+            yield list(own.glob(f"{_GROUP}-*"))
+        finally:
+            holder.kill()
+            holder.communicate()
