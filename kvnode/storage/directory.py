@@ -30,7 +30,7 @@ def take(directory: str | Path) -> int:
     path = os.path.abspath(directory)
     _create(path)
     if found := obstacle(path):
-        raise UnusableDirectory(f"{found}. `kvnode doctor` looks at all the rest, too")
+        raise UnusableDirectory(found)
     descriptor = claim(path)
     disk = RealDisk(path)
     try:
@@ -81,11 +81,11 @@ def _create(path: str) -> None:
         except FileExistsError:
             continue  # (Another process was quicker.)
         except OSError as error:
-            cure = "correct node.data_dir, or repair what is above it"
+            cure = "correct node.data_dir, or repair what is above"
             if isinstance(error, PermissionError):
                 cure = _give(missing[0])
             raise UnusableDirectory(
-                f"the data directory {missing[0]} cannot be created or reached: {one}: {error.strerror}. {cure}"
+                f"the data directory {missing[0]} cannot be created or reached: {one}: {error.strerror}: {cure}"
             ) from error
 
 

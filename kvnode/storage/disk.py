@@ -149,7 +149,8 @@ class RealDisk:
                     parts.append(part)
                     wanted -= len(part)
             except OSError as error:
-                raise DiskFailed(f"cannot read {self._where(name)}: {error.strerror}") from error
+                message = f"cannot read {self._where(name)}: {error.strerror}. Check the disk (kernel log, SMART)"
+                raise DiskFailed(message) from error
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def preallocate(self, name: str, size_bytes: int) -> None:

@@ -49,7 +49,7 @@ def test_files_needed_follow_from_connections_and_members() -> None:
 )
 def test_limit_of_open_files_is_judged(limit: int, level: Level) -> None:
     """Too few for the node alone, for all clients, or enough; -1 is no limit."""
-    assert judge_files(limit, "of this shell", *files_needed(make_config())).level == level
+    assert judge_files(limit, "in this shell", *files_needed(make_config())).level == level
 
 
 def test_limit_of_a_node_that_runs_is_its_own(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_limit_of_a_node_that_runs_is_its_own(tmp_path: Path) -> None:
 def test_limit_of_a_process_that_may_not_be_read_is_the_shells(tmp_path: Path) -> None:
     """And that is said."""
     (found,) = check_files(make_subject(tmp_path, pid=17), tmp_path)
-    assert "of this shell; those of process 17 may not be read" in found.found
+    assert "in this shell; those of process 17 may not be read" in found.found
 
 
 def test_memory_needed_follows_from_tables_shards_and_queues() -> None:

@@ -174,7 +174,7 @@ def test_directory_that_may_not_be_written_is_refused(open_path: Path) -> None:
     said = as_nobody(lambda: take(path))
     assert said == (
         f"UnusableDirectory: the data directory {path} belongs to root, and nobody may not write there: run kvnode as root, or "
-        f"as root: chown -R nobody {path}. `kvnode doctor` looks at all the rest, too"
+        f"as root: chown -R nobody {path}"
     )
 
 
@@ -184,7 +184,7 @@ def test_directory_that_may_not_be_created_is_refused(open_path: Path) -> None:
     said = as_nobody(lambda: take(open_path / "n1"))
     assert said == (
         f"UnusableDirectory: the data directory {open_path}/n1 cannot be created or reached: {open_path}/n1: Permission "
-        f"denied. as root: install -d -o nobody -m 700 {open_path}/n1"
+        f"denied: as root: install -d -o nobody -m 700 {open_path}/n1"
     )
 
 
