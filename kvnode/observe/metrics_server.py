@@ -31,6 +31,8 @@ SCRAPES_MAX = 4
 """Answered at once; one more gets 503. Each costs the process some milliseconds, and nobody needs more."""
 CONNECTION_TIME_MAX: Seconds = 10.0
 """From a connection's beginning to its end."""
+STOP_MAX: Seconds = 0.3
+"""How long the thread may take to end; it does not keep the process."""
 LOOP_WAIT_MAX: Seconds = 2.0
 """How long the node's event loop has to answer. Prometheus waits for 10 seconds by default."""
 REQUEST_SIZE_BYTES_MAX = 16 * 1024
@@ -89,7 +91,7 @@ class MetricsServer:
         """Closes everything; scrapes under way get no answer."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._over.set)
-            await asyncio.get_running_loop().run_in_executor(None, self._thread.join, CONNECTION_TIME_MAX)
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join, STOP_MAX)
 
     def _run(self) -> None:
         try:
