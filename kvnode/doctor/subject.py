@@ -88,6 +88,8 @@ def as_user(uid: int, act: Callable[[], str]) -> str | None:
         try:
             _become(uid)
             os.write(writing, act().encode())
+        except Exception as error:
+            os.write(writing, f"this could not be found out: {error}".encode())
         finally:
             os._exit(0)
     os.close(writing)

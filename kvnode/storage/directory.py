@@ -46,12 +46,18 @@ def take(directory: str | Path) -> int:
 def obstacle(path: str) -> str:
     """What keeps this process from using the existing data directory `path`, and what to do; empty: nothing does."""
     where = f"the data directory {path}"
-    if not os.path.isdir(path):
-        what = "a link to nothing" if os.path.islink(path) else "no directory"
-        return f"{where} is {what}: remove it, or correct node.data_dir"
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return f"{where} is a link to nothing: remove it, or correct node.data_dir"
+    except OSError as error:
+        who = user_name(os.geteuid())
+        return f"{where} cannot be reached by {who} ({error.strerror}): let that user pass through the directories above it"
+    if not stat.S_ISDIR(status.st_mode):
+        return f"{where} is no directory: remove it, or correct node.data_dir"
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         return f"{where} is on a file system that is mounted read-only: see why (kernel log), and mount it for writing"
-    owner, me = os.stat(path).st_uid, os.geteuid()
+    owner, me = status.st_uid, os.geteuid()
     if me == 0 and owner != 0:
         return f"{where} belongs to {user_name(owner)}, who could not use what root makes in it: {_run_as(owner)}"
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):

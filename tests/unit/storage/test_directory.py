@@ -179,6 +179,19 @@ def test_directory_that_may_not_be_written_is_refused(open_path: Path) -> None:
 
 
 @root_only
+def test_directory_behind_a_closed_one_is_refused(open_path: Path) -> None:
+    """It is there and its user's own, but that user cannot get to it."""
+    path = open_path / "closed" / "n1"
+    path.mkdir(parents=True)
+    os.chown(path, NOBODY, NOBODY)
+    (open_path / "closed").chmod(0o700)
+    assert as_nobody(lambda: obstacle(str(path))) == (
+        f"the data directory {path} cannot be reached by nobody (Permission denied): let that user pass through the "
+        "directories above it"
+    )
+
+
+@root_only
 def test_directory_that_may_not_be_created_is_refused(open_path: Path) -> None:
     """The command that makes it is part of the message."""
     said = as_nobody(lambda: take(open_path / "n1"))
