@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-from kvnode.doctor.finding import Finding, ok, problem, skipped, warning
+from kvnode.doctor.finding import Finding, attempt, ok, problem, skipped, warning
 from kvnode.doctor.place import existing
 from kvnode.doctor.subject import Subject
 from kvnode.types import Seconds
@@ -48,16 +48,18 @@ def check_sync_time(subject: Subject) -> list[Finding]:
 async def check_sync_time_bounded(subject: Subject) -> list[Finding]:
     """The same on a thread of its own, which is left behind if the disk hangs."""
     outcome: Future[list[Finding]] = Future()
-    thread = threading.Thread(target=lambda: outcome.set_result(check_sync_time(subject)), name="probe", daemon=True)
-    thread.start()
+
+    def probe() -> None:
+        outcome.set_running_or_notify_cancel()  # (From now on it is not cancelled any more, and takes a late result.)
+        outcome.set_result(attempt(NAME, check_sync_time, subject))
+
+    threading.Thread(target=probe, name="probe", daemon=True).start()
     try:
         async with asyncio.timeout(HANGS):
             return await asyncio.wrap_future(outcome)
     except TimeoutError:
         found = f"a write of 4 KiB is not on the disk after {HANGS:.0f} s"
-        return [
-            problem(NAME, found, "The disk hangs: see the kernel log (`dmesg`); the node's leaders have given up meanwhile")
-        ]
+        return [problem(NAME, found, "The disk hangs: see the kernel log (`dmesg`)")]
 
 
 def measure(directory: str, clock: Callable[[], float] = time.perf_counter) -> list[Seconds]:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvnode.__main__ import main
-from kvnode.doctor.command import attempt
-from kvnode.doctor.finding import Finding, Level, ok, problem, size_text, skipped, warning
+from kvnode.doctor.finding import Finding, Level, attempt, ok, problem, size_text, skipped, warning
 from kvnode.doctor.report import as_json, lines, show
 from kvnode.doctor.software import check_software, slow_libraries
 
