@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kvnode.errors import UnusableDirectory
 from kvnode.storage import data_format
-from kvnode.storage.disk import BALLAST_NAME, RealDisk, claim
+from kvnode.storage.disk import BALLAST_NAME, RealDisk, claim, sync_entries
 
 STORE_NAME = "store"
 """The one sub-directory: LMDB's."""
@@ -83,7 +83,7 @@ def _create(path: str) -> None:
     for one in reversed(missing):
         try:
             os.mkdir(one, 0o700 if one == missing[0] else 0o755)
-            _sync_directory(os.path.dirname(one))
+            sync_entries(os.path.dirname(one))
         except FileExistsError:
             continue  # (Another process was quicker.)
         except OSError as error:
@@ -93,14 +93,6 @@ def _create(path: str) -> None:
             raise UnusableDirectory(
                 f"the data directory {missing[0]} cannot be created or reached: {one}: {error.strerror}: {cure}"
             ) from error
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _odd_file(path: str) -> str:

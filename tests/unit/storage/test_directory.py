@@ -72,7 +72,7 @@ def test_directory_that_is_missing_is_created_for_its_user_alone(tmp_path: Path,
 def test_directory_that_is_new_is_synced_from_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each new directory's entry is made durable in the one above it: else a power failure takes everything along."""
     synced: list[str] = []
-    monkeypatch.setattr(directory, "_sync_directory", synced.append)
+    monkeypatch.setattr(directory, "sync_entries", synced.append)
     os.close(take(tmp_path / "a" / "b" / "n1"))
     assert synced == [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")]
 
