@@ -113,8 +113,8 @@ def test_renew_many_at_once_move_to_one_new_session_with_the_clock_they_were_tol
 def test_renew_as_too_old_is_not_undone_by_a_node_whose_clock_is_far_behind(
     ids: RequestIds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each write would be refused once and draw a session of its own, until the servers forget the others'. A refusal as too new
-    counts at once."""
+    """Each write would be refused once and draw a session of its own, until the servers forget the others'. A refusal as too
+    new counts at once."""
     monkeypatch.setattr(_request_ids, "time", SimpleNamespace(monotonic=lambda: 0.0))
     ids.on_clock(1_000 << 16)
     assert ids.renew(begun(ids), 9_000 << 16)
