@@ -84,7 +84,7 @@ def test_health_believes_the_leader_of_the_later_term() -> None:
 
 
 def test_health_with_a_node_that_is_cut_off_names_it_although_nobody_is_behind() -> None:
-    """In a cluster where nothing is written it stays ACTIVE, and lacks nothing; but whoever stops another one stops all shards."""
+    """Where nothing is written it stays ACTIVE, and lacks nothing; but whoever stops another one now stops all shards."""
     answers = statuses()
     cut_off = answers["n3"]
     assert isinstance(cut_off, cluster_pb2.StatusResponse)
