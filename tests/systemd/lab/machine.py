@@ -39,14 +39,14 @@ _numbers = itertools.count(1)
 class Machine:
     """Of one test, or of several that share it. A context manager; it has booted when the constructor returns."""
 
-    def __init__(self, stage: Path, directory: Path, name: str = "lab") -> None:
-        """`stage`: what `make install` made for it. `directory`: an empty one, for its root to be mounted over; beside it lies
-        what it said on its console."""
+    def __init__(self, stage: Path | None, directory: Path, name: str = "lab") -> None:
+        """`stage`: what `make install` made for it; None: nothing is installed there, and /usr and /opt can be written to.
+        `directory`: an empty one, for its root to be mounted over; beside it lies what it said on its console."""
         self.name = name
         self._group = f"{_GROUP}-{os.getpid()}-{next(_numbers)}"
         remove_leftovers()
         self._console = directory.with_name(f"{directory.name}.console")
-        command = [str(BOOT), str(directory), name, self._group, str(stage)]
+        command = [str(BOOT), str(directory), name, self._group, str(stage or "")]
         with self._console.open("wb") as console:
             self._process = namespaces.spawn(namespaces.OF_A_MACHINE, command, console)
         self.pid = 0
