@@ -118,10 +118,11 @@ async def test_node_that_leaves_does_not_take_a_leadership_that_comes_then(nodes
 
 
 @on_whole_nodes
-async def test_successor_that_cannot_be_told_ends_the_transfer(nodes: WholeNodes) -> None:
-    """It died a moment ago: writes do not wait for the whole time of a transfer."""
+async def test_successor_that_died_ends_the_transfer(nodes: WholeNodes) -> None:
+    """A moment ago, so that nobody knows yet: writes do not wait for the whole time of a transfer."""
     n1 = await lead_all(nodes, "n1")
     nodes.cut_off.add("n2")
+    nodes.cut_off_is_dead = True
     began = nodes.loop.time()
     assert leader.start_transfer(n1.replicas[0].raft, "n2", began)
     n1.driver.wake(0)
@@ -132,10 +133,9 @@ async def test_successor_that_cannot_be_told_ends_the_transfer(nodes: WholeNodes
 
 
 @on_whole_nodes
-async def test_node_whose_peers_are_gone_leaves_in_time_and_as_a_leader(nodes: WholeNodes) -> None:
+async def test_node_whose_peers_are_gone_leaves_in_time(nodes: WholeNodes) -> None:
     """It cannot know whether they come back; the process must end all the same."""
     n1 = await lead_all(nodes, "n1")
     nodes.cut_off.update(("n2", "n3"))
     assert await took(nodes, n1) <= LEAVE_MAX + 0.01
-    assert len(leads(n1)) == SHARDS
     nodes.cut_off.clear()
