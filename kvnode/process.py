@@ -40,6 +40,7 @@ from kvnode.observe.metrics_server import MetricsServer
 from kvnode.observe.observer import Observer
 from kvnode.observe.status_line import status_line
 from kvnode.observe.tracing import Tracing
+from kvnode.refusals import cannot_start
 from kvnode.runtime.grpc_transport import GrpcTransport
 from kvnode.runtime.service_manager import ServiceManager
 from kvnode.runtime.supervision import Supervision, replaying
@@ -104,7 +105,7 @@ class Process:
         try:
             await self._start()
         except (KvnodeError, UnusableDirectory, DiskFailed, OutOfSpace, OSError) as error:
-            logger.critical("cannot start", error=str(error))
+            logger.critical("cannot start", error=cannot_start(error))
             return exit_code(error)
         code = await self._over
         self._health.cancel()

@@ -39,6 +39,7 @@ from kvnode.api.decoding import DecodingServer
 from kvnode.api.kv_service import KvService
 from kvnode.api.peer_service import PeerService
 from kvnode.api.standard import Health, Reflection
+from kvnode.refusals import cannot_listen
 from kvnode.types import Seconds
 
 KV_SERVICE = "kvapi.v1.KV"
@@ -105,11 +106,11 @@ class Server:
         self._reflection.add_to(self._server)
 
     async def start(self) -> int:
-        """Listens; answers the port. Raises OSError when the address is taken."""
+        """Listens; answers the port. Raises OSError when the address cannot be had."""
         try:
             port = self._server.add_insecure_port(self._listen)
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {self._listen}: is another process there? ({error})") from error
+            raise cannot_listen(self._listen, "node.listen", error) from error
         await self._server.start()
         return int(port)
 

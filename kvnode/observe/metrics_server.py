@@ -18,15 +18,15 @@ from typing import Any, NamedTuple
 import structlog
 from prometheus_client import make_wsgi_app
 
+from kvnode.limits import METRICS_CONNECTIONS_MAX as CONNECTIONS_MAX
 from kvnode.observe.metric_readers import Reading
 from kvnode.observe.metrics import Exposition, Metrics
+from kvnode.refusals import cannot_listen
 from kvnode.types import Seconds
 from kvwire import addresses
 
 logger = structlog.get_logger(__name__)
 
-CONNECTIONS_MAX = 64
-"""Open at once; one more is closed without a word."""
 SCRAPES_MAX = 4
 """Answered at once; one more gets 503. Each costs the process some milliseconds, and nobody needs more."""
 CONNECTION_TIME_MAX: Seconds = 10.0
@@ -73,7 +73,7 @@ class MetricsServer:
         self._sockets: list[Any] = []
 
     def start(self) -> str:
-        """Listens; answers "host:port". Raises OSError when the address is taken."""
+        """Listens; answers "host:port". Raises OSError when the address cannot be had."""
         try:
             self._sockets = addresses.listen(addresses.parse(self._listen), reuse_port=False)
             for sock in self._sockets:
@@ -81,9 +81,7 @@ class MetricsServer:
         except (OSError, ValueError) as error:
             for sock in self._sockets:
                 sock.close()
-            raise OSError(
-                f"cannot listen on {self._listen} for metrics: is another process there? Change metrics.listen ({error})"
-            ) from error
+            raise cannot_listen(self._listen, "metrics.listen", error) from error
         self._loop = asyncio.new_event_loop()
         self._thread.start()
         host, _, _ = self._listen.rpartition(":")
