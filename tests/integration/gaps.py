@@ -1,7 +1,7 @@
 """Operations under way while nodes go and come back, and the longest time that any caller waited for one.
 
 Owns the load and its record: who did what when, in which shard, how it ended; and how late the load's own event loop was, so
-that a gap of a busy machine can be told from one of the cluster. Judges nothing. Moments are monotonic seconds.
+that a gap of a busy machine can be told from one of the cluster; and the judgement of it. Moments are monotonic seconds.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
 import kvclient
 from kvclient.hashing import shard_of
+from tests.integration.neighbours import Neighbours
 
 LAG_INTERVAL_S = 0.005
 PUTS: Mapping[str, int] = {"put": 16}
@@ -227,6 +230,31 @@ def blocking_writer(client: kvclient.Client, record: Record, shards: int, pause_
     finally:
         over.set()
         thread.join()
+
+
+PAUSE_S_MAX = 0.5
+"""So long may a strong write wait, and a shard go without an acknowledgement, while nodes are restarted."""
+OTHERS_SHARE_MAX = 0.25
+"""If other programs had more of the machine during a pause, it says nothing about the cluster."""
+Span = tuple[float, float]
+
+
+def demand_no_pause(record: Record, usual: Span, restart: Span, neighbours: Neighbours) -> None:
+    """Fails when a strong write waited for too long, or a shard went without one; skips the rest of the test where other
+    programs had the machine at that time."""
+    pauses = [write for write in record.slowest(*restart) if write.writer.startswith("put") and write.seconds > PAUSE_S_MAX]
+    gap_s = record.longest_gap_s(*restart)
+    if not pauses and gap_s <= PAUSE_S_MAX:
+        return
+    before = record.longest_gap_s(*usual)
+    shares = [neighbours.share(write.began, write.ended) for write in pauses] or [neighbours.share(*restart)]
+    told = (
+        f"no strong write in a shard for {gap_s * 1000:.0f} ms (as usual: {before * 1000:.0f} ms; the load's own loop was late "
+        f"by {record.lag_s(*restart) * 1000:.0f} ms); other programs had {min(shares):.0%} of the machine\n"
+        f"{table(pauses[:10], record, restart[0])}"
+    )
+    assert min(shares) > OTHERS_SHARE_MAX, told
+    pytest.skip(f"the machine is too busy with other programs to measure: {told}")
 
 
 def table(rows: Iterable[Write], record: Record, started: float) -> str:
