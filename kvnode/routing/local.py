@@ -47,6 +47,8 @@ ROLES: Mapping[Role, kv_pb2.Role] = {
     Role.CANDIDATE: kv_pb2.ROLE_CANDIDATE,
     Role.LEADER: kv_pb2.ROLE_LEADER,
 }
+FATE_WAIT_MAX: Seconds = 0.7
+"""How long a node that has said that it stops waits for the fate of its writes; less than its server's time of grace."""
 SCAN_ROWS_PER_TURN = 2_000
 """Rows counted in one turn of the event loop."""
 
@@ -100,10 +102,18 @@ class LocalShards:
             raise DeadlineExpired("the deadline passed before the request was proposed; nothing was stored")
 
     def stop_serving(self) -> None:
-        """This node stops: whoever waits, or would, for something that peers bring is told so and can go elsewhere at once."""
+        """This node stops: whoever waits, or would, for something that peers bring is told so and can go elsewhere at once.
+
+        Where nobody took over, a leader's writes may still be committed: their fate is called unknown a little later, while
+        there is time to say so.
+        """
         self.serving = False
+        self._end_waits(is_last_word=False)
+        self._loop.call_later(FATE_WAIT_MAX, self._end_waits, True)
+
+    def _end_waits(self, is_last_word: bool) -> None:
         for shard, replica in self.replicas.items():
-            replica.end_waits(self._stopping())
+            replica.end_waits(self._stopping(), is_last_word)
             self.driver.wake(shard)
 
     def check_serving(self) -> None:

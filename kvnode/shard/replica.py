@@ -144,10 +144,10 @@ class Replica:
             return
         leader.on_read(self.raft, token, now)
 
-    def end_waits(self, why: KvnodeError) -> None:
-        """Replies to whoever waits for what peers would bring: this node stops, and will not hear of them."""
+    def end_waits(self, why: KvnodeError, is_last_word: bool) -> None:
+        """Replies to whoever waits for what peers would bring: this node stops, and hears of it only while it still leads."""
         self._replies.extend(self.waits.released_by_stop(why))
-        if not self.is_leader:
+        if is_last_word or not self.is_leader:
             self._give_up_waiting(lambda index, waiting: True)
 
     def accept(self, key: bytes, value: bytes | None, above: Hlc, token: object, now: Seconds, traceparent: str = "") -> None:

@@ -1,4 +1,5 @@
-"""How much of the processors other programs had, so that a test of time can tell its subject from a busy machine.
+"""How much of the processors other programs had, and how long ours waited for one, so that a test of time can tell its subject
+from a busy machine: who waits for something else does not wait for a processor.
 
 Owns the sampling of /proc by a thread. Ours is this process and all that it started, by their parents; everybody else's is the
 rest of what the machine was busy with, a hypervisor's theft included. Ours run before others, where that is permitted. Judges
@@ -29,6 +30,8 @@ class Sample(NamedTuple):
     idle: int
     ours: dict[int, int]
     """By process."""
+    waited_s: dict[int, float]
+    """For how long each of our processes' main threads could have run, and had no processor."""
 
 
 class Neighbours:
@@ -61,14 +64,25 @@ class Neighbours:
 
     def share(self, since: float, until: float) -> float:
         """The others' part of all processors' time, from 0 to 1, between two moments, widened to the nearest samples."""
-        first = max((one for one in self._samples if one.at <= since), key=lambda one: one.at, default=self._samples[0])
-        last = min((one for one in self._samples if one.at >= until), key=lambda one: one.at, default=self._samples[-1])
-        inside = [one for one in self._samples if first.at <= one.at <= last.at]
+        inside = self._inside(since, until)
         ours = sum(
             ticks - before.ours.get(pid, 0) for before, after in itertools.pairwise(inside) for pid, ticks in after.ours.items()
         )
+        first, last = inside[0], inside[-1]
         busy = (last.all - last.idle) - (first.all - first.idle)
         return max(0.0, (busy - ours) / max(1, last.all - first.all))
+
+    def waited_s(self, since: float, until: float) -> float:
+        """How long that one of our processes waited for a processor that waited the longest, in the same time."""
+        inside = self._inside(since, until)
+        first, last = inside[0], inside[-1]
+        return max((waited - first.waited_s.get(pid, 0.0) for pid, waited in last.waited_s.items()), default=0.0)
+
+    def _inside(self, since: float, until: float) -> list[Sample]:
+        samples = self._samples
+        first = max((number for number, one in enumerate(samples) if one.at <= since), default=0)
+        last = min((number for number, one in enumerate(samples) if one.at >= until), default=len(samples) - 1)
+        return samples[first : last + 1]
 
 
 def sample() -> Sample:
@@ -82,7 +96,11 @@ def sample() -> Sample:
                 fields = Path(f"/proc/{entry}/stat").read_text().rpartition(") ")[2].split()
                 parents[int(entry)], used[int(entry)] = int(fields[1]), int(fields[11]) + int(fields[12])
     ours = {pid: spent for pid, spent in used.items() if os.getpid() in _ancestry(pid, parents)}
-    return Sample(time.monotonic(), sum(ticks), ticks[3] + ticks[4], ours)
+    waited_s = {}
+    for pid in ours:
+        with suppress(OSError):
+            waited_s[pid] = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return Sample(time.monotonic(), sum(ticks), ticks[3] + ticks[4], ours, waited_s)
 
 
 def _ancestry(pid: int, parents: dict[int, int]) -> Iterator[int]:

@@ -12,6 +12,7 @@ from kvnode.errors import OutcomeUnknown, Unavailable
 from kvnode.node import Node
 from kvnode.protocol.raft import leader
 from kvnode.routing.context import RequestContext
+from kvnode.routing.local import FATE_WAIT_MAX
 from kvnode.runtime.handover import CATCH_UP_WAIT_MAX, LEAVE_MAX
 from tests.unit.observe.whole_nodes import SHARDS, WholeNodes, on_whole_nodes
 
@@ -189,4 +190,20 @@ async def test_write_whose_fate_a_node_that_stops_will_not_hear_is_unknown_at_on
     with pytest.raises(OutcomeUnknown):
         await writing
     assert nodes.loop.time() - began < 0.1
+    nodes.cut_off.clear()
+
+
+@on_whole_nodes
+async def test_write_of_a_leader_that_stops_without_a_majority_is_unknown_before_its_server_ends(nodes: WholeNodes) -> None:
+    """Nobody took over; the last moment to say so is a little before the calls are cut off."""
+    n1 = await lead_all(nodes, "n1")
+    nodes.cut_off.add("n1")
+    writing = asyncio.create_task(nodes.put(b"k"))
+    await asyncio.sleep(0.1)
+    began = nodes.loop.time()
+    n1.local.stop_serving()
+    assert len(leads(n1)) == SHARDS
+    with pytest.raises(OutcomeUnknown):
+        await writing
+    assert nodes.loop.time() - began == pytest.approx(FATE_WAIT_MAX, abs=0.05)
     nodes.cut_off.clear()
