@@ -351,6 +351,8 @@ def is_close(r: Raft, peer: NodeName) -> bool:
     progress = r.progress.get(peer)
     if progress is None or progress.mode is not Mode.REPLICATE or r.log.last_index - progress.match >= CLOSE_ENTRIES_MAX:
         return False
+    if progress.match < r.log.offset:  # (Large entries that are sent and not acknowledged yet may be cut already.)
+        return False
     missing = r.log.slice(progress.match + 1, r.settings.append_size_bytes_max)
     return progress.match + len(missing) == r.log.last_index
 

@@ -6,6 +6,7 @@ import pytest
 
 from kvapi.v1 import election_pb2
 from kvnode.protocol.raft import leader
+from kvnode.protocol.raft.progress import Mode
 from kvnode.protocol.raft.role import Role
 from kvnode.types import Entry
 from tests.unit.protocol.raft.driven import COMMAND, DrivenRaft, committed_in_term, led, take
@@ -109,3 +110,18 @@ def test_follower_is_close_while_one_append_brings_all_it_lacks(entries: int, si
         leader.maybe_rebalance(raft, True, now)
     assert (raft.transfer is not None) == close
     assert not leader.is_close(raft, "b"), "nothing is known of it yet"
+
+
+def test_follower_that_lacks_entries_which_are_cut_is_not_close() -> None:
+    """They were sent, and the log keeps no more than some megabytes behind its flush: neither who rebalances nor who leaves may
+    ask for them."""
+    raft = led(voters="cab", me="a")
+    raft.write()
+    take(raft, "c")
+    raft.result("c", 1)
+    raft.log.append([Entry(2 + number, 1, COMMAND, b"large") for number in range(3)])
+    take(raft, "c")
+    raft.write()
+    raft.log.compact(3)
+    assert raft.progress["c"].mode is Mode.REPLICATE
+    assert not leader.is_close(raft, "c")
