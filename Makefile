@@ -19,6 +19,8 @@ WAITING := $(wildcard tests/wire/test_keepalive_*.py tests/wire/test_backoff_*.p
 REAL := $(wildcard tests/nemesis tests/integration)
 # Of these what goes through every part of a transport, once more on the one that is not the default.
 ON_BOTH := $(addprefix tests/integration/,test_serve.py test_bad_input.py)
+# Whole machines, with systemd: they need root and namespaces, and are skipped elsewhere.
+MACHINES := $(wildcard tests/systemd)
 # Where `make install` puts things, each below DESTDIR, and the interpreter that installed nodes run with.
 DESTDIR ?=
 appdir ?= /opt/kvnode
@@ -32,10 +34,12 @@ INSTALLER = "$(SYSTEM_PYTHON)" -B tools/install.py
 DIRECTORIES := destdir appdir bindir unitdir sysusersdir tmpfilesdir examplesdir
 destdir = $(DESTDIR)
 WITHOUT = $(addprefix --ignore=,$(1))
+# Tests start nodes and kvctl by the hundred: Python may keep what it compiled, whatever the caller's environment says.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest packaging wheels install uninstall scripts fuzz fuzz-wire sim sim-replay sim-soak mutants nemesis integration bench-wire clean
+.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest packaging wheels install uninstall scripts fuzz fuzz-wire sim sim-replay sim-soak mutants nemesis integration systemd-test bench-wire clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +67,7 @@ test: setup lint type ## Lint, type-check and run all tests.
 	$(PYTEST) -n 4 --dist worksteal $(WAITING)
 	$(PYTEST) -n 3 --dist loadfile $(REAL) $(call WITHOUT,$(ALONE))
 	KVNODE_TRANSPORT=other $(PYTEST) -n 2 --dist loadfile $(ON_BOTH)
+	$(PYTEST) $(MACHINES)
 
 check: lint type proto-check tidy ## Everything that needs no running code: style, types, protos, house rules.
 
@@ -124,6 +129,9 @@ mutants: setup ## Put about a hundred known bugs into the product, or ONLY one, 
 
 integration: setup ## Run the tests with real processes and real disks; TRANSPORT=kvwire or grpcio carries gRPC in them.
 	KVNODE_TRANSPORT=$(TRANSPORT) $(PYTEST) -q tests/integration
+
+systemd-test: setup ## Run the tests of units on machines with a real systemd, made of namespaces; they need root.
+	$(PYTEST) -q $(MACHINES)
 
 bench-wire: setup ## Measure kvwire beside grpcio, in five minutes; ARGS="--quick" takes one, "--million" looks for growth, too.
 	$(BIN)/python benchmarks/wire.py $(ARGS)

@@ -1,25 +1,28 @@
 """The `kvnode` command: arguments -> configuration -> node.
 
-Owns the command line and its exit codes: 0 done, 1 the configuration cannot be used, 2 the command line is wrong. Never
-decides what runs: that is `kvnode.node`.
+Owns the command line. Exit codes: 0 done, 1 the configuration cannot be used, 2 the command line is wrong; `run` ends with
+`kvnode.exit_codes`'. Never decides what runs: that is `kvnode.node`.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kvnode import __version__
 from kvnode.config import PRESETS, Config, ConfigError
+from kvnode.exit_codes import UNUSABLE_CONFIG
 
 _SETTING = re.compile(r"--([A-Za-z_][A-Za-z0-9_-]*\.[A-Za-z0-9_.-]+)(?:=(.*))?", re.DOTALL)
 
 _EPILOG = """
-Settings: preset < TOML file (--config) < environment KVNODE_SECTION__FIELD < flags --section.field VALUE.
+Settings: preset < TOML file (--config) < credentials (systemd's LoadCredential=section.field:FILE)
+< environment KVNODE_SECTION__FIELD < flags --section.field VALUE.
 `kvnode config dump --preset local` lists them all.
 """
 
@@ -37,11 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         for problem in error.problems:
             print(f"kvnode: {problem}", file=sys.stderr)
-        return 1
+        return UNUSABLE_CONFIG if given[:1] == ["run"] else 1
     if options.command == "run":
-        from kvnode.process import run_node  # `config` and `version` answer without loading the server
-
-        run_node(config)
+        _load_server()(config, lambda: Config.load(options.config, flags, os.environ, options.preset))
     elif options.action == "check":
         members = f"{len(config.cluster.members)} member{'s' if len(config.cluster.members) > 1 else ''}"
         print(f"ok: node {config.node.name} of cluster {config.cluster.id}, {members}, {config.cluster.shards} shards")
@@ -52,6 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print(config.to_toml(origins), end="")
     return 0
+
+
+def _load_server() -> Callable[[Config, Callable[[], Config]], None]:
+    """The server's code, loaded only to run it: `config` and `version` answer without. Quickly: others wait for this node."""
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # structlog would load it, for tracebacks that none reads here
+    gc.disable()  # What is loaded stays, so that there is no garbage to be looked for.
+    from kvnode.process import run_node
+
+    gc.enable()
+    return run_node
 
 
 def split_settings(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -7,6 +7,7 @@ simulator may build thousands (`Config.randomized`). Invariants: a `Config` that
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -31,6 +33,7 @@ from kvnode.config_fields import (
     AddressOrNone,
     Directory,
     Endpoint,
+    Headers,
     Milliseconds,
     Name,
     Size,
@@ -40,6 +43,9 @@ from kvnode.config_layers import ConfigError, Contradictions, Layers, Tree, expl
 from kvnode.limits import ACKS_MAX, NODES_MAX, SHARDS_MAX
 
 __all__ = ["Cluster", "Config", "ConfigError", "Node"]
+
+# pydantic would look for plugins in the metadata of all that is installed, at every start.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 _WILDCARDS = ("0.0.0.0", "[::]")
 
@@ -238,6 +244,9 @@ class Tracing(Section):
     """Requests kept a second without having been sampled: when everything is slow, that must not make it slower."""
     otlp_endpoint: Endpoint = ""
     """Where spans go over OTLP/gRPC: "http://host:4317"; empty: nowhere."""
+    otlp_headers: Headers = SecretStr("")
+    """What the collector wants to see with each export, as "authorization=Bearer 123,tenant=orders". A secret: it is never
+    shown, and best comes as a credential (systemd's LoadCredential) instead of from the file."""
     file: str = ""
     """A file that gets spans as OTLP JSON, one object a line; empty: none."""
     file_size_bytes_max: int = Field(default=64 * MIB, ge=64 * KIB)
@@ -283,9 +292,10 @@ class Config(Section):
 
     @classmethod
     def load(cls, path: Path | str | None, flags: Mapping[str, str], environ: Mapping[str, str], preset: str = "") -> Config:
-        """The configuration from `preset` < TOML file < `KVNODE_SECTION__FIELD` in `environ` < `flags`.
+        """The configuration from `preset` < TOML file < credentials < `KVNODE_SECTION__FIELD` in `environ` < `flags`.
 
-        `flags` map "section.field" to text. Raises ConfigError with one sentence for each mistake.
+        `flags` map "section.field" to text; credentials are files of that name in `environ`'s CREDENTIALS_DIRECTORY.
+        Raises ConfigError with one sentence for each mistake.
         """
         return cls.load_with_origins(path, flags, environ, preset)[0]
 
@@ -354,8 +364,13 @@ class Config(Section):
                 lines += ["", f"[{table}]"]
                 for name, value in items.items():
                     comment = f"  # {origins.origin(f'{table}.{name}')}" if origins else ""
-                    lines.append(f"{_toml_key(name)} = {_toml_value(value)}{comment}")
+                    hidden = "# a secret: " if value == _HIDDEN else ""
+                    lines.append(f"{hidden}{_toml_key(name)} = {_toml_value(value)}{comment}")
         return "\n".join(lines[1:]) + "\n"
+
+
+_HIDDEN = str(SecretStr("secret"))
+"""What stands for every secret."""
 
 
 def _toml_key(name: str) -> str:

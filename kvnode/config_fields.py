@@ -9,12 +9,15 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 _UNITS = {"": 1, "B": 1, "KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": 1024**4}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?):(?P<port>[0-9]{1,5})")
+
+_HEADER = r"\s*[a-z0-9_.-]+\s*=[\x20-\x2b\x2d-\x7e]*"
+_HEADERS = re.compile(rf"{_HEADER}(,{_HEADER})*")
 
 
 def _size(value: object) -> object:
@@ -54,6 +57,18 @@ def _endpoint(value: str) -> str:
     return value
 
 
+def _headers(value: SecretStr) -> SecretStr:
+    if value.get_secret_value() and not _HEADERS.fullmatch(value.get_secret_value()):
+        raise ValueError('must be empty, or pairs as "name=value,name=value", names in lower case')
+    return value
+
+
+def headers(value: SecretStr) -> dict[str, str]:
+    """The pairs of a value that is valid."""
+    pairs = (pair.partition("=") for pair in value.get_secret_value().split(",") if pair)
+    return {name.strip(): text.strip() for name, _, text in pairs}
+
+
 def _directory(value: object) -> object:
     if value == "":
         raise ValueError("must not be empty")
@@ -64,6 +79,7 @@ Size = Annotated[int, BeforeValidator(_size)]
 Address = Annotated[str, AfterValidator(host_and_port)]
 AddressOrNone = Annotated[str, AfterValidator(_address_or_none)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
+Headers = Annotated[SecretStr, AfterValidator(_headers)]
 Name = Annotated[str, AfterValidator(_name)]
 Directory = Annotated[Path, BeforeValidator(_directory)]
 Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]

@@ -1,6 +1,6 @@
-"""Where settings come from: preset < TOML file < environment < flags, each value with its origin.
+"""Where settings come from: preset < TOML file < credentials < environment < flags, each value with its origin.
 
-Owns the reading of the four layers and the wording of what is wrong with them. Never knows what a setting means: that is
+Owns the reading of the five layers and the wording of what is wrong with them. Never knows what a setting means: that is
 `kvnode.config`. Invariants: a setting that no field takes is an error, never ignored; every error names the setting's
 path (`election.timeout_ms_min`) and the place that set it.
 """
@@ -12,14 +12,15 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource, SettingsError, TomlConfigSettingsSource
 
 ENVIRONMENT_PREFIX = "KVNODE_"
 ENVIRONMENT_DELIMITER = "__"
+CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
+"""Variable with the directory where systemd puts a service's credentials (systemd.exec(5), LoadCredential)."""
 DEFAULT = "default"
 """Origin of what nobody set."""
 
@@ -63,15 +64,15 @@ def read_layers(
     `preset` is a name and its settings, ("", {}) for none. `flags` map a setting's path to its text. Raises ConfigError
     where a layer cannot be read at all; whether the values fit is for the model to say.
     """
-    settings = cast("type[BaseSettings]", type("Settings", (model, BaseSettings), {}))
     # Sections with required fields are there, so that what is missing is reported field by field.
     tree: Tree = {section: {} for section, field in model.model_fields.items() if field.is_required()}
     origins: dict[str, str] = {}
     for setting, origin, value in (
         *((setting, f"preset {preset[0]}", value) for setting, value in _leaves(preset[1])),
-        *_file(settings, path),
-        *_environment(settings, environ),
-        *_flags(settings, flags),
+        *_file(path),
+        *_credentials(environ.get(CREDENTIALS_DIRECTORY, "")),
+        *_environment(model, environ),
+        *_flags(flags),
     ):
         _put(tree, setting, value, origin)
         origins[".".join(setting)] = origin
@@ -99,7 +100,13 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], layers: Layers) -> st
         variable = ENVIRONMENT_PREFIX + path.replace(".", ENVIRONMENT_DELIMITER).upper()
         return f"{path}: required; set it in the file, as {variable}, or as --{path}"
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{path}: {message[:1].lower()}{message[1:]}, not {detail['input']!r} (from {layers.origin(path)})"
+    given = "" if _is_secret(location, model) else f", not {detail['input']!r}"
+    return f"{path}: {message[:1].lower()}{message[1:]}{given} (from {layers.origin(path)})"
+
+
+def _is_secret(location: Sequence[str], model: type[BaseModel]) -> bool:
+    field = _fields(model, location[:-1]).get(location[-1])
+    return field is not None and field.annotation is SecretStr
 
 
 def _kind(location: Sequence[str]) -> str:
@@ -145,12 +152,11 @@ def _put(tree: Tree, setting: tuple[str, ...], value: Any, origin: str) -> None:
 _Leaf = tuple[tuple[str, ...], str, Any]
 
 
-def _file(settings: type[BaseSettings], path: Path | None) -> Iterator[_Leaf]:
+def _file(path: Path | None) -> Iterator[_Leaf]:
     if path is None:
         return
     try:
-        path.read_bytes()  # pydantic-settings would take a missing file for an empty one
-        tree = TomlConfigSettingsSource(settings, toml_file=path)()
+        tree = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
@@ -164,37 +170,49 @@ def _file(settings: type[BaseSettings], path: Path | None) -> Iterator[_Leaf]:
         yield setting, str(path), value
 
 
-class _EnvironmentSource(EnvSettingsSource):
-    """pydantic-settings' reading of `KVNODE_SECTION__FIELD`, from a given environment instead of the process's."""
-
-    def __init__(self, settings: type[BaseSettings], environ: Mapping[str, str]) -> None:
-        self._environ = {name.lower(): value for name, value in environ.items()}
-        super().__init__(settings, env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter=ENVIRONMENT_DELIMITER)
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return self._environ
-
-
-def _environment(settings: type[BaseSettings], environ: Mapping[str, str]) -> Iterator[_Leaf]:
+def _environment(model: type[BaseModel], environ: Mapping[str, str]) -> Iterator[_Leaf]:
     ours = {name: value for name, value in environ.items() if name.upper().startswith(ENVIRONMENT_PREFIX)}
     problems = []
     for name in ours:
         section, delimiter, _ = name[len(ENVIRONMENT_PREFIX) :].lower().partition(ENVIRONMENT_DELIMITER)
-        if delimiter and section not in settings.model_fields:
-            problems.append(f"{section}: unknown section (from environment {name}){_suggestion([section], settings)}")
+        if delimiter and section not in model.model_fields:
+            problems.append(f"{section}: unknown section (from environment {name}){_suggestion([section], model)}")
     if problems:
         raise ConfigError(problems)
+    if not ours:
+        return
+    from kvnode.config_environment import read_environment  # its library takes 60 ms: only who uses it pays
+
     try:
-        tree = _EnvironmentSource(settings, ours)()
-    except SettingsError as error:
+        tree = read_environment(model, ours, ENVIRONMENT_PREFIX, ENVIRONMENT_DELIMITER)
+    except ValueError as error:
         raise ConfigError([f"environment: {error}; a whole table must be JSON"]) from error
     for setting, value in _leaves(tree):
         yield setting, f"environment {ENVIRONMENT_PREFIX}{ENVIRONMENT_DELIMITER.join(setting).upper()}", value
 
 
-def _flags(settings: type[BaseSettings], flags: Mapping[str, str]) -> Iterator[_Leaf]:
+def _credentials(directory: str) -> Iterator[_Leaf]:
+    """A file named as a setting, "section.field", holds its value; files with other names are somebody else's."""
+    texts: dict[str, str] = {}
+    try:
+        for file in sorted(Path(directory).iterdir()) if directory else ():
+            if "." in file.name and not file.name.startswith("."):
+                texts[file.name] = file.read_text(encoding="utf-8").rstrip("\n")
+    except OSError as error:
+        raise ConfigError([f"{error.filename}: the credential cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{file}: the credential is not UTF-8 text: {error.reason}"]) from None  # (and is not shown)
+    yield from _texts(texts, "credential ")
+
+
+def _flags(flags: Mapping[str, str]) -> Iterator[_Leaf]:
+    yield from _texts(flags, "flag --")
+
+
+def _texts(texts: Mapping[str, str], origin: str) -> Iterator[_Leaf]:
+    """Settings by path, each value as text."""
     tree: Tree = {}
-    for path, value in flags.items():
-        _put(tree, tuple(path.split(".")), value, f"flag --{path}")
-    for setting, value in _leaves(InitSettingsSource(settings, init_kwargs=tree)()):
-        yield setting, f"flag --{'.'.join(setting)}", value
+    for path, value in texts.items():
+        _put(tree, tuple(path.split(".")), value, f"{origin}{path}")
+    for setting, value in _leaves(tree):
+        yield setting, f"{origin}{'.'.join(setting)}", value

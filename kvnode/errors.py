@@ -93,10 +93,29 @@ class DeadlineExpired(KvnodeError):
     code, reason, definite = 4, "DEADLINE_EXCEEDED", True
 
 
+RESTORE = (
+    "restore the whole data directory from a copy made after this node last ran; an older one has forgotten what the node "
+    "promised to the others, and must never be started"
+)
+"""What to do about a data directory that is damaged."""
+
+
 class Corrupt(KvnodeError):
     """Stored bytes are not what was written. The shard stops; its peers can repair it."""
 
     code, reason, definite = 15, "CORRUPT", True
+
+
+class UnusableDirectory(KvnodeError):
+    """The data directory is none, or this process may not use it. A person must see to it."""
+
+    code, reason, definite = 9, "UNUSABLE_DIRECTORY", True
+
+
+class UnknownFormat(UnusableDirectory):
+    """The data directory is of a format that this release does not read, or nobody can say of which. Nothing was changed."""
+
+    reason = "UNKNOWN_FORMAT"
 
 
 class Unavailable(KvnodeError):

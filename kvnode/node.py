@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import structlog
@@ -41,7 +41,7 @@ from kvnode.runtime.history import History
 from kvnode.runtime.membership import Membership
 from kvnode.runtime.outbox import PeerOutbox
 from kvnode.runtime.peers import PeerLink
-from kvnode.runtime.recovery import CLOCK_RECORD, FORMAT_VERSION, IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, replay
+from kvnode.runtime.recovery import IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, clock_record, replay
 from kvnode.runtime.snapshots import Snapshots
 from kvnode.runtime.tokens import deliver
 from kvnode.runtime.transport import CheckedTransport, Transport
@@ -50,7 +50,7 @@ from kvnode.shard.replica import Replica
 from kvnode.shard.state_machine import LOCAL, META, StateMachine
 from kvnode.storage.disk import Disk
 from kvnode.storage.log import Log
-from kvnode.storage.records import NodeRecord
+from kvnode.storage.records import NodeRecord, Record
 from kvnode.storage.snapshot import remove_leftovers
 from kvnode.storage.store import Store
 from kvnode.storage.table import Table
@@ -87,6 +87,7 @@ class Ports:
     new_uid: Callable[[], str]
     on_fatal: Callable[[BaseException], None]
     observer: Observer = field(default_factory=Observer)
+    watch_replay: Callable[[Iterator[Record]], Iterator[Record]] = iter
 
 
 class Node:
@@ -97,16 +98,15 @@ class Node:
         self.config, self.ports, self.loop = config, ports, ports.loop
         self.disk, self.store = ports.disk, ports.store
         self.started_at = ports.loop.time()
-        self.stopping = False
-        self._was_active = False
-        self._ticks = 0
+        self.stopping = self._was_active = False
+        self.ticks = 0
         self._clock_write: asyncio.Future[None] | None = None
         self._housekeeping: asyncio.Task[None] | None = None
         self._flush_task: asyncio.Task[None] | None = None
         remove_leftovers(ports.disk)
         self.observer = ports.observer
         self.log = Log(ports.disk, config.storage.segment_size_bytes, self.observer.clock)
-        recovered = replay(self.log.recover())
+        recovered = replay(ports.watch_replay(self.log.recover()))
         self.identity = self._identify(recovered)
         self.me = Origin(config.node.name, self.identity.incarnation)
         self.observer.times.process = f"{self.me.node}/{self.me.incarnation}"
@@ -138,11 +138,10 @@ class Node:
             ("cluster", known.cluster_id, config.cluster.id),
             ("node", known.node, config.node.name),
             ("number of shards", known.shards, config.cluster.shards),
-            ("format version", known.format_version, FORMAT_VERSION),
         ):
             if stored != wanted:
                 raise WrongCluster(
-                    f"{config.node.data_dir} is of {what} {stored}, the configuration (or this release) says {wanted}: "
+                    f"{config.node.data_dir} is of {what} {stored}, the configuration says {wanted}: "
                     "use another data directory, or correct the configuration"
                 )
         identity = known._replace(incarnation=known.incarnation + 1)
@@ -152,9 +151,8 @@ class Node:
     def _start_clock(self, recovered: Recovered) -> HybridLogicalClock:
         clock = HybridLogicalClock(self.config.clock.max_clock_skew_ms)
         clock.restore(recovered.clock_bound)
-        bound = clock.wanted_bound(self.ports.wall_ms())
-        if bound is not None:
-            self.log.write([NodeRecord(CLOCK_RECORD, str(bound).encode())])
+        if (bound := clock.wanted_bound(self.ports.wall_ms())) is not None:
+            self.log.write([clock_record(bound)])
             clock.set_bound(bound)
         return clock
 
@@ -308,7 +306,7 @@ class Node:
 
     def _progress(self) -> failure_detection_pb2.Progress:
         return failure_detection_pb2.Progress(
-            event_loop=self._ticks, disk=self.driver.batches_written, disk_wait_ms=int(self.driver.disk_wait * 1000)
+            event_loop=self.ticks, disk=self.driver.batches_written, disk_wait_ms=int(self.driver.disk_wait * 1000)
         )
 
     # ---- running ----------------------------------------------------------------------------------------------------
@@ -330,7 +328,7 @@ class Node:
     async def _tick_forever(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            self._ticks += 1
+            self.ticks += 1
             self.membership.step()
             self.two_phase.recovery.step()
             self.membership.detector.set_own_state(self.state, self.loop.time())
@@ -339,14 +337,14 @@ class Node:
             if self._flush_task is None or self._flush_task.done():
                 if self.flusher.due or self.driver.out_of_space:
                     self._flush_task = self.loop.create_task(self.flusher.maybe_flush(), name="flush")
-            if self._ticks % 20 == 0:
+            if self.ticks % 20 == 0:
                 self._every_second()
 
     def _keep_clock_bound(self) -> None:
         if self._clock_write is not None:
             return
         if (bound := self.clock.wanted_bound(self.ports.wall_ms())) is not None:
-            self._clock_write = self.driver.write_node_record(NodeRecord(CLOCK_RECORD, str(bound).encode()))
+            self._clock_write = self.driver.write_node_record(clock_record(bound))
             self._clock_write.add_done_callback(lambda done: self._on_clock_bound(bound))
             self.membership.history.say_alive(self.loop.time())
 
@@ -370,7 +368,7 @@ class Node:
                 replica.maybe_collect(live, now)
                 if not self.driver.out_of_space:
                     leader.maybe_rebalance(replica.raft, well, now)
-                elif self._ticks % FULL_DISK_TRANSFER_TICKS == 0 and self._others_are_a_majority(replica):
+                elif self.ticks % FULL_DISK_TRANSFER_TICKS == 0 and self._others_are_a_majority(replica):
                     self._hand_over(replica, now)
                 self.driver.wake(shard)
         self.membership.gossip.update_self(state=self.state, leads=leads, in_flight=self.kv.in_flight)
@@ -443,6 +441,7 @@ class Node:
         await self.flusher.flush()
         await self.flusher.stop()
         self.driver.stop()
+        await self.ports.log_worker.submit(self.log.write, [clock_record(self.clock.seal())])
         await self.transport.close()
         self.ports.log_worker.close()
         self.ports.store_worker.close()

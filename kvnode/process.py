@@ -1,7 +1,8 @@
-"""A node as a real process: threads, files, sockets and signals around `kvnode.node`.
+"""A node as a real process: threads, files, sockets, signals and the service manager around `kvnode.node`.
 
-SIGTERM and SIGINT stop it gracefully: health says NOT_SERVING, leaderships are handed over, calls in flight are answered,
-memory is flushed; exit code 0. A fatal error ends the process at once with 1: nothing may be acknowledged after it.
+SIGTERM and SIGINT stop it gracefully: health says NOT_SERVING, leaderships are handed over, streams end, calls in flight are
+answered, spans and log are flushed; exit code 0. SIGHUP reloads the configuration. A fatal error ends the process at once:
+nothing may be acknowledged after it. Exit codes are `kvnode.exit_codes`'.
 """
 
 from __future__ import annotations
@@ -14,19 +15,22 @@ import signal
 import sys
 import time
 import uuid
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 import uvloop
 
-from kvnode import __version__
+from kvnode import __version__, reload
 from kvnode.api.cluster_service import ClusterService
 from kvnode.api.fault_service import FaultService
 from kvnode.api.peer_service import PeerService
 from kvnode.api.server import KV_SERVICE, LEADER_SERVICE, Server
-from kvnode.config import Config
+from kvnode.config import Config, ConfigError
 from kvnode.errors import KvnodeError
+from kvnode.exit_codes import FAILED, OK, exit_code
 from kvnode.faults.injector import Injector
 from kvnode.node import Node, Ports
 from kvnode.observe.gc_pauses import GcPauses
@@ -34,10 +38,14 @@ from kvnode.observe.logging import configure_logging
 from kvnode.observe.loop_lag import LoopLag
 from kvnode.observe.metrics_server import MetricsServer
 from kvnode.observe.observer import Observer
+from kvnode.observe.status_line import status_line
 from kvnode.observe.tracing import Tracing
 from kvnode.runtime.grpc_transport import GrpcTransport
+from kvnode.runtime.service_manager import ServiceManager
+from kvnode.runtime.supervision import Supervision, replaying
 from kvnode.runtime.worker import ThreadWorker
-from kvnode.storage.disk import DiskFailed, OutOfSpace, RealDisk, claim
+from kvnode.storage.directory import STORE_NAME, take
+from kvnode.storage.disk import DiskFailed, OutOfSpace, RealDisk
 from kvnode.storage.store import LmdbStore
 from kvnode.types import Seconds
 
@@ -51,56 +59,70 @@ HEALTH_INTERVAL: Seconds = 0.5
 THREAD_SWITCH_INTERVAL: Seconds = 0.0005
 """The log and store threads must not hold the interpreter for long while the event loop has work."""
 
+LoadConfig = Callable[[], Config]
 
-def run_node(config: Config) -> None:
-    """Runs a node until SIGTERM or SIGINT; exits with 1 after a fatal error, with 0 otherwise."""
+
+def run_node(config: Config, load: LoadConfig) -> None:
+    """Runs a node until SIGTERM or SIGINT, and exits; from the main thread.
+
+    `load` reads the configuration again, for SIGHUP; it raises ConfigError where that cannot be used.
+    """
     configure_logging(config.log, node=config.node.name)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code = runner.run(_serve(config))
+        code = runner.run(_run(config, load))
     sys.stdout.flush()
     os._exit(code) if code else sys.exit(code)
 
 
-async def _serve(config: Config) -> int:
-    loop = asyncio.get_running_loop()
-    sys.setswitchinterval(THREAD_SWITCH_INTERVAL)
-    over: asyncio.Future[int] = loop.create_future()
+async def _run(config: Config, load: LoadConfig) -> int:
+    return await Process(config, load, ServiceManager(os.environ)).run()
 
-    def end(code: int) -> None:
-        if not over.done():
-            over.set_result(code)
 
-    fatal: asyncio.Future[int] = loop.create_future()
+class Process:
+    """One node's process, from its start to its exit code."""
 
-    def on_fatal(error: BaseException) -> None:
-        if not fatal.done():
-            fatal.set_result(1)
+    def __init__(self, config: Config, load: LoadConfig, manager: ServiceManager) -> None:
+        """Within the running event loop."""
+        self._config, self._load, self._manager = config, load, manager
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[int] = self._loop.create_future()
+        self._fatal: asyncio.Future[BaseException] = self._loop.create_future()
+        self._metrics: MetricsServer | None = None
+        self._note = ""
+        """What the status says beside the node's state."""
+
+    async def run(self) -> int:
+        """Starts, serves, stops; answers the exit code."""
+        try:
+            await self._start()
+        except (KvnodeError, DiskFailed, OutOfSpace, OSError) as error:
+            logger.critical("cannot start", error=str(error))
+            return exit_code(error)
+        code = await self._over
+        self._health.cancel()
+        return code or await self._stop()
+
+    def _end(self, code: int) -> None:
+        if not self._over.done():
+            self._over.set_result(code)
+
+    def _on_fatal(self, error: BaseException) -> None:
+        if not self._fatal.done():
+            self._fatal.set_result(error)
         logger.critical("fatal: the node stops, nothing is acknowledged any more", error=repr(error), exc_info=error)
-        end(1)
+        self._end(exit_code(error))
 
-    directory = Path(config.node.data_dir)
-    peers = {name: address for name, address in config.cluster.members.items() if name != config.node.name}
-    try:
-        tracing = Tracing(config.tracing, config.node.name, config.node.advertise)
-        os.makedirs(directory, exist_ok=True)
-        claim(directory)  # and hold it until this process ends
-        disk = RealDisk(directory, config.storage.quota_bytes, config.storage.ballast_size_bytes)
-        ports = Ports(
-            loop=loop,
-            disk=disk,
-            store=LmdbStore(directory / "store", config.storage.store_size_bytes_max),
-            log_worker=ThreadWorker("log", loop),
-            store_worker=ThreadWorker("store", loop),
-            transport=GrpcTransport(peers, config.node.transport, loop),
-            wall_ms=lambda: time.time_ns() // 1_000_000,
-            rng=random.Random(),
-            new_uid=lambda: uuid.uuid4().hex,
-            on_fatal=on_fatal,
-            observer=Observer(tracing, time.perf_counter, loop.call_later, lambda: time.time_ns() // 1_000_000),
-        )
+    # ---- start ------------------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        """Until the log is replayed and the port is bound. Raises what makes that impossible."""
+        config, loop = self._config, self._loop
+        sys.setswitchinterval(THREAD_SWITCH_INTERVAL)
+        ports = self._open()
+        peers = [name for name in config.cluster.members if name != config.node.name]
         injector = Injector(config.node.name, peers, ports) if config.faults.enabled else None
-        node = Node(config, injector.ports if injector else ports)
-        server = Server(
+        self._node = node = Node(config, injector.ports if injector else ports)
+        self._server = Server(
             config.node.transport,
             config.node.listen,
             node.kv,
@@ -111,60 +133,114 @@ async def _serve(config: Config) -> int:
         )
         if injector:
             injector.on_disk_full = lambda: node.driver.set_out_of_space(True, "a full disk is injected")
-        metrics = _measure(node, server)
-        metrics_address = metrics.start() if metrics else ""
+        shown = self._measure()
         node.start()
-        port = await server.start()
-    except (KvnodeError, DiskFailed, OutOfSpace, OSError) as error:
-        logger.critical("cannot start", error=str(error))
-        return 1
-    await server.set_health({"": True, KV_SERVICE: True, LEADER_SERVICE: False})
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end, 0)
-    gc.collect()
-    gc.freeze()
-    shown = {"metrics": metrics_address} if metrics else {}
-    logger.info("serving", listen=config.node.listen, port=port, **shown, version=__version__, pid=os.getpid())
-    health = loop.create_task(_report_leadership(node, server))
-    code = await over
-    health.cancel()
-    if code:
-        return code
-    logger.info("stopping")
-    stop = loop.create_task(_stop(node, server, metrics))
-    waiting: list[asyncio.Future[Any]] = [stop, fatal]
-    await asyncio.wait(waiting, timeout=STOP_MAX, return_when=asyncio.FIRST_COMPLETED)
-    if fatal.done() or not stop.done() or stop.exception():
-        logger.critical(
-            "not stopped in good order: what was not acknowledged may be lost", error=str(stop.done() and stop.exception())
+        port = await self._server.start()
+        await self._server.set_health({"": True, KV_SERVICE: True, LEADER_SERVICE: False})
+        loop.add_signal_handler(signal.SIGTERM, self._end, OK)
+        loop.add_signal_handler(signal.SIGINT, self._end, OK)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        gc.collect()
+        gc.freeze()
+        logger.info("serving", listen=config.node.listen, port=port, **shown, version=__version__, pid=os.getpid())
+        self._health = loop.create_task(self._report_leadership(), name="health")
+        self._supervision = Supervision(self._manager, loop, self._status, lambda: node.ticks, ports.log_worker)
+        self._supervision.start()
+
+    def _open(self) -> Ports:
+        """The world as the node will see it. Raises OSError, `OutOfSpace`, `Corrupt`, `UnusableDirectory`."""
+        config, loop = self._config, self._loop
+        directory = Path(config.node.data_dir)
+        peers = {name: address for name, address in config.cluster.members.items() if name != config.node.name}
+        take(directory)  # and hold it until this process ends
+        self._tracing = tracing = Tracing(config.tracing, config.node.name, config.node.advertise)
+        self._disk = RealDisk(directory, config.storage.quota_bytes, config.storage.ballast_size_bytes)
+        return Ports(
+            loop=loop,
+            disk=self._disk,
+            store=LmdbStore(directory / STORE_NAME, config.storage.store_size_bytes_max),
+            log_worker=ThreadWorker("log", loop),
+            store_worker=ThreadWorker("store", loop),
+            transport=GrpcTransport(peers, config.node.transport, loop),
+            wall_ms=_wall_ms,
+            rng=random.Random(),
+            new_uid=lambda: uuid.uuid4().hex,
+            on_fatal=self._on_fatal,
+            observer=Observer(tracing, time.perf_counter, loop.call_later, _wall_ms),
+            watch_replay=partial(replaying, manager=self._manager),
         )
-        return 1
-    node.observer.recorder.flush()
-    tracing.shutdown()
-    logger.info("stopped")
-    return 0
+
+    def _measure(self) -> dict[str, str]:
+        """Begins to measure the process; what serves it, if anything shall, and where."""
+        node = self._node
+        sources = node.metrics.sources
+        sources.wire, sources.loop_lag, sources.gc_pauses = self._server.wire, LoopLag(self._loop), GcPauses()
+        sources.loop_lag.start()
+        sources.gc_pauses.start()
+        if not self._config.metrics.listen:
+            return {}
+        self._metrics = MetricsServer(self._config.metrics.listen, node.metrics, self._loop)
+        return {"metrics": self._metrics.start()}
+
+    # ---- while it serves --------------------------------------------------------------------------------------------
+
+    async def _report_leadership(self) -> None:
+        while True:
+            await self._server.set_health({LEADER_SERVICE: any(replica.is_leader for replica in self._node.replicas.values())})
+            await asyncio.sleep(HEALTH_INTERVAL)
+
+    def _status(self) -> str:
+        node = self._node
+        return status_line(node.state, node.driver.out_of_space, node.replicas, self._loop.time()) + self._note
+
+    def _on_hangup(self) -> None:
+        if sys.stdin is not None and sys.stdin.isatty():  # It was run by hand, and its terminal is gone.
+            self._end(OK)
+        elif not self._over.done():
+            self._reload()
+
+    def _reload(self) -> None:
+        """Applies what can be applied of the configuration as it is now, and says what cannot."""
+        self._manager.reloading()
+        try:
+            applied, waiting = reload.apply(reload.Running(self._node, self._disk), self._load())
+        except ConfigError as error:
+            logger.error("not reloaded: the configuration cannot be used; all stays as it was", problems=list(error.problems))
+            self._note = "; the configuration was not reloaded: it cannot be used, see the journal"
+        else:
+            logger.info("reloaded", applied=[str(change) for change in applied])
+            if waiting:
+                logger.warning("these settings take a restart", settings=[str(change) for change in waiting])
+            needs = ", ".join(change.setting for change in waiting)
+            self._note = f"; a restart is needed for {needs}" if needs else ""
+        self._manager.status(self._status())
+        self._manager.ready()
+
+    # ---- stop -------------------------------------------------------------------------------------------------------
+
+    async def _stop(self) -> int:
+        self._supervision.stop()
+        logger.info("stopping")
+        stop = self._loop.create_task(self._stop_in_order(), name="stop")
+        waiting: list[asyncio.Future[Any]] = [stop, self._fatal]
+        await asyncio.wait(waiting, timeout=STOP_MAX, return_when=asyncio.FIRST_COMPLETED)
+        if self._fatal.done() or not stop.done() or stop.exception():
+            why = str(stop.exception()) if stop.done() else f"not done after {STOP_MAX:.0f} s"
+            logger.critical("not stopped in good order: what was not acknowledged may be lost", error=why)
+            return exit_code(self._fatal.result()) if self._fatal.done() else FAILED
+        self._node.observer.recorder.flush()
+        self._tracing.shutdown()
+        logger.info("stopped")
+        return OK
+
+    async def _stop_in_order(self) -> None:
+        await self._server.set_health({"": False, KV_SERVICE: False, LEADER_SERVICE: False})
+        await self._node.hand_over()
+        await self._server.stop(STOP_GRACE)
+        if self._metrics:
+            await self._metrics.stop()
+        await self._node.stop()
 
 
-def _measure(node: Node, server: Server) -> MetricsServer | None:
-    """Begins to measure the process; what serves it, if anything shall."""
-    sources = node.metrics.sources
-    sources.wire, sources.loop_lag, sources.gc_pauses = server.wire, LoopLag(node.loop), GcPauses()
-    sources.loop_lag.start()
-    sources.gc_pauses.start()
-    listen = node.config.metrics.listen
-    return MetricsServer(listen, node.metrics, node.loop) if listen else None
-
-
-async def _stop(node: Node, server: Server, metrics: MetricsServer | None) -> None:
-    await server.set_health({"": False, KV_SERVICE: False, LEADER_SERVICE: False})
-    await node.hand_over()
-    await server.stop(STOP_GRACE)
-    if metrics:
-        await metrics.stop()
-    await node.stop()
-
-
-async def _report_leadership(node: Node, server: Server) -> None:
-    while True:
-        await server.set_health({LEADER_SERVICE: any(replica.is_leader for replica in node.replicas.values())})
-        await asyncio.sleep(HEALTH_INTERVAL)
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -15,6 +15,7 @@ from kvctl import (
     cluster_commands,
     demo_command,
     fault_commands,
+    health,
     key_commands,
     latency_command,
     playground_commands,
@@ -77,6 +78,7 @@ key_commands.register(app)
 txn_commands.register(txn)
 app.add_typer(txn, name="txn", rich_help_panel=key_commands.PANEL)
 cluster_commands.register(app)
+health.register(app)
 latency_command.register(app)
 report_command.register(app)
 trace_commands.register(trace)

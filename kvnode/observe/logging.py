@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -26,10 +27,19 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from kvnode.config import Log
 
-__all__ = ["FilteringBoundLogger", "configure_logging", "get_logger"]
+__all__ = ["FilteringBoundLogger", "configure_logging", "get_logger", "set_level"]
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _FIRST = ("timestamp", "level", "node", "event")
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""The journal's, which are syslog's (sd-daemon(3))."""
+
+
+_Render = Callable[[WrappedLogger, str, EventDict], bytes]
+
+
+class _Logger(structlog.BoundLoggerBase):
+    """Every logger's class. `set_level` exchanges its methods: loggers are cached, and a call that is off must cost nothing."""
 
 
 def get_logger(component: str) -> FilteringBoundLogger:
@@ -37,9 +47,15 @@ def get_logger(component: str) -> FilteringBoundLogger:
     return cast(FilteringBoundLogger, structlog.get_logger(component=component))
 
 
-def configure_logging(config: Log, *, node: str, stream: BinaryIO | None = None) -> None:
-    """Set up all logging of this process. `stream` is for tests; by default standard output."""
+def configure_logging(config: Log, *, node: str, stream: BinaryIO | None = None, journal: bool | None = None) -> None:
+    """Set up all logging of this process. `stream` is for tests; by default standard output.
+
+    Where that is the systemd journal (`journal`; None: look), each line begins with its priority as "<6>", which the journal
+    takes off again: `journalctl -p warning` then finds what it should.
+    """
     stream = sys.stdout.buffer if stream is None else stream
+    journal = _is_journal(stream) if journal is None else journal
+    render = _render_json if config.format == "json" else _console(colors=stream.isatty())
 
     def add_node(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         event.setdefault("node", node)
@@ -53,18 +69,26 @@ def configure_logging(config: Log, *, node: str, stream: BinaryIO | None = None)
             add_trace,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            _render_json if config.format == "json" else _console(colors=stream.isatty()),
+            _with_priority(render) if journal else render,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.level]),
+        wrapper_class=_Logger,
         logger_factory=_Factory(stream),
         cache_logger_on_first_use=True,
     )
-    root = logging.getLogger()
-    root.handlers[:] = [_FromStandardLibrary()]
-    root.setLevel(_LEVELS[config.level])
+    logging.getLogger().handlers[:] = [_FromStandardLibrary()]
+    set_level(config.level)
     logging.captureWarnings(True)
     # (It logs each malformed `tracestate`, whole: any client could fill the disk with that.)
     logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)
+
+
+def set_level(level: str) -> None:
+    """The least level that is written from now on, by loggers that exist already, too."""
+    chosen = structlog.make_filtering_bound_logger(_LEVELS[level])
+    for name, method in vars(chosen).items():
+        if not name.startswith("__"):
+            setattr(_Logger, name, method)
+    logging.getLogger().setLevel(_LEVELS[level])
 
 
 def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -90,13 +114,31 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def _console(*, colors: bool) -> Callable[[WrappedLogger, str, EventDict], bytes]:
+def _console(*, colors: bool) -> _Render:
     renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
 
     def render(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
         return renderer(logger, method, event).encode("utf-8", "backslashreplace")
 
     return render
+
+
+def _is_journal(stream: BinaryIO) -> bool:
+    """Whether `stream` is the very connection that systemd made, and no pipe or file that took its place (systemd.exec(5))."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # it is none of the operating system's
+        return False
+    return os.environ.get("JOURNAL_STREAM", "") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _with_priority(render: _Render) -> _Render:
+    def prefixed(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
+        prefix = b"<%d>" % _PRIORITIES.get(event.get("level", ""), 6)
+        # (A line that begins without a priority would get the stream's, which is another's.)
+        return b"\n".join(prefix + line for line in render(logger, method, event).split(b"\n"))
+
+    return prefixed
 
 
 class _Lines:

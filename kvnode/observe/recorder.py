@@ -14,8 +14,10 @@ from typing import Any, Protocol, TypeVar
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from kvclient.histogram import Histogram
+from kvnode.config import Tracing as TracingSettings
 from kvnode.observe.log_times import LogTimes, LogWrite
 from kvnode.observe.outcomes import outcome_of
+from kvnode.observe.request_log import RequestLog
 from kvnode.observe.spans import CONSISTENCIES, Spans
 from kvnode.observe.stages import Clock, Timeline
 from kvnode.observe.tracing import Tracing, current
@@ -80,12 +82,9 @@ class Recorder:
     """Of one node."""
 
     def __init__(self, clock: Clock, spans: Spans, tracing: Tracing, times: LogTimes, later: Later) -> None:
-        settings = tracing.settings
         self.clock, self.spans = clock, spans
         self._tracing, self._times, self._later = tracing, times, later
-        self._slow_s = settings.slow_ms / 1000 if settings.slow_ms else float("inf")
-        self._per_second = settings.kept_per_second_max
-        self._allowance, self._allowed_at = float(self._per_second), 0.0
+        self._request_log = None if tracing.is_silent else RequestLog(clock)
         self._pending: deque[tuple[Timeline, str, str, str]] = deque()
         self._is_due = False
         self._batches: dict[int, tuple[LogWrite, list[SpanContext]]] = {}
@@ -95,6 +94,15 @@ class Recorder:
         """Why -> how many requests' spans were kept."""
         self.unkept = 0
         """Requests that were slow or failed, and had to go without spans."""
+        self.keep(tracing.settings)
+
+    def keep(self, settings: TracingSettings) -> None:
+        """From now on keeps the requests that `settings` call slow, and at most so many a second."""
+        self._slow_s = settings.slow_ms / 1000 if settings.slow_ms else float("inf")
+        self._per_second = settings.kept_per_second_max
+        self._allowance, self._allowed_at = float(self._per_second), self.clock()
+        for series in self.series.values():
+            series.slow_s = self._slow_s  # until the next window says what is usual
 
     # ---- a request ---------------------------------------------------------------------------------------------------
 
@@ -128,10 +136,13 @@ class Recorder:
         if series is None:
             series = self.series[key] = Series(self._slow_s)
         seconds = series.record(timeline, outcome, self._slow_s)
+        failed = outcome not in EXPECTED
+        if self._request_log and (failed or seconds > self._slow_s):
+            self._request_log.tell(timeline, outcome, failed)
         span = timeline.span or timeline.parent
         if span is not None and span.trace_flags & TraceFlags.SAMPLED:
             self._keep(timeline, outcome, status, "sampled")
-        elif outcome not in EXPECTED:
+        elif failed:
             self._maybe_keep(timeline, outcome, status, "failed")
         elif seconds > series.slow_s:
             self._maybe_keep(timeline, outcome, status, "slow")

@@ -27,6 +27,7 @@ from opentelemetry.util.types import AttributeValue
 from kvclient.otlp_json import JsonLinesExporter, as_line
 from kvnode import __version__
 from kvnode.config import Tracing as TracingSettings
+from kvnode.config_fields import headers
 from kvnode.types import Seconds
 
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
@@ -115,7 +116,8 @@ def _exporters(settings: TracingSettings) -> list[SpanExporter]:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
         endpoint = settings.otlp_endpoint
-        exporters.append(OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://")))
+        secret = headers(settings.otlp_headers)
+        exporters.append(OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"), headers=secret))
     return exporters
 
 

@@ -7,7 +7,8 @@ the counter orders events within it, and a counter that is full spills into the 
 Physical Clocks", OPODIS 2014). Their bound on the distance from wall time is kept here by refusing stamps far ahead.
 
 Invariants:
-- Stamps of a node strictly increase, whatever its wall clock does, and also over restarts.
+- Stamps of a node strictly increase, whatever its wall clock does, and also over restarts. After a clean stop they go on where
+  they ended; after a crash from the bound, some seconds ahead.
 - Every stamp given out is below the durable bound. So a node that restarts at the bound is above all that it ever gave
   out, although it did not write each stamp to disk.
 - A remote stamp more than `max_skew_ms` ahead of wall time never advances the clock: one broken clock must not drag the
@@ -29,6 +30,9 @@ BOUND_LEFT_MS_MIN: Final = 2_000
 """With less left than this a new bound is wanted: the disk has so long to write it before stamps lag behind wall time."""
 BOUND_RESERVE_MS: Final = 1_000
 """The physical part stops so far below the bound: 65 million stamps are left to count up while a disk is slow."""
+BOUND_COUNTING_MS: Final = 1_250
+"""A clock that a restart put ahead of wall time only counts until the wall has caught up: its bound need be no further ahead of
+it than this, or a node that crashes again and again would run ahead by `BOUND_AHEAD_MS` more each time."""
 WALL_MS_MAX: Final = (1 << 48) - 1
 
 
@@ -104,13 +108,24 @@ class HybridLogicalClock:
     def wanted_bound(self, wall_ms: int) -> Hlc | None:
         """A new bound to persist, 4 s ahead, when less than 2 s are left below the present one; else None.
 
+        Ahead of wall time and of what others' stamps may advance to: ahead of the last stamp it need only have room to count.
         Asked again before `set_bound` it answers again: keep one write of the bound in flight.
         """
         self._check_wall(wall_ms)
-        reached = max(self._last, stamp_at(wall_ms))
-        if self._bound - reached >= stamp_at(BOUND_LEFT_MS_MIN):
+        # (Stamps follow the wall, and others' stamps up to the permitted skew. Nothing but a restart goes beyond these.)
+        reached = max(stamp_at(wall_ms), min(self._last, stamp_at(wall_ms + self._max_skew_ms)))
+        may_follow = self._bound - reached >= stamp_at(BOUND_LEFT_MS_MIN)
+        if may_follow and self._bound - self._last >= stamp_at(BOUND_RESERVE_MS):
             return None
-        return reached + stamp_at(BOUND_AHEAD_MS)
+        return max(reached + stamp_at(BOUND_AHEAD_MS), self._last + stamp_at(BOUND_COUNTING_MS))
+
+    def seal(self) -> Hlc:
+        """Ends this life's stamps; the bound that the next one may start from when it is written as the last word of this.
+
+        A stamp after that breaks an invariant: it could be given out again.
+        """
+        self._bound = self._last + 1
+        return self._bound
 
     def set_bound(self, bound: Hlc) -> None:
         """`bound` is durable. A bound never goes back: that would permit stamps twice after a restart."""

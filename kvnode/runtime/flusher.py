@@ -61,7 +61,9 @@ class Flusher:
         self._driver, self._replicas, self._tables = driver, replicas, tables
         self._log, self._store, self._disk = log, store, disk
         self._log_worker, self._store_worker = log_worker, store_worker
-        self._memtable_size_bytes, self._interval, self._entries_retained = memtable_size_bytes, interval, entries_retained
+        self.memtable_size_bytes, self.interval = memtable_size_bytes, interval
+        """What is too large, and too old, to stay in memory; may be changed at any time."""
+        self._entries_retained = entries_retained
         self._node = node
         self._retry_at: Seconds = 0.0
         self.lock = asyncio.Lock()
@@ -79,9 +81,9 @@ class Flusher:
         if self._driver.loop.time() < self._retry_at:
             return False
         size = sum(table.size_bytes for table in self._tables.values())
-        old = self._driver.loop.time() - self._flushed_at >= self._interval
+        old = self._driver.loop.time() - self._flushed_at >= self.interval
         # (Not every entry writes into the table before it is frozen: votes, ends and results do not.)
-        return size >= self._memtable_size_bytes or (old and any(r.applied > r.flushed for r in self._replicas.values()))
+        return size >= self.memtable_size_bytes or (old and any(r.applied > r.flushed for r in self._replicas.values()))
 
     async def maybe_flush(self) -> None:
         """To be called regularly."""

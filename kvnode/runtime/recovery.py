@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kvapi.v1 import replication_pb2
-from kvnode.errors import Corrupt
+from kvnode.errors import RESTORE, Corrupt
 from kvnode.protocol.raft.log import RaftLog
 from kvnode.shard.rows import readable
 from kvnode.storage.records import NODE_KINDS_KEPT, EntryRecord, EventualRecord, HardStateRecord, NodeRecord, Record
@@ -28,8 +28,11 @@ EVENT_RECORD, NODE_EVENT_RECORD, LEADERSHIP_RECORD = 16, 17, 18
 """Kinds of which all count: `runtime.journal`'s. EVENT: of the failure detector, without numbers, by earlier releases."""
 SNAPSHOT_MARK = int(replication_pb2.ENTRY_KIND_UNSPECIFIED)
 """Kind of the log record that a snapshot's installation leaves: an entry's place, (index, term), without the entry."""
-FORMAT_VERSION = 1
-"""Of the data directory as a whole."""
+
+
+def clock_record(bound: Hlc) -> NodeRecord:
+    """That every stamp so far is below `bound`: where the clock goes on after a restart."""
+    return NodeRecord(CLOCK_RECORD, str(bound).encode())
 
 
 class Identity(NamedTuple):
@@ -40,7 +43,6 @@ class Identity(NamedTuple):
     uid: str
     incarnation: int
     shards: int
-    format_version: int = FORMAT_VERSION
 
     def encode(self) -> bytes:
         """As stored."""
@@ -50,8 +52,10 @@ class Identity(NamedTuple):
     def decode(cls, data: bytes) -> Identity:
         """Raises `Corrupt` for what is no identity."""
         try:
-            return cls(**json.loads(data))
-        except (TypeError, ValueError, RecursionError) as error:
+            fields = json.loads(data)
+            fields.pop("format_version", None)  # Earlier releases had it here, too; it was always 1.
+            return cls(**fields)
+        except (AttributeError, TypeError, ValueError, RecursionError) as error:
             raise Corrupt(f"the data directory's identity cannot be read: {error}") from error
 
 
@@ -90,7 +94,7 @@ class ShardRecovery:
         if first > flushed + 1:
             raise Corrupt(
                 f"shard {shard}: the store ends at index {flushed}, the log begins at {first}: entries between are missing; "
-                "restore the whole data directory from a copy made while the node was stopped",
+                + RESTORE,
                 shard=shard,
             )
         if first == flushed + 1:
@@ -145,7 +149,7 @@ def _on_node_record(found: Recovered, record: NodeRecord) -> None:
     if record.kind == IDENTITY_RECORD:
         found.identity = Identity.decode(record.data)
     elif record.kind == CLOCK_RECORD:
-        found.clock_bound = max(found.clock_bound, int(record.data))
+        found.clock_bound = int(record.data)  # (The latest: the last word of a life that stopped cleanly is lower.)
     elif record.kind == PEERS_RECORD:
         found.peer_uids = _peer_uids(record.data)
     elif record.kind == ALIVE_RECORD:

@@ -119,7 +119,8 @@ class RealDisk:
 
     def __init__(self, directory: str | Path, quota_bytes: int = 0, ballast_size_bytes: int = 0) -> None:
         self._path = os.fspath(directory)
-        self._quota_bytes = quota_bytes
+        self.quota_bytes = quota_bytes
+        """May be changed at any time."""
         self._ballast_size_bytes = ballast_size_bytes
         self._failed: str | None = None
         self._fds: dict[str, int] = {}
@@ -160,8 +161,8 @@ class RealDisk:
         if size_bytes <= old_size_bytes:
             return
         missing = size_bytes - max(0, old_size_bytes)
-        if self._quota_bytes and self._quota_bytes - self.used_bytes() < missing:
-            raise OutOfSpace(f"{self._where(name)}: {missing} more bytes would exceed the quota of {self._quota_bytes} bytes")
+        if self.quota_bytes and self.quota_bytes - self.used_bytes() < missing:
+            raise OutOfSpace(f"{self._where(name)}: {missing} more bytes would exceed the quota of {self.quota_bytes} bytes")
         fd = -1
         try:
             fd = self._open(name)
@@ -247,8 +248,8 @@ class RealDisk:
     def free_bytes(self) -> int:
         status = os.statvfs(self._path)
         free = status.f_bavail * status.f_frsize
-        if self._quota_bytes:
-            free = min(free, self._quota_bytes - self.used_bytes())
+        if self.quota_bytes:
+            free = min(free, self.quota_bytes - self.used_bytes())
         return max(0, free)
 
     def has_space(self, size_bytes: int = 0) -> bool:

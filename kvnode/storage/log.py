@@ -24,19 +24,18 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from kvnode.errors import Corrupt
+from kvnode.errors import RESTORE, Corrupt
 from kvnode.invariant import invariant
-from kvnode.storage import frame, records
+from kvnode.storage import data_format, frame, records
 from kvnode.storage.disk import Disk, OutOfSpace
 from kvnode.storage.records import EntryRecord, EventualRecord, HardStateRecord, NodeRecord, Record
 from kvnode.types import Index, Shard
 
 SEGMENT_SIZE_BYTES_DEFAULT = 64 * 1024 * 1024
 SPARE_NAME = "log-spare"
-FORMAT_VERSION = 1
 _NAME = re.compile(r"log-(\d{16})")
 _SEGMENT = struct.Struct("<HHIQQ")
-"""Version, two reserved, the segment's number and its size in bytes; the kept records follow."""
+"""The data's format, two reserved, the segment's number and its size in bytes; the kept records follow."""
 _RESERVE_SIZE_BYTES_MIN = 2048
 
 
@@ -89,7 +88,8 @@ class Log:
         """Yield every record in the order of writing, those carried on at the beginning of the oldest segment first.
 
         Afterwards a torn tail is gone, what is left of the tail is durable, and the log is ready to append. Raises Corrupt with
-        the file, the offset and what to do, if stored bytes are damaged; nothing is changed then. Raises DiskFailed.
+        the file, the offset and what to do, if stored bytes are damaged, and UnknownFormat for a segment of another release;
+        nothing is changed then. Raises DiskFailed.
         """
         invariant(not self._segments and not self._recovered, "a log is recovered once")
         data, tail, written_end = b"", 0, 0
@@ -121,8 +121,7 @@ class Log:
         if header is None or header.kind != frame.SEGMENT or not frame.payload_is_intact(data, 0, header):
             raise self._corrupt(segment.name, 0, "the segment's first frame is damaged")
         version, _, _, number, size_bytes = _SEGMENT.unpack_from(data, frame.HEADER_SIZE_BYTES)
-        if version != FORMAT_VERSION:
-            raise self._corrupt(segment.name, 0, f"format version {version} is unknown; this release reads {FORMAT_VERSION}")
+        data_format.check(data_format.Mark(version), f"log file {segment.name}")
         if number != segment.number or size_bytes != len(data):
             found = f"it is segment {number} of {size_bytes} bytes, but the file has {len(data)}"
             raise self._corrupt(segment.name, 0, found)
@@ -188,8 +187,8 @@ class Log:
 
     def _corrupt(self, name: str, offset: int, found: str) -> Corrupt:
         advice = (
-            "Nothing was changed, and the other replicas go on without this node. Check the disk; restore the whole data "
-            "directory from a copy made while the node was stopped. Do not delete the file alone"
+            "Nothing was changed, and the other replicas go on without this node. Do not delete the file alone. "
+            "Check the disk; " + RESTORE
         )
         return Corrupt(f"log file {name} is damaged at byte {offset}: {found}. {advice}", file=name, offset=offset)
 
@@ -242,7 +241,7 @@ class Log:
         self._disk.preallocate(SPARE_NAME, needed_bytes)
         self._spare_size_bytes = max(self._spare_size_bytes, needed_bytes)
         segment = _Segment(self.active_segment + 1, self._spare_size_bytes)
-        parts[0] = _SEGMENT.pack(FORMAT_VERSION, 0, 0, segment.number, segment.size_bytes)
+        parts[0] = _SEGMENT.pack(data_format.VERSION, 0, 0, segment.number, segment.size_bytes)
         self._append(SPARE_NAME, segment, parts, kept_bytes, frame.SEGMENT)
         self._disk.rename(SPARE_NAME, segment.name)
         self._disk.sync_directory()

@@ -25,7 +25,7 @@ from typing import Protocol, cast
 
 import lmdb
 
-from kvnode.errors import Corrupt
+from kvnode.errors import RESTORE, Corrupt
 from kvnode.storage.disk import DiskFailed, OutOfSpace
 from kvnode.types import Shard
 
@@ -89,7 +89,7 @@ class LmdbStore:
         except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:
             raise Corrupt(
                 f"the store in {self._where} is damaged: {error}. The other replicas go on without this node. Check the disk; "
-                "restore the whole data directory from a copy made while the node was stopped",
+                + RESTORE,
                 file=self._where,
             ) from error
         except lmdb.DiskError as error:

@@ -25,6 +25,7 @@ import kvclient
 from kvapi.v1 import kv_pb2
 from kvclient.errors import NoSpace
 from kvctl.playground import Playground
+from kvnode import exit_codes
 from tests.integration import harness
 
 MIB = 1024 * 1024
@@ -136,7 +137,7 @@ async def test_restarts_after_flushes_and_cuts_find_everything(cluster: Playgrou
 def test_data_directory_of_somebody_else_is_refused_at_the_start(
     cluster: Playground, flags: Callable[[Playground], tuple[str, ...]], words: str
 ) -> None:
-    """A node that finds another cluster's, or another node's, data does not start: exit code 1, and a message with both
+    """A node that finds another cluster's, or another node's, data does not start: exit code 65, and a message with both
     names. Nothing is changed: with the right configuration it starts."""
     cluster.stop("n1")
     node = cluster.node("n1")
@@ -144,12 +145,36 @@ def test_data_directory_of_somebody_else_is_refused_at_the_start(
     if "--node.name" in given:
         cluster.stop("n2")
     code, said = _run(node.config_path, *given)
-    assert code == 1, said
+    assert code == exit_codes.UNUSABLE_DATA, said
     assert words in said
     assert str(node.data_path) in said
     assert "use another data directory" in said
     cluster.start("n1")
     cluster.wait_caught_up("n1")
+
+
+def test_data_directory_of_a_newer_format_is_refused_before_anything_is_touched(cluster: Playground) -> None:
+    """A release that cannot read the directory says which one can, ends with EX_DATAERR, and leaves every file as it was: not
+    even the ballast, the spare segment or what a broken snapshot left is touched."""
+    cluster.stop("n1")
+    node = cluster.node("n1")
+    mark = node.data_path / "FORMAT"
+    ours = mark.read_text()
+    leftover = node.data_path / "snapshot-3"
+    leftover.write_text("half a snapshot")
+    (node.data_path / "ballast").unlink()
+    mark.write_text("kvnode data format 2\nwritten by kvnode 9.1.0\n")
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in node.data_path.rglob("*")}
+    code, said = _run(node.config_path)
+    assert code == 65, said
+    assert f"{node.data_path} has data format 2" in said
+    assert "reads format 1" in said
+    assert "Install kvnode 9.1.0" in said
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in node.data_path.rglob("*")} == before
+    mark.write_text(ours)
+    cluster.start("n1")
+    cluster.wait_caught_up("n1")
+    assert not leftover.exists()
 
 
 def test_data_directory_in_use_is_refused_at_the_start(cluster: Playground) -> None:
@@ -163,7 +188,7 @@ def test_data_directory_in_use_is_refused_at_the_start(cluster: Playground) -> N
         code, said = _run(second)
     finally:
         second.unlink()
-    assert code == 1, said
+    assert code == exit_codes.FAILED, said
     assert str(node.data_path) in said
     assert cluster.node("n1").state == "running"
     with kvclient.connect_sync(cluster.uri) as kv:
@@ -235,7 +260,7 @@ async def test_damaged_log_is_refused_with_file_and_offset_while_the_others_go_o
         damaged = segment.read_bytes()
         try:
             code, said = await asyncio.to_thread(_run, node.config_path)
-            assert code == 1, said
+            assert code == exit_codes.UNUSABLE_DATA, said
             event = next(line for line in map(json.loads, said.splitlines()) if line["level"] == "critical")
             assert segment.name in event["error"]
             place = int(event["error"].split("damaged at byte ")[1].split(":")[0])

@@ -180,7 +180,7 @@ async def test_slow_disks_make_writes_slow_and_leave_the_event_loop_alone(cluste
 
 
 async def test_failed_sync_stops_the_node_and_nothing_is_lost(cluster: Playground, faults: FaultClient) -> None:
-    """As after a real I/O error: exit code 1 with a message, the others go on, and the node comes back with what it had."""
+    """As after a real I/O error: the node ends with a message, the others go on, and the node comes back with what it had."""
     async with harness.connect(cluster) as client, harness.Writers(client, "fail", strong=4) as writers:
         await writers.acked_after(time.monotonic(), 10)
         victim = await asyncio.to_thread(harness.leader_name, cluster, writers.BUSY)

@@ -302,3 +302,57 @@ def test_config_dump_command_says_where_each_value_came_from(file: Path, capsys:
     document = json.loads(capsys.readouterr().out)
     assert document["config"]["election"]["timeout_ms_min"] == 900
     assert document["origins"]["election.timeout_ms_min"] == str(file)
+
+
+def credentials(directory: Path, **texts: str) -> dict[str, str]:
+    """An environment in which systemd has put credentials; "__" stands for the name's dot."""
+    directory.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (directory / name.replace("__", ".")).write_text(text)
+    return {"CREDENTIALS_DIRECTORY": str(directory)}
+
+
+def test_credential_named_as_a_setting_sets_it_between_file_and_environment(file: Path, tmp_path: Path) -> None:
+    """A secret need not stand in the file; what is said for one start still wins."""
+    environ = credentials(tmp_path / "c", tracing__otlp_headers="authorization=Bearer 1\n", election__timeout_ms_min="950")
+    config, origins = Config.load_with_origins(file, {}, environ)
+    assert config.tracing.otlp_headers.get_secret_value() == "authorization=Bearer 1"
+    assert config.election.timeout_ms_min == 950
+    assert origins.origin("tracing.otlp_headers") == "credential tracing.otlp_headers"
+    assert Config.load(file, {}, {**environ, "KVNODE_ELECTION__TIMEOUT_MS_MIN": "970"}).election.timeout_ms_min == 970
+
+
+def test_credential_of_somebody_else_is_none_of_ours(file: Path, tmp_path: Path) -> None:
+    """Names without a dot: keys for other programs of the unit. One with a dot that is no setting is a mistake, and said."""
+    environ = credentials(tmp_path / "c", tlskey="\0\1")
+    assert Config.load(file, {}, environ).node.name == "n2"
+    found = problems(file, environ=credentials(tmp_path / "c", tracing__otlp_header="x"))
+    assert len(found) == 1
+    assert found[0].startswith(
+        "tracing.otlp_header: unknown field (from credential tracing.otlp_header); did you mean otlp_headers"
+    )
+
+
+def test_secret_is_never_shown(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not by a dump in either format, not in a mistake's message, not in a model's text."""
+    extended(file, '[tracing]\notlp_headers = "authorization=Bearer hunter2"\n')
+    for output in ("toml", "json"):
+        assert main(["config", "dump", "--config", str(file), "-o", output]) == 0
+    shown = capsys.readouterr().out
+    assert "otlp_headers" in shown
+    assert "hunter2" not in shown + repr(Config.load(file, {}, {}))
+    found = problems(file, {"tracing.otlp_headers": "Bearer hunter2"})
+    assert found == (
+        'tracing.otlp_headers: must be empty, or pairs as "name=value,name=value", names in lower case '
+        "(from flag --tracing.otlp_headers)",
+    )
+
+
+def test_dump_with_a_secret_can_be_loaded_again(file: Path, tmp_path: Path) -> None:
+    """The secret is left out of it, as a comment; all else comes back."""
+    extended(file, '[tracing]\notlp_headers = "authorization=Bearer hunter2"\nslow_ms = 5\n')
+    dumped = tmp_path / "dumped.toml"
+    dumped.write_text(Config.load(file, {}, {}).to_toml())
+    again = Config.load(dumped, {}, {})
+    assert again.tracing.slow_ms == 5
+    assert not again.tracing.otlp_headers.get_secret_value()

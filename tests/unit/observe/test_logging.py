@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.context import attach, detach
 
 from kvnode.config import Log
-from kvnode.observe.logging import configure_logging, get_logger
+from kvnode.observe.logging import configure_logging, get_logger, set_level
 from kvnode.observe.tracing import context_of, span_context_of
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -122,3 +124,50 @@ def test_logger_whose_reader_is_gone_does_not_raise() -> None:
     configure_logging(Log(), node="n1", stream=stream)
     stream.close()
     get_logger("raft").error("unheard")
+
+
+def test_level_changed_later_counts_for_loggers_that_were_used_before() -> None:
+    """A reload: loggers are cached at their first use, and all must follow; down and up again."""
+    stream = io.BytesIO()
+    configure_logging(Log(level="info"), node="n1", stream=stream)
+    log = get_logger("raft").bind(shard=3)
+    log.info("first")
+    set_level("error")
+    log.info("not wanted")
+    logging.getLogger("grpc").warning("nor this")
+    set_level("debug")
+    log.debug("wanted now")
+    assert [line["event"] for line in lines(stream)] == ["first", "wanted now"]
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"), [("debug", b"<7>"), ("info", b"<6>"), ("warning", b"<4>"), ("error", b"<3>"), ("critical", b"<2>")]
+)
+def test_line_for_the_journal_begins_with_its_priority(level: str, priority: bytes) -> None:
+    """`journalctl -p err` must find errors; the rest of the line is the same JSON."""
+    stream = io.BytesIO()
+    configure_logging(Log(level="debug"), node="n1", stream=stream, journal=True)
+    getattr(get_logger("raft"), level)("said")
+    assert stream.getvalue().startswith(priority + b"{")
+    assert json.loads(stream.getvalue()[3:])["event"] == "said"
+
+
+def test_text_of_many_lines_for_the_journal_has_its_priority_on_each() -> None:
+    """For people, a traceback has lines of its own, and each is an entry of the journal."""
+    stream = io.BytesIO()
+    configure_logging(Log(format="console"), node="n1", stream=stream, journal=True)
+    get_logger("raft").error("broken", exc_info=ValueError("why"))
+    assert len(stream.getvalue().splitlines()) > 1
+    assert all(line.startswith(b"<3>") for line in stream.getvalue().splitlines())
+
+
+def test_output_that_is_the_journal_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JOURNAL_STREAM names device and inode: a child whose output goes elsewhere inherits the variable."""
+    with (tmp_path / "journal").open("wb") as journal, (tmp_path / "other").open("wb") as other:
+        status = os.fstat(journal.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        for stream in (journal, other):
+            configure_logging(Log(), node="n1", stream=stream)
+            get_logger("raft").info("said")
+    assert (tmp_path / "journal").read_bytes().startswith(b"<6>{")
+    assert (tmp_path / "other").read_bytes().startswith(b"{")

@@ -113,6 +113,32 @@ def test_wanted_bound_is_asked_for_when_less_than_two_seconds_are_left() -> None
     assert clock.wanted_bound(WALL_MS + 2_001) == stamp_at(WALL_MS + 6_001)
 
 
+def test_seal_lets_the_next_life_go_on_where_this_one_ended() -> None:
+    """After a clean stop a node is not ahead of the others: its next stamp is the wall's, or one above its last."""
+    before = started()
+    last = before.now(WALL_MS)
+    after = started(WALL_MS, bound=before.seal())
+    assert after.now(WALL_MS) == last + 1
+    assert after.now(WALL_MS + 7) == stamp_at(WALL_MS + 7)
+
+
+def test_now_after_seal_breaks_an_invariant() -> None:
+    """Such a stamp could be given out again by the next life."""
+    clock = started()
+    clock.seal()
+    with pytest.raises(InvariantViolated):
+        clock.now(WALL_MS)
+
+
+def test_crash_loop_puts_the_clock_ahead_by_no_more_than_it_takes() -> None:
+    """A hundred crashes, three seconds apart, each with a new bound: the node stays within six seconds of wall time."""
+    clock = started()
+    for crash in range(100):
+        wall_ms = WALL_MS + crash * 3_000
+        clock = started(wall_ms, bound=clock.bound)
+        assert physical_ms(clock.now(wall_ms)) - wall_ms <= 6_000
+
+
 def test_set_bound_going_back_breaks_an_invariant() -> None:
     """A lower bound would permit the same stamps again after a restart."""
     clock = started()
@@ -136,6 +162,7 @@ steps = st.lists(
         st.tuples(st.just("observe"), st.integers(-2_000, 2_000)),
         st.tuples(st.just("persist"), st.just(0)),
         st.tuples(st.just("restart"), st.just(0)),
+        st.tuples(st.just("clean restart"), st.just(0)),
     ),
     max_size=60,
 )
@@ -162,7 +189,7 @@ def test_any_life_of_a_clock_gives_strictly_increasing_stamps_below_the_bound(li
         elif what == "persist":
             persist(clock, wall_ms)
         else:
-            clock = started(wall_ms, bound=clock.bound)
+            clock = started(wall_ms, bound=clock.seal() if what == "clean restart" else clock.bound)
 
 
 def test_clock_remembers_how_far_others_were_ahead() -> None:

@@ -57,7 +57,7 @@ class RealMachine(Machine):
         return self.disk
 
     def limit(self, size_bytes: int) -> None:
-        self._quota_bytes = self.disk._quota_bytes = size_bytes
+        self._quota_bytes = self.disk.quota_bytes = size_bytes
 
     def flip_bit(self, name: str, bit: int) -> None:
         data = bytearray((self._directory / name).read_bytes())
