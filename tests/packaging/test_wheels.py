@@ -75,10 +75,7 @@ def test_imports_of_each_package_are_declared_as_requirements(
 ) -> None:
     """Nothing is there only because something else brings it along: what is imported is required by name."""
     providers = importlib.metadata.packages_distributions()
-    declared = {Requirement(text).name for text in wheels.requirements(*distributions)} | {
-        "kvnode",
-        "kvnode-client",
-    }
+    declared = {Requirement(text).name for text in wheels.requirements(*distributions)}.union(wheels.PROJECTS)
     missing = set()
     for file in python_files(*packages):
         if file.name == "otlp_json.py":
