@@ -77,6 +77,7 @@ _section("The node")
 BUILD = _info("kvnode_build", "The release, the interpreter and what carries gRPC.", "version", "python", "transport")
 NODE = _info("kvnode_node", "The node's name and its cluster's identity.", "node", "cluster")
 STATE = _gauge("kvnode_node_state", "1 for the state that the node says it is in, 0 for the others.", "state")
+INCARNATION = _gauge("kvnode_incarnation", "How often the node was started with this data directory.")
 READ = _gauge("kvnode_metrics_read_seconds", "How long the event loop was kept by the reading of these metrics.")
 
 _section("Requests")

@@ -117,6 +117,7 @@ def read_all(sources: Sources) -> Iterator[Reading]:
 def _node(node: Node) -> Iterator[Reading]:
     yield Reading(families.BUILD, (__version__, platform.python_version(), node.config.node.transport), 1)
     yield Reading(families.NODE, (node.me.node, node.config.cluster.id), 1)
+    yield Reading(families.INCARNATION, (), node.me.incarnation)
     state = node.state
     for number, name in STATES.items():
         yield Reading(families.STATE, (name,), state == number)
