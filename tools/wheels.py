@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def build(python: Path, target: Path) -> list[Path]:
-    """Build both wheels with that interpreter's pip, over older ones in `target`. Returns their paths; exits if it fails."""
+def build(python: Path, target: Path, backend_of: Sequence[str] = ()) -> list[Path]:
+    """Build both wheels with that interpreter's pip, over older ones in `target`. Returns their paths; exits if it fails.
+
+    `backend_of`: what to build with, where it is not the newest that the projects allow.
+    """
     with tempfile.TemporaryDirectory(prefix="kvnode-wheels-") as scratch:
         sources, made, backend = Path(scratch, "sources"), Path(scratch, "wheels"), Path(scratch, "backend")
         copies = [_copy(sources, name) for name in PROJECTS]
-        needed = {requirement for name in PROJECTS for requirement in _file(name)["build-system"]["requires"]}
         pip: list[str | Path] = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
         commands = (
-            [*pip, "install", "--no-compile", "--target", backend, *sorted(needed)],
+            [*pip, "install", "--no-compile", "--target", backend, *(backend_of or build_requirements())],
             [*pip, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", made, *copies],
         )
         for command in commands:  # once for both, where pip's own isolation would install setuptools for each
@@ -75,6 +78,11 @@ def requirements(*wanted: str) -> list[str]:
         project = _file(name)["project"]
         found.update(project["dependencies"], project["optional-dependencies"][extra] if extra else ())
     return sorted(requirement for requirement in found if not requirement.startswith(tuple(PROJECTS)))
+
+
+def build_requirements() -> list[str]:
+    """What it takes to build both."""
+    return sorted({requirement for name in PROJECTS for requirement in _file(name)["build-system"]["requires"]})
 
 
 def _file(name: str) -> dict[str, Any]:

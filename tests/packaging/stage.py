@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tools import wheels
+from tools.lowest import lowest
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
@@ -47,8 +48,9 @@ def staged() -> Path:
 
 @functools.cache
 def built() -> dict[str, Path]:
-    """Both wheels, as "kvnode" and "kvnode_client"."""
-    directory = _made_once("wheels", lambda target: wheels.build(Path(sys.executable), target))
+    """Both wheels, as "kvnode" and "kvnode_client"; made with the lowest setuptools, where `make install` takes the newest."""
+    backend = [lowest(requirement) for requirement in wheels.build_requirements()]
+    directory = _made_once("wheels", lambda target: wheels.build(Path(sys.executable), target, backend))
     return {wheel.name.partition("-")[0]: wheel for wheel in directory.iterdir()}
 
 
@@ -88,7 +90,7 @@ def _made_once(kind: str, make_in: Callable[[Path], object]) -> Path:
 
 @functools.cache
 def _fingerprint() -> str:
-    content = hashlib.sha256(f"{os.path.realpath(SYSTEM_PYTHON)} {sys.executable}".encode())
+    content = hashlib.sha256(os.path.realpath(SYSTEM_PYTHON).encode())
     for file in _files():
         content.update(f"{file.relative_to(ROOT)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     return content.hexdigest()[:16]
