@@ -131,6 +131,7 @@ integration: setup ## Run the tests with real processes and real disks; TRANSPOR
 	KVNODE_TRANSPORT=$(TRANSPORT) $(PYTEST) -q tests/integration
 
 systemd-test: setup ## Run the tests of units on machines with a real systemd, made of namespaces; they need root.
+	$(BIN)/python -m tests.packaging.stage
 	$(PYTEST) -q $(MACHINES)
 
 bench-wire: setup ## Measure kvwire beside grpcio, in five minutes; ARGS="--quick" takes one, "--million" looks for growth, too.

@@ -1,7 +1,7 @@
 """The `kvnode` command: arguments -> configuration -> node.
 
-Owns the command line. Exit codes: 0 done, 1 the configuration cannot be used, 2 the command line is wrong; `run` ends with
-`kvnode.exit_codes`'. Never decides what runs: that is `kvnode.node`.
+Owns the command line. Exit codes: 0 done, 1 the configuration cannot be used, or the doctor found problems, 2 the command line
+is wrong; `run` ends with `kvnode.exit_codes`'. Never decides what runs: that is `kvnode.node`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import argparse
 import gc
 import json
 import os
+import pwd
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from kvnode import __version__
 from kvnode.config import PRESETS, Config, ConfigError
 from kvnode.exit_codes import UNUSABLE_CONFIG
+from kvnode.runtime.service_manager import is_journal, priority
 
 _SETTING = re.compile(r"--([A-Za-z_][A-Za-z0-9_-]*\.[A-Za-z0-9_.-]+)(?:=(.*))?", re.DOTALL)
 
@@ -36,10 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "version":
             print(f"kvnode {__version__}")
             return 0
+        if options.command == "doctor":
+            from kvnode.doctor.command import examine
+
+            load = partial(Config.load, options.config, flags, os.environ, options.preset)
+            return examine(load, options.config or "", options.user, options.output)
         config, origins = Config.load_with_origins(options.config, flags, os.environ, options.preset)
     except ConfigError as error:
         for problem in error.problems:
-            print(f"kvnode: {problem}", file=sys.stderr)
+            print(f"{priority('error') if is_journal(sys.stderr) else ''}kvnode: {problem}", file=sys.stderr)
         return UNUSABLE_CONFIG if given[:1] == ["run"] else 1
     if options.command == "run":
         _load_server()(config, lambda: Config.load(options.config, flags, os.environ, options.preset))
@@ -84,6 +92,13 @@ def split_settings(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]
     return rest, flags
 
 
+def _uid(user: str) -> int:
+    try:
+        return int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"there is no user {user!r} on this host") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     source = argparse.ArgumentParser(add_help=False)
     source.add_argument("--config", metavar="FILE", help="TOML file with the settings")
@@ -96,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     actions.add_parser("check", parents=[source], epilog=_EPILOG, help="say whether the settings can be used")
     dump = actions.add_parser("dump", parents=[source], epilog=_EPILOG, help="print all settings and where each came from")
     dump.add_argument("-o", "--output", choices=["toml", "json"], default="toml", help="format (default: toml)")
+    doctor = commands.add_parser("doctor", parents=[source], epilog=_EPILOG, help="look for what is wrong, or will be")
+    doctor.add_argument("--user", type=_uid, metavar="USER", help="who the node runs as (default: who has its data directory)")
+    doctor.add_argument("-o", "--output", choices=["table", "json"], default="table", help="format (default: table)")
     commands.add_parser("version", help="print the version")
     return parser
 

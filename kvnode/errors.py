@@ -106,18 +106,6 @@ class Corrupt(KvnodeError):
     code, reason, definite = 15, "CORRUPT", True
 
 
-class UnusableDirectory(KvnodeError):
-    """The data directory is none, or this process may not use it. A person must see to it."""
-
-    code, reason, definite = 9, "UNUSABLE_DIRECTORY", True
-
-
-class UnknownFormat(UnusableDirectory):
-    """The data directory is of a format that this release does not read, or nobody can say of which. Nothing was changed."""
-
-    reason = "UNKNOWN_FORMAT"
-
-
 class Unavailable(KvnodeError):
     """The node is starting, stopping or cut off; nothing was stored."""
 
@@ -134,3 +122,15 @@ class StaleShardMap(KvnodeError):
     """This node does not hold the shard that the caller routed here for."""
 
     code, reason, definite, retry_after_ms = 9, "WRONG_SHARD", True, 0
+
+
+class UnusableDirectory(Exception):
+    """The data directory is none, or this process may not use it. A person must see to it; no client ever sees this."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class UnknownFormat(UnusableDirectory):
+    """The data directory is of a format that this release does not read, or nobody can say of which. Nothing was changed."""

@@ -18,7 +18,6 @@ from kvapi.v1 import failure_detection_pb2, gossip_pb2, message_pb2
 from kvnode.api.check_peer import PeerChecks
 from kvnode.api.kv_service import KvService
 from kvnode.config import Config
-from kvnode.errors import WrongCluster
 from kvnode.observe.calls import Calls
 from kvnode.observe.episodes import Episodes
 from kvnode.observe.metrics import Metrics
@@ -134,16 +133,7 @@ class Node:
         config, known = self.config, recovered.identity
         if known is None:
             known = Identity(config.cluster.id, config.node.name, self.ports.new_uid(), 0, config.cluster.shards)
-        for what, stored, wanted in (
-            ("cluster", known.cluster_id, config.cluster.id),
-            ("node", known.node, config.node.name),
-            ("number of shards", known.shards, config.cluster.shards),
-        ):
-            if stored != wanted:
-                raise WrongCluster(
-                    f"{config.node.data_dir} is of {what} {stored}, the configuration says {wanted}: "
-                    "use another data directory, or correct the configuration"
-                )
+        known.expect(config.cluster.id, config.node.name, config.cluster.shards, str(config.node.data_dir))
         identity = known._replace(incarnation=known.incarnation + 1)
         self.log.write([NodeRecord(IDENTITY_RECORD, identity.encode())])
         return identity

@@ -29,7 +29,7 @@ from kvnode.api.fault_service import FaultService
 from kvnode.api.peer_service import PeerService
 from kvnode.api.server import KV_SERVICE, LEADER_SERVICE, Server
 from kvnode.config import Config, ConfigError
-from kvnode.errors import KvnodeError
+from kvnode.errors import KvnodeError, UnusableDirectory
 from kvnode.exit_codes import FAILED, OK, exit_code
 from kvnode.faults.injector import Injector
 from kvnode.node import Node, Ports
@@ -95,7 +95,7 @@ class Process:
         """Starts, serves, stops; answers the exit code."""
         try:
             await self._start()
-        except (KvnodeError, DiskFailed, OutOfSpace, OSError) as error:
+        except (KvnodeError, UnusableDirectory, DiskFailed, OutOfSpace, OSError) as error:
             logger.critical("cannot start", error=str(error))
             return exit_code(error)
         code = await self._over

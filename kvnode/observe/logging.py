@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -26,13 +25,12 @@ from opentelemetry import trace
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from kvnode.config import Log
+from kvnode.runtime.service_manager import is_journal, priority
 
 __all__ = ["FilteringBoundLogger", "configure_logging", "get_logger", "set_level"]
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _FIRST = ("timestamp", "level", "node", "event")
-_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
-"""The journal's, which are syslog's (sd-daemon(3))."""
 
 
 _Render = Callable[[WrappedLogger, str, EventDict], bytes]
@@ -54,7 +52,7 @@ def configure_logging(config: Log, *, node: str, stream: BinaryIO | None = None,
     takes off again: `journalctl -p warning` then finds what it should.
     """
     stream = sys.stdout.buffer if stream is None else stream
-    journal = _is_journal(stream) if journal is None else journal
+    journal = is_journal(stream) if journal is None else journal
     render = _render_json if config.format == "json" else _console(colors=stream.isatty())
 
     def add_node(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -123,18 +121,9 @@ def _console(*, colors: bool) -> _Render:
     return render
 
 
-def _is_journal(stream: BinaryIO) -> bool:
-    """Whether `stream` is the very connection that systemd made, and no pipe or file that took its place (systemd.exec(5))."""
-    try:
-        status = os.fstat(stream.fileno())
-    except (OSError, ValueError):  # it is none of the operating system's
-        return False
-    return os.environ.get("JOURNAL_STREAM", "") == f"{status.st_dev}:{status.st_ino}"
-
-
 def _with_priority(render: _Render) -> _Render:
     def prefixed(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
-        prefix = b"<%d>" % _PRIORITIES.get(event.get("level", ""), 6)
+        prefix = priority(event.get("level", "")).encode()
         # (A line that begins without a priority would get the stream's, which is another's.)
         return b"\n".join(prefix + line for line in render(logger, method, event).split(b"\n"))
 

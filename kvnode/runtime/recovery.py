@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kvapi.v1 import replication_pb2
-from kvnode.errors import RESTORE, Corrupt
+from kvnode.errors import RESTORE, Corrupt, WrongCluster
 from kvnode.protocol.raft.log import RaftLog
 from kvnode.shard.rows import readable
 from kvnode.storage.records import NODE_KINDS_KEPT, EntryRecord, EventualRecord, HardStateRecord, NodeRecord, Record
@@ -43,6 +43,19 @@ class Identity(NamedTuple):
     uid: str
     incarnation: int
     shards: int
+
+    def expect(self, cluster_id: str, node: str, shards: int, where: str) -> None:
+        """Raises `WrongCluster` where the configuration speaks of somebody else than the data directory `where`."""
+        for what, stored, wanted in (
+            ("cluster", self.cluster_id, cluster_id),
+            ("node", self.node, node),
+            ("number of shards", self.shards, shards),
+        ):
+            if stored != wanted:
+                raise WrongCluster(
+                    f"{where} is of {what} {stored}, the configuration says {wanted}: "
+                    "use another data directory, or correct the configuration"
+                )
 
     def encode(self) -> bytes:
         """As stored."""

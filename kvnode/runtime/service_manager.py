@@ -1,8 +1,8 @@
-"""What a node tells the service manager that started it, in systemd's notification protocol (sd_notify(3)).
+"""What a node tells systemd, which started it: notifications (sd_notify(3)), and the priority of a line (sd-daemon(3)).
 
-Owns the protocol: datagrams of `NAME=VALUE` lines to the socket named by NOTIFY_SOCKET. Never decides what is true: that is the
-process's part. Where nobody asked to be told (no NOTIFY_SOCKET: a terminal, a container, a test) all of it is silent; a manager
-that does not listen must not hold a node up, so that a message that cannot be delivered at once is dropped.
+Owns both protocols. Notifications are datagrams of `NAME=VALUE` lines to the socket named by NOTIFY_SOCKET. Never decides what
+is true: that is the process's part. Where nobody asked to be told (no NOTIFY_SOCKET: a terminal, a container, a test) all of it
+is silent; a manager that does not listen must not hold a node up, so that what cannot be delivered at once is dropped.
 """
 
 from __future__ import annotations
@@ -11,10 +11,28 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from typing import IO, Any
 
 from kvnode.types import Seconds
 
 _MICROSECONDS = 1_000_000
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""The journal's, which are syslog's."""
+
+
+def is_journal(stream: IO[Any]) -> bool:
+    """Whether `stream` is the very connection to the journal that systemd made, and no pipe or file that took its place
+    (JOURNAL_STREAM, systemd.exec(5))."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # it is none of the operating system's
+        return False
+    return os.environ.get("JOURNAL_STREAM", "") == f"{status.st_dev}:{status.st_ino}"
+
+
+def priority(level: str) -> str:
+    """What a line for the journal begins with, as "<6>" for "info"; the journal takes it off again."""
+    return f"<{_PRIORITIES.get(level, _PRIORITIES['info'])}>"
 
 
 class ServiceManager:

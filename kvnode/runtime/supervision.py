@@ -32,6 +32,8 @@ R = TypeVar("R")
 def replaying(records: Iterable[R], manager: ServiceManager, clock: Callable[[], Seconds] = time.monotonic) -> Iterator[R]:
     """The log's records as they come; meanwhile the manager hears how far the replay is, and waits for as long as it moves."""
     began = told = clock()
+    manager.extend_timeout(REPLAY_STEP_MAX)
+    manager.status("RECOVERING: the log is being replayed")
     for number, record in enumerate(records):
         if number % _RECORDS_BETWEEN_LOOKS == 0 and (now := clock()) - told >= REPLAY_WORD_INTERVAL:
             told = now

@@ -54,8 +54,7 @@ def read_mark(disk: Disk, where: str) -> Mark | None:
         found = f"it begins with {data[:40]!r}" if data else "it is empty"
         raise UnknownFormat(
             f"{where}/{FORMAT_NAME} does not say which format the data directory has: {found}. (This release writes "
-            f"'kvnode data format {VERSION}'.) Nothing was changed. Check the disk; " + RESTORE,
-            file=f"{where}/{FORMAT_NAME}",
+            f"'kvnode data format {VERSION}'.) Nothing was changed. Check the disk; " + RESTORE
         )
     release = _RELEASE.search(data)
     return Mark(int(line[1]), release[1].decode() if release else "")
@@ -80,9 +79,8 @@ def check(mark: Mark, where: str) -> None:
     age = "a newer" if mark.version > VERSION else "another"
     raise UnknownFormat(
         f"{where} has data format {mark.version}, of {age} release; this one, {__version__}, reads format {VERSION}. "
-        f"Nothing was changed. Install {release}, or restore a copy of the whole data directory that this release had made",
-        found=mark.version,
-        reads=VERSION,
+        f"Nothing was changed. Install {release}. (Do not start a copy from before that: it has forgotten what this node "
+        "promised to the others since)"
     )
 
 

@@ -30,7 +30,7 @@ def take(directory: str | Path) -> int:
     path = os.path.abspath(directory)
     _create(path)
     if found := obstacle(path):
-        raise UnusableDirectory(f"{found}. `kvnode doctor` looks at all the rest, too", file=path)
+        raise UnusableDirectory(f"{found}. `kvnode doctor` looks at all the rest, too")
     descriptor = claim(path)
     disk = RealDisk(path)
     try:
@@ -85,7 +85,7 @@ def _create(path: str) -> None:
             if isinstance(error, PermissionError):
                 cure = _give(missing[0])
             raise UnusableDirectory(
-                f"the data directory {missing[0]} cannot be created or reached: {one}: {error.strerror}. {cure}", file=one
+                f"the data directory {missing[0]} cannot be created or reached: {one}: {error.strerror}. {cure}"
             ) from error
 
 

@@ -73,8 +73,10 @@ class Store(Protocol):
 class LmdbStore:
     """LMDB (Chu 2012): a copy-on-write B+tree in a memory map; readers take no locks, the one writer no log."""
 
-    def __init__(self, directory: str | Path, map_size_bytes: int) -> None:
-        os.makedirs(directory, exist_ok=True)
+    def __init__(self, directory: str | Path, map_size_bytes: int, *, is_read_only: bool = False) -> None:
+        """`is_read_only`: nothing is made or locked, not even for reading; only for the store of a node that does not run."""
+        if not is_read_only:
+            os.makedirs(directory, exist_ok=True)
         self._where = os.fspath(directory)
         self._failed: str | None = None
         self._lock = threading.Lock()
@@ -84,7 +86,15 @@ class LmdbStore:
             # Read-ahead would fetch the neighbours of pages that are read at random. No writable map: a full disk must be an
             # error, not a SIGBUS.
             self._env = lmdb.open(
-                self._where, map_size=map_size_bytes, readahead=False, writemap=False, max_readers=READERS_MAX, max_spare_txns=4
+                self._where,
+                map_size=map_size_bytes,
+                readahead=False,
+                writemap=False,
+                max_readers=READERS_MAX,
+                max_spare_txns=4,
+                readonly=is_read_only,
+                create=not is_read_only,
+                lock=not is_read_only,
             )
         except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:
             raise Corrupt(

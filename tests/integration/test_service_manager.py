@@ -88,7 +88,9 @@ def test_service_is_ready_when_it_can_be_reached_and_says_how_it_is(service: Ser
     """READY comes once, with the status before it; whoever connects then is answered."""
     before_ready = service.hear("READY=1")
     socket.create_connection(("127.0.0.1", service.port), 1).close()
-    assert before_ready[0].startswith("STATUS=")
+    assert before_ready[0].startswith("EXTEND_TIMEOUT_USEC=")
+    assert before_ready[1] == "STATUS=RECOVERING: the log is being replayed"
+    assert before_ready[-2].startswith("STATUS=")
     status = service.hear("STATUS=ACTIVE: leads 2 of 2 shards, term 1, lag 0 entries")
     assert "READY=1" not in status
 

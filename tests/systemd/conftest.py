@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.systemd.deployment import Deployment
+from tests.packaging import stage
+from tests.systemd.deployment import Deployment, Hosts, print_journal
 from tests.systemd.lab.machine import Machine
+from tests.systemd.lab.network import Network
 from tests.systemd.lab.requirements import why_not
-from tests.systemd.lab.stage import stage
 
 
 @pytest.fixture(scope="session")
 def installed() -> Path:
     """What `make install` puts where, for machines to show as theirs."""
-    if reason := why_not():
-        pytest.skip(f"no machine with systemd can boot here: {reason}")
-    return stage()
+    if reason := why_not() or stage.why_not():
+        pytest.skip(f"no machine with systemd here: {reason}")
+    return stage.staged()
 
 
 @pytest.fixture(scope="session")
 def one_host(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A machine with three nodes, n1 to n3, on it; they are configured, and not started."""
+    """A machine with three nodes on it; they are configured, and not started."""
     with Machine(installed, tmp_path_factory.mktemp("root")) as machine:
-        deployment = Deployment(machine)
-        deployment.configure({name: f"127.0.0.1:{7400 + number}" for number, name in enumerate(("n1", "n2", "n3"), 1)})
-        yield deployment
+        yield Deployment(machine, {"n1": "127.0.0.1:7401", "n2": "127.0.0.1:7402", "n3": "127.0.0.1:7403"})
 
 
 @pytest.fixture
@@ -36,4 +36,27 @@ def host(one_host: Deployment, request: pytest.FixtureRequest) -> Iterator[Deplo
     failed_before = request.session.testsfailed
     yield one_host
     if request.session.testsfailed > failed_before:
-        one_host.print_journal()
+        print_journal(one_host.machine)
+
+
+@pytest.fixture(scope="session")
+def three_hosts(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """Three machines on a private network, 10.0.0.1 to 10.0.0.3, with nothing configured yet."""
+    with ExitStack() as stack:
+        network = stack.enter_context(Network())
+        machines = {}
+        for number in (1, 2, 3):
+            machine = stack.enter_context(Machine(installed, tmp_path_factory.mktemp(f"host{number}"), f"host{number}"))
+            network.attach(machine, number)
+            machines[f"n{number}"] = machine
+        yield Hosts(network, machines)
+
+
+@pytest.fixture
+def hosts(three_hosts: Hosts, request: pytest.FixtureRequest) -> Iterator[Hosts]:
+    """The same, with the ends of their journals in the report of a test that fails."""
+    failed_before = request.session.testsfailed
+    yield three_hosts
+    if request.session.testsfailed > failed_before:
+        for machine in three_hosts.machines.values():
+            print_journal(machine)

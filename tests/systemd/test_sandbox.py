@@ -74,7 +74,9 @@ def neighbour(host: Deployment) -> tuple[str, str]:
 
 def test_node_in_its_sandbox_can_do_what_it_needs_and_no_more(host: Deployment, neighbour: tuple[str, str]) -> None:
     """Its own state and private networks; no other node's state or process, no program but its own, no way out."""
-    answers = host.probe("probe", PROBE.read_text(), "/var/lib/kvnode/probe", *neighbour)
+    host.machine.write("/etc/kvnode/probe.py", PROBE.read_text())
+    program = ("/opt/kvnode/bin/python", "/etc/kvnode/probe.py", "/var/lib/kvnode/probe")
+    answers = host.in_place_of("probe", *program, *neighbour)
     assert answers == NEEDED | REFUSED_BY_THE_UNIT | REFUSED_BY_THE_OTHER_UNIT | REFUSED_TO_ITS_USER
 
 

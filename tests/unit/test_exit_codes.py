@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,17 @@ def test_run_with_an_unusable_configuration_ends_with_ex_config(tmp_path: Path, 
     assert main(["run", "--config", str(file)]) == exit_codes.UNUSABLE_CONFIG == 78
     assert main(["config", "check", "--config", str(file)]) == 1
     assert "cluster.id: required" in capsys.readouterr().err
+
+
+def test_mistake_in_the_configuration_is_an_error_in_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`journalctl -p err` shows why the node did not start, and not only that it did not."""
+    file = tmp_path / "n1.toml"
+    file.write_text("[node]\nname = 'n1'\n")
+    status = os.fstat(sys.stderr.fileno())
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    main(["run", "--config", str(file)])
+    lines = capfd.readouterr().err.splitlines()
+    assert lines
+    assert all(line.startswith("<3>kvnode: ") for line in lines)

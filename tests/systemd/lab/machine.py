@@ -115,9 +115,20 @@ class Machine:
         shown = self.run("systemctl", "show", unit, f"--property={','.join(properties)}").stdout
         return dict(line.split("=", 1) for line in shown.splitlines())
 
-    def journal(self, unit: str, *options: str) -> list[Entry]:
-        """What the journal has of a unit, oldest first: what its processes said, and what systemd said of it."""
-        return parse(self.run("journalctl", f"--unit={unit}", "--output=json", "--all", "--no-pager", *options).stdout)
+    def mark(self) -> str:
+        """A place in the journal: its present end."""
+        self.run("journalctl", "--sync")
+        return self.run("journalctl", "--lines=0", "--show-cursor").stdout.strip().rpartition("-- cursor: ")[2]
+
+    def journal(self, unit: str, *options: str, since: str = "") -> list[Entry]:
+        """What the journal has of a unit, oldest first: what its processes said, and what systemd said of it; `since` a mark.
+
+        `options` are journalctl's.
+        """
+        self.run("journalctl", "--sync")
+        # (Together with a unit, --after-cursor leaves out one entry too many.)
+        begin = (f"--cursor={since}",) if since else ()
+        return parse(self.run("journalctl", f"--unit={unit}", "--output=json", "--all", *begin, *options).stdout, since)
 
     def until(self, probe: Callable[[], Answer], what: str, timeout_s: float = TIMEOUT_S) -> Answer:
         """The first true answer of `probe`. Blocks."""

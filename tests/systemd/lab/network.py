@@ -15,13 +15,14 @@ from tests.systemd.lab.machine import Machine
 
 Answer = TypeVar("Answer")
 
-PREFIX = "10.77.0"
+PREFIX = "10.0.0"
+"""As in the examples that are installed."""
 OWN_ADDRESS = f"{PREFIX}.254"
 """Of who calls from the network itself."""
 
 
 class Network:
-    """10.77.0.0/24. A context manager."""
+    """10.0.0.0/24. A context manager."""
 
     def __init__(self) -> None:
         self._process = namespaces.spawn(("--net",), ["sh", "-c", "echo; exec sleep infinity"], subprocess.PIPE)
@@ -39,7 +40,7 @@ class Network:
         self.close()
 
     def attach(self, machine: Machine, number: int) -> str:
-        """Give a machine its cable and the address 10.77.0.`number`, which is returned."""
+        """Give a machine its cable and the address 10.0.0.`number`, which is returned."""
         address, cable = f"{PREFIX}.{number}", f"machine{number}"
         self._ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
         self._ip("link", "set", cable, "master", "bridge", "up")
@@ -50,6 +51,10 @@ class Network:
     def call(self, work: Callable[[], Answer]) -> Answer:
         """What a function of this process answers in this network, which reaches all machines."""
         return namespaces.call_in_network(self._process.pid, work)
+
+    def add_address(self, address: str) -> None:
+        """Another address, as "192.0.2.254/24", of who calls from the network itself."""
+        self._ip("address", "add", address, "dev", "bridge")
 
     def set_cable(self, number: int, plugged: bool) -> None:
         """Pull a machine's cable, or plug it in again."""

@@ -93,7 +93,7 @@ def test_format_of_an_earlier_releases_directory_counts_as_one_and_is_written(ma
         (
             b"kvnode data format 2\nwritten by kvnode 3.4.0\n",
             f"data has data format 2, of a newer release; this one, {__version__}, reads format 1. Nothing was changed. "
-            "Install kvnode 3.4.0, or restore",
+            "Install kvnode 3.4.0. (Do not start a copy from before that",
         ),
         (b"kvnode data format 7\nwhat nobody knows yet", "Install a release of kvnode that reads format 7"),
         (b"kvnode data format 2\nwritten by kvnode \x1b[31m\n", "Install a release of kvnode that reads format 2"),
