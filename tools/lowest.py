@@ -25,25 +25,23 @@ from tools import wheels
 ROOT = wheels.ROOT
 ENVIRONMENT = ROOT / ".venv-lowest"
 TEST_TOOLS = ("pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist", "hypothesis", "pyyaml", "ruff", "trustme")
-ALL = ("tests/unit", "tests/integration/test_serve.py", "tests/integration/test_trace_commands.py")
-QUICK_UNIT = {
-    "": "test_config",  # pydantic
-    "api": "",  # grpcio, protobuf
-    "kvclient": "test_client test_failures test_hashing test_package test_status test_tracing test_transport",  # and xxhash
-    "kvctl": "test_stats test_txn_commands test_usage_errors",  # typer, rich, prometheus-client
-    "kvctl/bench": "test_results test_runner test_worker",  # hdrhistogram, OpenTelemetry's SDK
-    "kvctl/traces": "test_store test_waterfall",  # duckdb, rich
-    "observe": "",  # OpenTelemetry, prometheus-client, structlog
-    "runtime": "test_grpc_transport",
-    "storage": "test_records test_snapshot test_store test_table",  # google-crc32c, lmdb
-}
+SERVE, TXN, TRACE = (f"tests/integration/test_{name}.py" for name in ("serve", "transactions", "trace_commands"))
+ALL = ("tests/unit", SERVE, TXN, TRACE)
 QUICK = (
+    SERVE,  # all of it together, in processes with uvloop
+    f"{TXN}::test_txn_over_shards_takes_the_branch_that_its_comparisons_say",
+    f"{TRACE}::test_traces_of_all_operations_are_explained_by_their_stages",
+    "tests/unit/test_config.py",  # pydantic
+    "tests/unit/api",  # grpcio, protobuf
+    *(f"tests/unit/kvclient/test_{name}.py" for name in ("client", "failures", "hashing", "package", "tracing", "transport")),
+    *(f"tests/unit/kvctl/test_{name}.py" for name in ("stats", "usage_errors")),  # typer, rich, prometheus-client
     *(
-        f"tests/unit/{place}/{name}.py" if name else f"tests/unit/{place}"
-        for place, names in QUICK_UNIT.items()
-        for name in names.split(" ")
-    ),
-    *ALL[1:],  # all of it at once, over processes with uvloop
+        f"tests/unit/kvctl/bench/test_{name}.py" for name in ("results", "runner", "worker")
+    ),  # hdrhistogram, OpenTelemetry's SDK
+    *(f"tests/unit/kvctl/traces/test_{name}.py" for name in ("store", "waterfall")),  # duckdb, rich
+    *(f"tests/unit/observe/test_{name}.py" for name in ("logging", "metrics", "metrics_server", "recorder", "tracing")),
+    "tests/unit/runtime/test_grpc_transport.py",
+    *(f"tests/unit/storage/test_{name}.py" for name in ("records", "snapshot", "store", "table")),  # google-crc32c, lmdb
 )
 """What is tested, and the dependencies that it is about."""
 
