@@ -67,6 +67,7 @@ test: setup lint type ## Lint, type-check and run all tests.
 	$(PYTEST) -n 4 --dist worksteal $(WAITING)
 	$(PYTEST) -n 3 --dist loadfile $(REAL) $(call WITHOUT,$(ALONE))
 	KVNODE_TRANSPORT=other $(PYTEST) -n 2 --dist loadfile $(ON_BOTH)
+	$(BIN)/python -m tests.packaging.stage
 	$(PYTEST) $(MACHINES)
 
 check: lint type proto-check tidy ## Everything that needs no running code: style, types, protos, house rules.

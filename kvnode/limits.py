@@ -86,6 +86,8 @@ PLACED_KEPT_PER_SHARD = 8_192
 """The latest applied eventual writes whose place in the log can still be asked for; older ones answer SETTLED."""
 EVENTS_KEPT = 10_000
 """Failure detector's events kept durably."""
+METRICS_CONNECTIONS_MAX = 64
+"""Of the server of metrics, open at once; one more is closed without a word."""
 FAULTS_MAX = 64
 """Injected faults of one node at a time: each message is held against all of them."""
 

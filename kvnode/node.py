@@ -7,9 +7,10 @@ drained -> flushed -> closed. A fatal error skips all of that: nothing may be ac
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import structlog
@@ -35,6 +36,7 @@ from kvnode.runtime.driver import Driver
 from kvnode.runtime.endpoint import Endpoint
 from kvnode.runtime.envelope import Envelopes
 from kvnode.runtime.flusher import Flusher
+from kvnode.runtime.handover import Handover
 from kvnode.runtime.heartbeats import Heartbeats
 from kvnode.runtime.history import History
 from kvnode.runtime.membership import Membership
@@ -42,12 +44,11 @@ from kvnode.runtime.outbox import PeerOutbox
 from kvnode.runtime.peers import PeerLink
 from kvnode.runtime.recovery import IDENTITY_RECORD, PEERS_RECORD, Identity, Recovered, clock_record, replay
 from kvnode.runtime.snapshots import Snapshots
-from kvnode.runtime.tokens import deliver
 from kvnode.runtime.transport import CheckedTransport, Transport
 from kvnode.runtime.worker import Worker
 from kvnode.shard.replica import Replica
 from kvnode.shard.state_machine import LOCAL, META, StateMachine
-from kvnode.storage.disk import Disk
+from kvnode.storage.disk import Disk, OutOfSpace
 from kvnode.storage.log import Log
 from kvnode.storage.records import NodeRecord, Record
 from kvnode.storage.snapshot import remove_leftovers
@@ -59,11 +60,8 @@ logger = structlog.get_logger(__name__)
 
 TICK: Seconds = 0.05
 """Interval of the housekeeping: failure detection, flushes, the clock's bound."""
-HANDOVER_MAX: Seconds = 2.0
-SUCCESSOR_WAIT_MAX: Seconds = 0.5
-"""How long a node that stops waits to hear from those who lead its shards now: who they are, and what they committed."""
-DRAIN_MAX: Seconds = 2.0
-"""How long a stopping node waits for its log; a full or hanging disk must not keep it from ending."""
+STOP_MAX: Seconds = 2.0
+"""How long a node that serves nobody any more may take to end; a full or hanging disk must not keep it."""
 FULL_DISK_TRANSFER_TICKS = 100
 """A leader without disk space offers its leadership to a follower every so many ticks: every 5 s."""
 
@@ -230,6 +228,7 @@ class Node:
             lambda: self.state,
             self.membership.step,
         )
+        self.handover = Handover(self.driver, self.replicas, detector, self.heartbeats)
         self.flusher = Flusher(
             self.driver,
             self.replicas,
@@ -358,82 +357,65 @@ class Node:
                 replica.maybe_collect(live, now)
                 if not self.driver.out_of_space:
                     leader.maybe_rebalance(replica.raft, well, now)
-                elif self.ticks % FULL_DISK_TRANSFER_TICKS == 0 and self._others_are_a_majority(replica):
-                    self._hand_over(replica, now)
+                elif self.ticks % FULL_DISK_TRANSFER_TICKS == 0 and self.handover.others_are_a_majority(replica):
+                    self.handover.offer(replica)
                 self.driver.wake(shard)
         self.membership.gossip.update_self(state=self.state, leads=leads, in_flight=self.kv.in_flight)
 
     # ---- stopping ---------------------------------------------------------------------------------------------------
 
-    def _others_are_a_majority(self, replica: Replica) -> bool:
-        """Whether a successor could commit without this node, whose disk is full. If not, it could not even commit the first
-        entry of its term, and strong reads, which this leader still serves, would end. (A node with a full disk is not ACTIVE.)
-        """
-        detector = self.membership.detector
-        well = [peer for peer in replica.raft.progress if detector.healthy(peer) and detector.state(peer) == ACTIVE]
-        return len(well) > len(replica.raft.voters) // 2
-
-    def _hand_over(self, replica: Replica, now: Seconds) -> None:
-        """Begins to give a leadership to the healthy follower that is closest behind; rather to one that serves already."""
-        detector = self.membership.detector
-        healthy = [peer for peer in replica.raft.progress if detector.healthy(peer)]
-        ranked = [[peer for peer in healthy if detector.state(peer) == state] for state in (ACTIVE, RECOVERING)]
-        successor = leader.most_advanced_follower(replica.raft, ranked[0] or ranked[1])
-        if successor and leader.start_transfer(replica.raft, successor, now):
-            self.driver.wake(replica.shard)
-
     async def hand_over(self) -> None:
-        """Says that it stops, and gives its leaderships to healthy followers, within `HANDOVER_MAX`."""
-        self.stopping = True
-        self.heartbeats.say_goodbye()
-        until = self.loop.time() + HANDOVER_MAX
-        for replica in self.replicas.values():
-            if replica.is_leader:
-                self._hand_over(replica, self.loop.time())
-        await self._wait_while(lambda replica: replica.is_leader and replica.raft.transfer is not None, until)
-        # Requests that came meanwhile wait to hear who leads now, and writes of the time before for their fate: both come from
-        # the successors, who cannot reach this node once its server stops. Without that they would hang for the whole grace.
-        successor_until = min(until, self.loop.time() + SUCCESSOR_WAIT_MAX)
-        await self._wait_while(lambda replica: not replica.raft.leader or bool(replica.waiting), successor_until)
-        await self.heartbeats.wait_goodbye_heard()
+        """Leaves the cluster, as `runtime.handover` says: gives its leaderships away, within `LEAVE_MAX`."""
+        await self.handover.leave(self._on_goodbye)
         self.local.serving = False
         for shard, replica in self.replicas.items():
             replica.release_leader_waits()
             self.driver.wake(shard)
 
-    async def _wait_while(self, holds: Callable[[Replica], bool], until: Seconds) -> None:
-        """Waits until no replica's leadership is so any more, or the time has come."""
-        while self.loop.time() < until and (waited_for := [r for r in self.replicas.values() if holds(r)]):
-            future: asyncio.Future[None] = self.loop.create_future()
-            for replica in waited_for:
-                replica.waits.for_leader(future)
-                replica.waits.for_change(future)
-            timer = self.loop.call_at(until, deliver, future, None)
-            await future
-            timer.cancel()
+    def _on_goodbye(self) -> None:
+        self.stopping = True
 
-    async def stop(self) -> None:
-        """Flushes and ends everything; call it when no client is served any more."""
+    async def stop(self, within: Seconds = STOP_MAX) -> bool:
+        """Ends everything, within so many seconds; call it when no client is served any more.
+
+        True: all is flushed and closed. False: there was no time for that, or a disk hangs; what was acknowledged is in the
+        log all the same. What still runs must end with the process.
+        """
         self.local.serving = False
+        until = self.loop.time() + within
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             await asyncio.gather(self._housekeeping, return_exceptions=True)
-        await self.heartbeats.stop()
-        await self.outbox.stop()
-        await self.two_phase.stop()
-        await self.membership.stop()
+        parts = (self.heartbeats, self.outbox, self.two_phase, self.membership)
+        await asyncio.gather(*(part.stop() for part in parts))
+        done = await self._in_time(self.driver.drained(), until, "the log takes no more: what was not acknowledged may be lost")
+        done = done and await self._in_time(self._flush(), until, "not flushed: the next start replays the log")
+        self.driver.stop()
+        done = await self._in_time(self._seal_clock(), until, "the next start's clock is seconds ahead") and done
+        await self.transport.close()
+        if done:
+            self.ports.log_worker.close()
+            self.ports.store_worker.close()
+            self.log.close()
+            self.store.close()
+        return done
+
+    async def _flush(self) -> None:
         await self.snapshots.stop()
-        try:
-            async with asyncio.timeout(DRAIN_MAX):
-                await self.driver.drained()
-        except TimeoutError:
-            logger.warning("the log did not take everything in time; what was not acknowledged may be lost")
         await self.flusher.flush()
         await self.flusher.stop()
-        self.driver.stop()
-        await self.ports.log_worker.submit(self.log.write, [clock_record(self.clock.seal())])
-        await self.transport.close()
-        self.ports.log_worker.close()
-        self.ports.store_worker.close()
-        self.log.close()
-        self.store.close()
+
+    async def _seal_clock(self) -> None:
+        last_word = clock_record(self.clock.seal())
+        with contextlib.suppress(OutOfSpace):
+            await self.ports.log_worker.submit(self.log.write, [last_word])
+
+    async def _in_time(self, step: Awaitable[object], until: Seconds, otherwise: str) -> bool:
+        """Whether a step of the stop was done by then; if not it goes on, and ends with the process."""
+        task = asyncio.ensure_future(step)
+        finished, _ = await asyncio.wait((task,), timeout=max(0.0, until - self.loop.time()))
+        if not finished:
+            logger.warning(f"no time left to stop in good order: {otherwise}")
+            return False
+        await task
+        return True

@@ -40,6 +40,7 @@ from kvnode.observe.metrics_server import MetricsServer
 from kvnode.observe.observer import Observer
 from kvnode.observe.status_line import status_line
 from kvnode.observe.tracing import Tracing
+from kvnode.refusals import cannot_start
 from kvnode.runtime.grpc_transport import GrpcTransport
 from kvnode.runtime.service_manager import ServiceManager
 from kvnode.runtime.supervision import Supervision, replaying
@@ -51,10 +52,17 @@ from kvnode.types import Seconds
 
 logger = structlog.get_logger(__name__)
 
-STOP_GRACE: Seconds = 2.0
+STOP_MAX: Seconds = 4.5
+"""From the signal to the last step of the stop; what is not done then is left to the next start. The phases and their bounds:
+leaving the cluster 2 s (`runtime.handover`), calls in flight 1 s and their connections 0.5 s, log and flush what is left."""
+STOP_GRACE: Seconds = 1.0
 """How long calls in flight may take once the server stops."""
-STOP_MAX: Seconds = 15.0
-"""After this a stop is given up: a disk that hangs must not keep the process for ever."""
+RESERVE: Seconds = 0.1
+"""Between the last bound of a step and that of the whole."""
+SPANS_MAX: Seconds = 0.3
+"""How long the last spans may take to leave; a collector that does not answer must not keep the process."""
+GREETING_MAX: Seconds = 0.5
+"""How long the start waits for peers that do not answer."""
 HEALTH_INTERVAL: Seconds = 0.5
 THREAD_SWITCH_INTERVAL: Seconds = 0.0005
 """The log and store threads must not hold the interpreter for long while the event loop has work."""
@@ -70,8 +78,9 @@ def run_node(config: Config, load: LoadConfig) -> None:
     configure_logging(config.log, node=config.node.name)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(_run(config, load))
-    sys.stdout.flush()
-    os._exit(code) if code else sys.exit(code)
+        # Not by way of the interpreter's end: it waits for every thread, and one may hang with a disk or a name server.
+        sys.stdout.flush()
+        os._exit(code)
 
 
 async def _run(config: Config, load: LoadConfig) -> int:
@@ -96,7 +105,7 @@ class Process:
         try:
             await self._start()
         except (KvnodeError, UnusableDirectory, DiskFailed, OutOfSpace, OSError) as error:
-            logger.critical("cannot start", error=str(error))
+            logger.critical("cannot start", error=cannot_start(error))
             return exit_code(error)
         code = await self._over
         self._health.cancel()
@@ -136,7 +145,9 @@ class Process:
         shown = self._measure()
         node.start()
         port = await self._server.start()
-        await self._server.set_health({"": True, KV_SERVICE: True, LEADER_SERVICE: False})
+        # Who is told that this node is ready may stop the next one at once: its peers must know by then that it catches up.
+        await node.heartbeats.wait_heard(loop.time() + GREETING_MAX)
+        self._server.set_health({"": True, KV_SERVICE: True, LEADER_SERVICE: False})
         loop.add_signal_handler(signal.SIGTERM, self._end, OK)
         loop.add_signal_handler(signal.SIGINT, self._end, OK)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
@@ -186,7 +197,7 @@ class Process:
 
     async def _report_leadership(self) -> None:
         while True:
-            await self._server.set_health({LEADER_SERVICE: any(replica.is_leader for replica in self._node.replicas.values())})
+            self._server.set_health({LEADER_SERVICE: any(replica.is_leader for replica in self._node.replicas.values())})
             await asyncio.sleep(HEALTH_INTERVAL)
 
     def _status(self) -> str:
@@ -221,7 +232,8 @@ class Process:
     async def _stop(self) -> int:
         self._supervision.stop()
         logger.info("stopping")
-        stop = self._loop.create_task(self._stop_in_order(), name="stop")
+        began = self._loop.time()
+        stop = self._loop.create_task(self._stop_in_order(began + STOP_MAX), name="stop")
         waiting: list[asyncio.Future[Any]] = [stop, self._fatal]
         await asyncio.wait(waiting, timeout=STOP_MAX, return_when=asyncio.FIRST_COMPLETED)
         if self._fatal.done() or not stop.done() or stop.exception():
@@ -229,17 +241,17 @@ class Process:
             logger.critical("not stopped in good order: what was not acknowledged may be lost", error=why)
             return exit_code(self._fatal.result()) if self._fatal.done() else FAILED
         self._node.observer.recorder.flush()
-        self._tracing.shutdown()
-        logger.info("stopped")
+        self._tracing.shutdown(SPANS_MAX)
+        logger.info("stopped", seconds=round(self._loop.time() - began, 3))
         return OK
 
-    async def _stop_in_order(self) -> None:
-        await self._server.set_health({"": False, KV_SERVICE: False, LEADER_SERVICE: False})
+    async def _stop_in_order(self, until: Seconds) -> None:
+        self._server.set_health({"": False, KV_SERVICE: False, LEADER_SERVICE: False})
         await self._node.hand_over()
         await self._server.stop(STOP_GRACE)
         if self._metrics:
             await self._metrics.stop()
-        await self._node.stop()
+        await self._node.stop(until - RESERVE - self._loop.time())
 
 
 def _wall_ms() -> int:

@@ -19,6 +19,8 @@ from typing import Any
 from kvclient._requests import Call
 
 SESSION_SIZE_BYTES = 16
+CLOCK_KEPT_S = 10.0
+"""How long the lowest of the nodes' clocks counts, unless a lower one is heard."""
 RENEWALS_MAX = 3
 """Of one operation; after so many the servers' clocks and windows cannot be met by trying again."""
 COUNTER_BITS = 16
@@ -62,12 +64,21 @@ class RequestIds:
         self._mutex = mutex
         self._session: WriteSession | None = None
         self._heard = (0, 0.0)
-        """The latest clock and when it was heard. Replaced whole, without a lock: a lost update is made good by the next."""
+        """The clock that is furthest behind of those heard lately, and when. Replaced whole, without a lock: a lost update is
+        made good by the next."""
+        self._floor = 0
+        """Writes named below it were refused as too old, though a node's clock is there, far behind the others."""
 
     def on_clock(self, hlc: int) -> None:
-        """An answer told a node's hybrid logical clock."""
-        if hlc > self._heard[0]:
-            self._heard = (hlc, time.monotonic())
+        """An answer told a node's hybrid logical clock.
+
+        That of a node that has crashed and is back may be seconds ahead of the others' (`kvnode.protocol.clock`), who refuse
+        names from the future. From the past they take them, as long as they remember who wrote then: so the lowest counts.
+        """
+        heard, heard_at = self._heard
+        now = time.monotonic()
+        if hlc and (not heard or hlc < _later(heard, now - heard_at) or now - heard_at > CLOCK_KEPT_S):
+            self._heard = (hlc, now)
 
     def begin(self, call: Call) -> None:
         """Name an operation that starts; `end` must follow."""
@@ -97,6 +108,7 @@ class RequestIds:
         with self._mutex:
             if clock:
                 self._heard = (clock, time.monotonic())
+                self._floor = clock if clock > call.request.request.started > 0 else 0
             session = self._session
             if session is None or session is old:
                 session = self._session = WriteSession()
@@ -112,4 +124,8 @@ class RequestIds:
         request_id.session = session.name
         request_id.sequence = sequence
         request_id.acknowledged = session.acknowledged
-        request_id.started = hlc + (int((time.monotonic() - heard_at) * 1e3) << COUNTER_BITS) if hlc else 0
+        request_id.started = max(self._floor, _later(hlc, time.monotonic() - heard_at)) if hlc else 0
+
+
+def _later(hlc: int, seconds: float) -> int:
+    return hlc + (int(seconds * 1e3) << COUNTER_BITS)

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 import kvwire
@@ -36,12 +38,15 @@ from kvnode.api.cluster_service import ClusterService
 from kvnode.api.decoding import DecodingServer
 from kvnode.api.kv_service import KvService
 from kvnode.api.peer_service import PeerService
+from kvnode.api.standard import Health, Reflection
+from kvnode.refusals import cannot_listen
 from kvnode.types import Seconds
 
 KV_SERVICE = "kvapi.v1.KV"
 LEADER_SERVICE = "kvapi.v1.KV.leader"
 """Health name that is SERVING only while this node leads at least one shard."""
-SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+CLOSE_MAX: Seconds = 0.5
+"""How long, after the time of grace, handlers may take to end and callers to read what was written."""
 
 SERVER_OPTIONS: Sequence[tuple[str, Any]] = (
     # Peers' messages are larger than clients': a client's size is bounded field by field in `convert`.
@@ -88,7 +93,7 @@ class Server:
         self._peer, self._listen = peer, listen
         self.wire: kvwire.Server | None = self._server if isinstance(self._server, kvwire.Server) else None
         """The server that counts what it does; None with grpcio, which does not."""
-        self.health = health.aio.HealthServicer()
+        self.health = Health()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         add_services(self._server, kv, cluster, peer)
         if faults is not None:
@@ -97,23 +102,27 @@ class Server:
         peers = (failure_detection_pb2, gossip_pb2, election_pb2, replication_pb2, two_phase_commit_pb2)
         files = (kv_pb2, cluster_pb2, *peers, *((fault_pb2,) if faults is not None else ()))
         names = [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
-        reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+        self._reflection = Reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME])
+        self._reflection.add_to(self._server)
 
     async def start(self) -> int:
-        """Listens; answers the port. Raises OSError when the address is taken."""
+        """Listens; answers the port. Raises OSError when the address cannot be had."""
         try:
             port = self._server.add_insecure_port(self._listen)
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {self._listen}: is another process there? ({error})") from error
+            raise cannot_listen(self._listen, "node.listen", error) from error
         await self._server.start()
         return int(port)
 
-    async def set_health(self, states: Mapping[str, bool]) -> None:
+    def set_health(self, states: Mapping[str, bool]) -> None:
         """Sets the health of services by name; "" is the server as a whole."""
-        for name, serving in states.items():
-            await self.health.set(name, SERVING if serving else NOT_SERVING)
+        self.health.set(states)
 
     async def stop(self, grace: Seconds) -> None:
-        """Takes no new calls, ends the peers' streams, waits for calls in flight."""
+        """Takes no new calls, ends the streams that would last, waits for calls in flight; within `grace` + `CLOSE_MAX`."""
+        self.health.end()
+        self._reflection.end()
         self._peer.end_streams()
-        await self._server.stop(grace)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace + CLOSE_MAX):
+                await self._server.stop(grace)

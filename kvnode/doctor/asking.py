@@ -72,8 +72,7 @@ async def ask(address: str, transport: str, wall: Callable[[], Seconds] = time.t
     except ConnectionRefusedError:
         return Silence("refuses connections: nothing listens there", is_refused=True)
     except grpc.RpcError as error:
-        words = str(getattr(error, "details", lambda: "")() or "")
-        return Silence(f"{step} ({_code(error)}{': ' if words else ''}{words[:WORDS_MAX]})", is_other=True)
+        return Silence(f"{step} ({_in_words(error)})", is_other=True)
     except OSError as error:
         return Silence(f"{step}: {error.strerror or error}")
 
@@ -98,6 +97,10 @@ async def _ask_node(address: str, transport: str, wall: Callable[[], Seconds]) -
     )
 
 
-def _code(error: grpc.RpcError) -> str:
+def _in_words(error: grpc.RpcError) -> str:
+    """The status and its details. Those of UNAVAILABLE are the transport's, and say nothing more."""
     code = getattr(error, "code", lambda: None)()
-    return code.name if isinstance(code, grpc.StatusCode) else "an error"
+    if not isinstance(code, grpc.StatusCode):
+        return "an error"
+    details = getattr(error, "details", lambda: "")() or ""
+    return code.name if code is grpc.StatusCode.UNAVAILABLE or not details else f"{code.name}: {details[:WORDS_MAX]}"

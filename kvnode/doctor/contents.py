@@ -87,8 +87,6 @@ def _check_log(subject: Subject, disk: ReadOnlyDisk, clock: Callable[[], float])
     budget = _Budget(log.recover(), clock)
     try:
         recovered = replay(budget)
-    except UnknownFormat:
-        raise
     except (KvnodeError, DiskFailed) as error:
         found, advice = _sentences(str(error))
         return [problem(LOG, found, advice)]

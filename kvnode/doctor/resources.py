@@ -17,7 +17,6 @@ from kvnode.config import Config
 from kvnode.config_fields import MIB
 from kvnode.doctor.finding import Finding, ok, problem, size_text, skipped, warning
 from kvnode.doctor.subject import Subject
-from kvnode.observe import metrics_server
 from kvnode.routing.shard_map import make_shard_map
 
 FILES, MEMORY = "open files", "memory"
@@ -35,18 +34,18 @@ PROCESS_SIZE_BYTES = 128 * MIB
 def files_needed(config: Config) -> tuple[int, int]:
     """Descriptors that a node cannot do without, and those with as many clients as it admits."""
     least = OWN_FILES + PEER_CONNECTIONS * (len(config.cluster.members) - 1)
-    scrapers = metrics_server.CONNECTIONS_MAX if config.metrics.listen else 0
+    scrapers = limits.METRICS_CONNECTIONS_MAX if config.metrics.listen else 0
     return least, least + kvwire.limits.CONNECTIONS_MAX + scrapers
 
 
 def check_files(subject: Subject, proc: Path = Path("/proc")) -> list[Finding]:
     """The limit of open files against what the node may need."""
-    limit, whose = None, "of this shell; a service has its own (LimitNOFILE=)"
+    limit, whose = None, "in this shell; a service has its own, LimitNOFILE="
     if subject.pid:
         try:
             limit, whose = soft_limit((proc / str(subject.pid) / "limits").read_text()), f"of process {subject.pid}"
         except OSError:
-            whose = f"of this shell; those of process {subject.pid} may not be read by this user"
+            whose = f"in this shell; those of process {subject.pid} may not be read by this user"
     if limit is None:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return [judge_files(limit, whose, *files_needed(subject.config))]
@@ -134,6 +133,12 @@ def _rooms(proc: Path, cgroups: Path, pid: int) -> Iterator[tuple[int, str]]:
         try:
             limit = (cgroups / name / "memory.max").read_text().strip()
             if limit != "max":
-                yield max(0, int(limit) - int((cgroups / name / "memory.current").read_text())), f"/{name}"
+                yield max(0, int(limit) - _in_use(cgroups / name)), f"/{name}"
         except OSError:
             continue
+
+
+def _in_use(group: Path) -> int:
+    """What a control group cannot give back: its memory without the pages of files."""
+    files = re.findall(r"^(?:in)?active_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+    return int((group / "memory.current").read_text()) - sum(map(int, files))

@@ -18,19 +18,21 @@ from typing import Any, NamedTuple
 import structlog
 from prometheus_client import make_wsgi_app
 
+from kvnode.limits import METRICS_CONNECTIONS_MAX as CONNECTIONS_MAX
 from kvnode.observe.metric_readers import Reading
 from kvnode.observe.metrics import Exposition, Metrics
+from kvnode.refusals import cannot_listen
 from kvnode.types import Seconds
 from kvwire import addresses
 
 logger = structlog.get_logger(__name__)
 
-CONNECTIONS_MAX = 64
-"""Open at once; one more is closed without a word."""
 SCRAPES_MAX = 4
 """Answered at once; one more gets 503. Each costs the process some milliseconds, and nobody needs more."""
 CONNECTION_TIME_MAX: Seconds = 10.0
 """From a connection's beginning to its end."""
+STOP_MAX: Seconds = 0.3
+"""How long the thread may take to end; it does not keep the process."""
 LOOP_WAIT_MAX: Seconds = 2.0
 """How long the node's event loop has to answer. Prometheus waits for 10 seconds by default."""
 REQUEST_SIZE_BYTES_MAX = 16 * 1024
@@ -71,7 +73,7 @@ class MetricsServer:
         self._sockets: list[Any] = []
 
     def start(self) -> str:
-        """Listens; answers "host:port". Raises OSError when the address is taken."""
+        """Listens; answers "host:port". Raises OSError when the address cannot be had."""
         try:
             self._sockets = addresses.listen(addresses.parse(self._listen), reuse_port=False)
             for sock in self._sockets:
@@ -79,9 +81,7 @@ class MetricsServer:
         except (OSError, ValueError) as error:
             for sock in self._sockets:
                 sock.close()
-            raise OSError(
-                f"cannot listen on {self._listen} for metrics: is another process there? Change metrics.listen ({error})"
-            ) from error
+            raise cannot_listen(self._listen, "metrics.listen", error) from error
         self._loop = asyncio.new_event_loop()
         self._thread.start()
         host, _, _ = self._listen.rpartition(":")
@@ -91,7 +91,7 @@ class MetricsServer:
         """Closes everything; scrapes under way get no answer."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._over.set)
-            await asyncio.get_running_loop().run_in_executor(None, self._thread.join, CONNECTION_TIME_MAX)
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join, STOP_MAX)
 
     def _run(self) -> None:
         try:

@@ -15,6 +15,8 @@ logger = get_logger("requests")
 
 INTERVAL: Seconds = 1.0
 """Between two lines about the same outcome."""
+OPERATORS = "cluster."
+"""What operators ask begins so. It is not told: they see the answer, and their questions would take users' requests' place."""
 
 
 class RequestLog:
@@ -27,6 +29,8 @@ class RequestLog:
 
     def tell(self, timeline: Timeline, outcome: str, failed: bool) -> None:
         """A request has ended: it failed, or was slow. To be called in its task, whose trace context the line gets."""
+        if timeline.operation.startswith(OPERATORS):
+            return
         now = self._clock()
         told, others = self._told.get(outcome, (now - INTERVAL, 0))
         if now - told < INTERVAL:

@@ -28,6 +28,7 @@ from kvclient.otlp_json import JsonLinesExporter, as_line
 from kvnode import __version__
 from kvnode.config import Tracing as TracingSettings
 from kvnode.config_fields import headers
+from kvnode.refusals import cannot_write_spans
 from kvnode.types import Seconds
 
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
@@ -110,7 +111,10 @@ class Tracing:
 def _exporters(settings: TracingSettings) -> list[SpanExporter]:
     exporters: list[SpanExporter] = []
     if settings.file:
-        exporters.append(JsonLinesExporter(Path(settings.file), settings.file_size_bytes_max, settings.files_kept))
+        try:
+            exporters.append(JsonLinesExporter(Path(settings.file), settings.file_size_bytes_max, settings.files_kept))
+        except OSError as error:
+            raise cannot_write_spans(settings.file, error) from error
     if settings.otlp_endpoint:
         # Imported here: it costs 50 ms and 10 MB, which only those pay who use it.
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter

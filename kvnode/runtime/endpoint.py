@@ -133,9 +133,9 @@ class Endpoint:
         return response
 
     async def _timeout_now(self, request: election_pb2.TimeoutNowRequest) -> election_pb2.TimeoutNowResponse:
-        self._replica(request.shard).raft.on_timeout_now(request, self._driver.loop.time())
+        campaigns = self._replica(request.shard).raft.on_timeout_now(request, self._driver.loop.time())
         self._driver.wake(request.shard)
-        return election_pb2.TimeoutNowResponse()
+        return election_pb2.TimeoutNowResponse(refused=not campaigns)
 
     async def _append(self, request: replication_pb2.AppendRequest) -> replication_pb2.AppendResponse:
         now, sender, arrived = self._driver.loop.time(), request.message.from_node, self._times.clock()

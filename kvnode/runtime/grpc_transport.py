@@ -38,19 +38,15 @@ from kvnode.types import NodeName, Seconds
 CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A peer that is back must be heard and fed soon: until it has caught up, no other may go. An attempt on a dead one costs
+    # next to nothing.
+    ("grpc.max_reconnect_backoff_ms", 300),
     ("grpc.max_receive_message_length", limits.PEER_MESSAGE_SIZE_BYTES_MAX),
     ("grpc.max_send_message_length", limits.PEER_MESSAGE_SIZE_BYTES_MAX),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
-)
-
-QUICK_OPTIONS: Sequence[tuple[str, Any]] = (
-    *(option for option in CHANNEL_OPTIONS if option[0] != "grpc.max_reconnect_backoff_ms"),
-    # A peer that is back must be heard and probed soon; an attempt on a dead one costs next to nothing.
-    ("grpc.max_reconnect_backoff_ms", 300),
 )
 
 
@@ -194,11 +190,11 @@ class _Peer:
 
     def __init__(self, name: NodeName, address: str, transport: str, loop: asyncio.AbstractEventLoop) -> None:
         self.name, self._address, self._transport, self._loop = name, address, transport, loop
-        self.quick, self.bulk = self._connect(QUICK_OPTIONS), self._connect(CHANNEL_OPTIONS)
+        self.quick, self.bulk = self._connect(), self._connect()
         self._closing: dict[asyncio.Task[None], None] = {}
 
-    def _connect(self, options: Sequence[tuple[str, Any]]) -> _Connection:
-        return _Connection(self.name, insecure_channel(self._transport, self._address, options), self._loop)
+    def _connect(self) -> _Connection:
+        return _Connection(self.name, insecure_channel(self._transport, self._address, CHANNEL_OPTIONS), self._loop)
 
     def connection(self, kind: type) -> _Connection:
         """Where requests of a kind go."""
@@ -207,9 +203,9 @@ class _Peer:
     def renew(self, connection: _Connection) -> None:
         """Gives a connection up for a new one; a second word about the same one changes nothing."""
         if connection is self.quick:
-            self.quick = self._connect(QUICK_OPTIONS)
+            self.quick = self._connect()
         elif connection is self.bulk:
-            self.bulk = self._connect(CHANNEL_OPTIONS)
+            self.bulk = self._connect()
         else:
             return
         task = self._loop.create_task(connection.close("the connection gave no answer in time"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
@@ -27,7 +27,8 @@ logger = structlog.get_logger(__name__)
 
 HEARTBEAT_TIMEOUT: Seconds = 1.0
 """After this a heartbeat's connection is given up; less than a leader may go without a majority's answers."""
-GOODBYE_WAIT_MAX: Seconds = 0.5
+HEARD_WAIT_MAX: Seconds = 0.5
+"""How long a node waits for its peers to hear that it is there, or that it goes."""
 STAMP_BITS = 44
 """Of a heartbeat's stamp, for milliseconds; above them the node's incarnation, modulo `LIVES`: after a reboot the monotonic
 clock begins anew, and a peer still echoes the last stamp of the life before."""
@@ -69,14 +70,15 @@ class Heartbeats:
         """Why the last heartbeat to a peer was refused, by it or by us."""
         self._reached: dict[NodeName, None] = {}
         """Peers whose last heartbeat was answered; the others are tried once an interval, rounds or not."""
+        self._leaving = False
         self._to_hear: dict[NodeName, None] = {}
-        """Peers that have not heard this node's goodbye yet."""
+        """Peers that have not heard this node's greeting yet, or its goodbye."""
         self._all_heard = asyncio.Event()
-        self._all_heard.set()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begins to beat."""
+        """Begins to beat: greets every peer."""
+        self._want_heard(self._wakes)
         self._tasks = [self._loop.create_task(self._beat(peer), name=f"heartbeat {peer}") for peer in self._wakes]
         for task in self._tasks:
             task.add_done_callback(self._on_task_done)
@@ -111,17 +113,23 @@ class Heartbeats:
         """This node stops: recorded here, and told to every peer with the next heartbeat, which leaves at once."""
         self._detector.set_own_state(message_pb2.NODE_STATE_INACTIVE, self._loop.time())
         self._on_news()
+        self._leaving = True
         serving = (message_pb2.NODE_STATE_ACTIVE, message_pb2.NODE_STATE_RECOVERING)
-        self._to_hear = {peer: None for peer in self._wakes if self._detector.state(peer) in serving}
+        self._want_heard([peer for peer in self._wakes if self._detector.state(peer) in serving])
         if self._to_hear:
-            self._all_heard.clear()
             self.want_round()
 
-    async def wait_goodbye_heard(self) -> None:
-        """Waits until the peers that can be reached have heard it, a little while: they would take this node for dead."""
+    async def wait_heard(self, until: Seconds) -> None:
+        """Waits until the peers that can be reached have heard the greeting, or the goodbye, a little while: they would take
+        this node for dead, or not know yet that it catches up."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GOODBYE_WAIT_MAX):
+            async with asyncio.timeout_at(min(until, self._loop.time() + HEARD_WAIT_MAX)):
                 await self._all_heard.wait()
+
+    def _want_heard(self, peers: Iterable[NodeName]) -> None:
+        self._to_hear = dict.fromkeys(peers)
+        self._all_heard.clear()
+        self._note_heard("")
 
     def _note_heard(self, peer: NodeName) -> None:
         self._to_hear.pop(peer, None)
@@ -186,10 +194,11 @@ class Heartbeats:
             return
         except KvnodeError as error:
             self._reached.pop(peer, None)
+            self._note_heard(peer)
             self._on_refused(peer, error)
             return
         self._reached[peer] = None
-        if request.state == message_pb2.NODE_STATE_INACTIVE:
+        if not self._leaving or request.state == message_pb2.NODE_STATE_INACTIVE:
             self._note_heard(peer)
         for known in (self._refusals, self._unheard, self._back):
             known.pop(peer, None)

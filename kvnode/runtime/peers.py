@@ -7,6 +7,7 @@ meanwhile leaves in one request. A peer that cannot be reached is tried again af
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -176,13 +177,14 @@ class PeerLink:
         self._spawn(self._ask(shard, message), "election")
 
     async def _ask(self, shard: Shard, message: Any) -> None:
-        try:
+        raft, response = self._replicas[shard].raft, None
+        with contextlib.suppress(PeerUnreachable, KvnodeError):
             response = await self._transport.call(self.peer, self._envelopes.seal(self.peer, message), VOTE_TIMEOUT)
-        except (PeerUnreachable, KvnodeError):
-            return
         if isinstance(response, election_pb2.RequestVoteResponse):
-            self._replicas[shard].raft.on_vote(self.peer, response, self._loop.time())
-            self._driver.wake(shard)
+            raft.on_vote(self.peer, response, self._loop.time())
+        elif isinstance(message, election_pb2.TimeoutNowRequest) and (response is None or response.refused):
+            leader.on_transfer_refused(raft, self.peer, message.term)
+        self._driver.wake(shard)
 
     # ---- eventual writes --------------------------------------------------------------------------------------------
 

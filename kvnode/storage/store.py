@@ -26,7 +26,7 @@ from typing import Protocol, cast
 import lmdb
 
 from kvnode.errors import RESTORE, Corrupt
-from kvnode.storage.disk import DiskFailed, OutOfSpace
+from kvnode.storage.disk import DiskFailed, OutOfSpace, sync_entries
 from kvnode.types import Shard
 
 CHUNK_ROWS = 256
@@ -104,8 +104,16 @@ class LmdbStore:
             ) from error
         except lmdb.DiskError as error:
             raise OutOfSpace(f"no space to create the store in {self._where}") from error
+        except lmdb.MemoryError as error:
+            raise OSError(
+                f"the map of {map_size_bytes} bytes for the store in {self._where} does not fit into this process's address "
+                "space: lift its limit (LimitAS=, `ulimit -v`), or lower storage.store_size_bytes_max"
+            ) from error
         except lmdb.Error as error:
-            raise DiskFailed(f"cannot open the store in {self._where}: {error}") from error
+            message = f"cannot open the store in {self._where}: {error}. Check the disk (kernel log, SMART)"
+            raise DiskFailed(message) from error
+        if not is_read_only:
+            sync_entries(self._where)  # (LMDB syncs its files, but not that they are there; the log is cut on their word.)
 
     def get(self, shard: Shard, key: bytes) -> bytes | None:
         try:

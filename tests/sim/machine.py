@@ -6,13 +6,15 @@ what fails (`faults` does), or looks into the node (`witness` does).
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kvapi.v1 import kv_pb2
 from kvnode.api.cluster_service import ClusterService
 from kvnode.api.peer_service import PeerService
-from kvnode.api.server import add_services
+from kvnode.api.server import CLOSE_MAX, add_services
 from kvnode.errors import Corrupt, WrongCluster
 from kvnode.invariant import InvariantViolated
 from kvnode.node import Node, Ports
@@ -34,8 +36,10 @@ if TYPE_CHECKING:
 
 EPOCH_MS = 1_700_000_000_000
 LOCAL_END = bytes([LOCAL[0] + 1])
-STOP_GRACE_S = 2.0
-"""For calls under way, as `kvnode.process` has it."""
+STOP_GRACE_S, STOP_S_MAX = 1.0, 4.4
+"""For calls under way, and for the whole stop, as `kvnode.process` has them."""
+STOP_S_ALLOWED = 5.0
+"""A stop that takes longer is a bug, whatever its disk and its peers do."""
 
 
 class SimNode:
@@ -311,21 +315,26 @@ class SimNode:
         self.stopping = True
         self.world.note(self.name, "SIGTERM")
         task = group.create_task(self._stop(node), name=f"stop {self.name}")
-        waited = 0.0
+        waited, paused = 0.0, False
         while not task.done() and self.life == life and self.up and waited < 30.0:
             await self.world.sleep(0.05)
             waited += 0.05
+            paused = paused or group.paused
         if self.life == life and self.up:
-            if not self.failed and not task.done() and not group.paused:
-                self.world.note(self.name, f"SIGTERM took more than {waited} s")
+            if not self.failed and not paused and waited > STOP_S_ALLOWED:
+                self.world.violate("a stop is bounded", f"{self.name}: {waited:.2f} s after SIGTERM it still runs")
             self.kill("ended after SIGTERM" if task.done() else "kill -9 after SIGTERM")
 
     async def _stop(self, node: Node) -> None:
+        loop = self.world.loop
+        until = loop.time() + STOP_S_MAX
         await node.hand_over()
         self.world.network.unregister(self.name)
         if self.server is not None:
-            await self.server.stop(STOP_GRACE_S)
-        await node.stop()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_GRACE_S + CLOSE_MAX):
+                    await self.server.stop(STOP_GRACE_S)
+        await node.stop(until - loop.time())
 
 
 def parts_of(response: Any) -> list[Any]:

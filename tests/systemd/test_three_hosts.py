@@ -22,8 +22,8 @@ def cluster(three_hosts: Hosts) -> Hosts:
     for name, machine in three_hosts.machines.items():
         example = f"/usr/share/kvnode/examples/{name}.toml"
         machine.run("install", "-m", "0640", "-g", "kvnode", example, f"/etc/kvnode/{name}.toml")
-        machine.run("systemctl", "enable", "--quiet", "--now", "--no-block", "kvnode.target", f"kvnode@{name}")
-    three_hosts.machines["n1"].run("kvctl", "--endpoints", "10.0.0.1:7401", "health", "--wait", "20")
+        machine.run("systemctl", "enable", "--quiet", "--now", "--no-block", f"kvnode@{name}")
+    three_hosts.machines["n1"].run("kvctl", "--endpoints", "10.0.0.1:7401", "health", "--wait", "60")
     return three_hosts
 
 

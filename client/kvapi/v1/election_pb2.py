@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from kvapi.v1 import message_pb2 as kvapi_dot_v1_dot_message__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17kvapi/v1/election.proto\x12\x08kvapi.v1\x1a\x16kvapi/v1/message.proto\"\xb3\x01\n\x12RequestVoteRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x04 \x01(\x04\x12\x15\n\rlast_log_term\x18\x05 \x01(\x04\x12\x10\n\x08pre_vote\x18\x06 \x01(\x08\x12\x1b\n\x13leadership_transfer\x18\x07 \x01(\x08\"y\n\x13RequestVoteResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x0f\n\x07granted\x18\x04 \x01(\x08\x12\x10\n\x08pre_vote\x18\x05 \x01(\x08\"T\n\x11TimeoutNowRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\"8\n\x12TimeoutNowResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message2\x9f\x01\n\x08\x45lection\x12J\n\x0bRequestVote\x12\x1c.kvapi.v1.RequestVoteRequest\x1a\x1d.kvapi.v1.RequestVoteResponse\x12G\n\nTimeoutNow\x12\x1b.kvapi.v1.TimeoutNowRequest\x1a\x1c.kvapi.v1.TimeoutNowResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17kvapi/v1/election.proto\x12\x08kvapi.v1\x1a\x16kvapi/v1/message.proto\"\xb3\x01\n\x12RequestVoteRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x16\n\x0elast_log_index\x18\x04 \x01(\x04\x12\x15\n\rlast_log_term\x18\x05 \x01(\x04\x12\x10\n\x08pre_vote\x18\x06 \x01(\x08\x12\x1b\n\x13leadership_transfer\x18\x07 \x01(\x08\"y\n\x13RequestVoteResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x0f\n\x07granted\x18\x04 \x01(\x08\x12\x10\n\x08pre_vote\x18\x05 \x01(\x08\"T\n\x11TimeoutNowRequest\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\"I\n\x12TimeoutNowResponse\x12\"\n\x07message\x18\x01 \x01(\x0b\x32\x11.kvapi.v1.Message\x12\x0f\n\x07refused\x18\x02 \x01(\x08\x32\x9f\x01\n\x08\x45lection\x12J\n\x0bRequestVote\x12\x1c.kvapi.v1.RequestVoteRequest\x1a\x1d.kvapi.v1.RequestVoteResponse\x12G\n\nTimeoutNow\x12\x1b.kvapi.v1.TimeoutNowRequest\x1a\x1c.kvapi.v1.TimeoutNowResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TIMEOUTNOWREQUEST']._serialized_start=366
   _globals['_TIMEOUTNOWREQUEST']._serialized_end=450
   _globals['_TIMEOUTNOWRESPONSE']._serialized_start=452
-  _globals['_TIMEOUTNOWRESPONSE']._serialized_end=508
-  _globals['_ELECTION']._serialized_start=511
-  _globals['_ELECTION']._serialized_end=670
+  _globals['_TIMEOUTNOWRESPONSE']._serialized_end=525
+  _globals['_ELECTION']._serialized_start=528
+  _globals['_ELECTION']._serialized_end=687
 # @@protoc_insertion_point(module_scope)

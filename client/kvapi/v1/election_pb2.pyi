@@ -49,7 +49,9 @@ class TimeoutNowRequest(_message.Message):
     def __init__(self, message: _Optional[_Union[_message_pb2.Message, _Mapping]] = ..., shard: _Optional[int] = ..., term: _Optional[int] = ...) -> None: ...
 
 class TimeoutNowResponse(_message.Message):
-    __slots__ = ("message",)
+    __slots__ = ("message", "refused")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     message: _message_pb2.Message
-    def __init__(self, message: _Optional[_Union[_message_pb2.Message, _Mapping]] = ...) -> None: ...
+    refused: bool
+    def __init__(self, message: _Optional[_Union[_message_pb2.Message, _Mapping]] = ..., refused: bool = ...) -> None: ...

@@ -11,10 +11,11 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
     ("grpc.service_config_disable_resolution", 1),
-    # A restarted node is used soon: 0.1 s, growing to 2 s, and an attempt to connect lasts at most 1 s.
+    # A restarted node is used soon: 0.1 s, growing to 0.5 s, since the others may be restarted right after it; and an attempt
+    # to connect lasts at most 1 s.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
     # A peer that vanished without a word is noticed after 10 s + 3 s, while calls are under way.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 3_000),

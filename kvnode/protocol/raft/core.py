@@ -45,6 +45,11 @@ class RaftSettings:
     append_ahead_entries_max: int = 4096
     """Entries sent to a follower and not acknowledged yet."""
 
+    @property
+    def transfer_within(self) -> Seconds:
+        """For so long proposals wait for a successor; then the leader goes on, and whoever wanted the transfer asks again."""
+        return self.election_timeout_min / 4
+
 
 class Raft:
     """Feed it with `on_…`, then take what is due: the `out_…` lists, `hard_state_due()`, `entries_due()`."""
@@ -72,8 +77,7 @@ class Raft:
         self.leader_heard_at: Seconds = now if hard_state.term else float("-inf")
         self.leader_node_failed = False
         self.last_leader = leadership.LastLeader(now)
-        self.disk_stalled = False
-        self.disk_full = False
+        self.disk_stalled = self.disk_full = self.leaving = False
         self.votes: dict[NodeName, bool] = {}
         self.progress: dict[NodeName, Progress] = {}
         self.reads: list[leader.PendingRead] = []
@@ -188,8 +192,18 @@ class Raft:
 
     @property
     def may_campaign(self) -> bool:
-        """Whether this replica could lead: it votes, and its disk takes entries."""
-        return self.me in self.voters and not self.disk_stalled and not self.disk_full
+        """Whether this replica could lead: it votes, its disk takes entries, and it is here to stay."""
+        return self.me in self.voters and not (self.disk_stalled or self.disk_full or self.leaving)
+
+    def on_leaving(self, now: Seconds) -> None:
+        """Its node stops: it may lead until somebody else does, and follows and votes to the end, but campaigns no more.
+
+        Otherwise a leadership that it has just given away, or one that a leader which has not heard of the stop gives it, would
+        be its again when it ends, and the shard without a leader until others have missed it for an election time-out.
+        """
+        self.leaving = True
+        if self.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
+            self.become_follower(self.term, "", now)
 
     def on_disk_full(self, full: bool) -> None:
         """The disk takes no entries now (or does again). A leader stays one, since reads need no disk; the driver hands its
@@ -220,10 +234,12 @@ class Raft:
             return
         candidate.on_vote(self, voter, answer, now)
 
-    def on_timeout_now(self, request: election_pb2.TimeoutNowRequest, now: Seconds) -> None:
-        """The leader wants this replica to lead (section 3.10)."""
-        if request.term == self.term and self.role is Role.FOLLOWER and self.may_campaign:
+    def on_timeout_now(self, request: election_pb2.TimeoutNowRequest, now: Seconds) -> bool:
+        """The leader wants this replica to lead (section 3.10). Answers whether it campaigns upon that."""
+        campaigns = request.term == self.term and self.role is Role.FOLLOWER and self.may_campaign
+        if campaigns:
             candidate.become_candidate(self, now, transfer=True)
+        return campaigns
 
     def on_append(self, sender: NodeName, append: replication_pb2.ShardAppend, token: object, now: Seconds) -> None:
         """A leader's entries."""

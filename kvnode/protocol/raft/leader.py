@@ -16,11 +16,12 @@ from kvnode.protocol.raft.progress import Mode, Progress
 from kvnode.protocol.raft.quorum import reached_by_majority
 from kvnode.protocol.raft.role import ENTRY_COMMAND, Role
 from kvnode.protocol.ready import Send
-from kvnode.types import Entry, Index, NodeName, Seconds
+from kvnode.types import Entry, Index, NodeName, Seconds, Term
 
 if TYPE_CHECKING:
     from kvnode.protocol.raft.core import Raft
 
+CLOSE_ENTRIES_MAX = 1_000
 COMMIT_NEWS_DELAY: Seconds = 0.01
 """How long a new commit index waits for an append to travel with, before followers hear of it by an empty one."""
 
@@ -45,7 +46,7 @@ class PendingRead:
 
 @dataclass(slots=True)
 class Transfer:
-    """Leadership on its way to `to`; proposals are refused meanwhile (section 3.10)."""
+    """Leadership on its way to `to`; proposals wait meanwhile (section 3.10), and no longer than `until`."""
 
     to: NodeName
     until: Seconds
@@ -276,14 +277,25 @@ def holds_lease(r: Raft, now: Seconds) -> bool:
     return now < quorum_heard_at(r, now) + length
 
 
-def start_transfer(r: Raft, to: NodeName, now: Seconds) -> bool:
-    """Begins to hand leadership to `to`; False where that cannot be."""
+def start_transfer(r: Raft, to: NodeName, now: Seconds, within: Seconds | None = None) -> bool:
+    """Begins to hand leadership to `to`, and gives up after `within` (`RaftSettings.transfer_within`); False where that cannot
+    be."""
     if r.transfer is not None or to not in r.progress:
         return False
-    r.transfer = Transfer(to, now + r.settings.election_timeout_min)
+    r.transfer = Transfer(to, now + (r.settings.transfer_within if within is None else within))
     r.deadline = min(r.deadline, r.transfer.until)
     _maybe_tell_successor(r, now)
     return True
+
+
+def on_transfer_refused(r: Raft, to: NodeName, term: Term) -> None:
+    """The successor was told and will not campaign, or could not be told: proposals need not wait for it any longer.
+
+    It may have heard the word all the same. Then its campaign deposes this leader as any other would, and what was proposed
+    meanwhile is in doubt until the new leader's log says; so this is about time, never about safety. The lease stays given up.
+    """
+    if r.transfer is not None and r.transfer.to == to and r.term == term:
+        r.transfer = None
 
 
 def most_advanced_follower(r: Raft, healthy: Sequence[NodeName]) -> NodeName | None:
@@ -321,15 +333,24 @@ def on_time(r: Raft, now: Seconds) -> None:
 def maybe_rebalance(r: Raft, preferred_well: bool, now: Seconds) -> None:
     """Hands leadership back to the preferred replica once it has been well and close behind for a while."""
     preferred = r.voters[0]
-    progress = r.progress.get(preferred)
-    close = progress is not None and progress.mode is Mode.REPLICATE and r.log.last_index - progress.match < 1000
-    if not (preferred_well and close and r.settings.rebalance_after > 0):
+    if not (preferred_well and is_close(r, preferred) and r.settings.rebalance_after > 0):
         r.preferred_well_since = None
     elif r.preferred_well_since is None:
         r.preferred_well_since = now
     elif now - r.preferred_well_since >= r.settings.rebalance_after and r.transfer is None:
         r.preferred_well_since = None
         start_transfer(r, preferred, now)
+
+
+def is_close(r: Raft, peer: NodeName) -> bool:
+    """Whether all that the follower lacks fits into one append: proposals wait for it during a transfer."""
+    progress = r.progress.get(peer)
+    if progress is None or progress.mode is not Mode.REPLICATE or r.log.last_index - progress.match >= CLOSE_ENTRIES_MAX:
+        return False
+    if progress.match < r.log.offset:  # (Large entries that are sent and not acknowledged yet may be cut already.)
+        return False
+    missing = r.log.slice(progress.match + 1, r.settings.append_size_bytes_max)
+    return progress.match + len(missing) == r.log.last_index
 
 
 def _want_appends(r: Raft) -> None:

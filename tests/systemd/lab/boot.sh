@@ -6,7 +6,8 @@
 # ROOT    an empty directory; the machine's root, a tmpfs, is mounted over it, here and nowhere else
 # NAME    the machine's host name
 # CGROUP  a name for its control group
-# STAGE   what `make install DESTDIR=STAGE` made: its usr/ lies over this host's /usr, its opt/ is the machine's /opt, read-only
+# STAGE   what `make install DESTDIR=STAGE` made: its usr/ lies over this host's /usr, its opt/ is the machine's /opt, read-only;
+#         empty: nothing is installed, and what is written to /usr and /opt stays in the machine
 set -eu
 export ROOT=$1 NAME=$2 CGROUP=$3 STAGE=$4
 
@@ -31,9 +32,14 @@ in_the_machine() {
 	for directory in bin sbin lib lib64; do ln -s "usr/$directory" "$directory"; done
 
 	# Programs: those of this host, and over them what is installed. Without an upper directory an overlay is read-only.
-	mount -t overlay -o "lowerdir=$STAGE/usr:/usr" usr usr
-	mount --bind "$STAGE/opt" opt
-	mount -o remount,bind,ro opt
+	if [ -n "$STAGE" ]; then
+		mount -t overlay -o "lowerdir=$STAGE/usr:/usr" usr usr
+		mount --bind "$STAGE/opt" opt
+		mount -o remount,bind,ro opt
+	else
+		mkdir -p .usr/written .usr/work
+		mount -t overlay -o lowerdir=/usr,upperdir=.usr/written,workdir=.usr/work usr usr
+	fi
 
 	# The least of /etc; root and nobody are this host's, all others are for systemd-sysusers to make.
 	for file in ld.so.cache protocols services; do

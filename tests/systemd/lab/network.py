@@ -44,13 +44,21 @@ class Network:
         address, cable = f"{PREFIX}.{number}", f"machine{number}"
         self._ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
         self._ip("link", "set", cable, "master", "bridge", "up")
+        # Who gets another one's address later says so at once, as a host does that boots with it.
+        announce = "echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_notify"
+        namespaces.run(["nsenter", "--target", str(machine.pid), "--net", "sh", "-c", announce])
         _ip(machine.pid, "address", "add", f"{address}/24", "dev", "eth0")
         _ip(machine.pid, "link", "set", "eth0", "up")
         return address
 
     def call(self, work: Callable[[], Answer]) -> Answer:
         """What a function of this process answers in this network, which reaches all machines."""
-        return namespaces.call_in_network(self._process.pid, work)
+        return namespaces.call_in_network(self.pid, work)
+
+    @property
+    def pid(self) -> int:
+        """Of a process in this network, which reaches all machines."""
+        return self._process.pid
 
     def add_address(self, address: str) -> None:
         """Another address, as "192.0.2.254/24", of who calls from the network itself."""

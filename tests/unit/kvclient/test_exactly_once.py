@@ -284,10 +284,14 @@ def test_session_expired_clock_that_is_none_is_not_used(clock: str) -> None:
 
 
 async def test_write_answers_and_maps_teach_the_clock(cluster: FakeCluster, kv: kvclient.AsyncClient) -> None:
-    """A write starts at what the latest answer said, whatever it answered."""
+    """A write starts at what answers said, the map's and others': between the first and the latest, by the time since."""
+    first = cluster.hlc
     for _ in range(50):
         await kv.put("a", "v")
-    heard = (await kv.get_result("a")).served.hlc
+    assert cluster.request_ids[-1] is not None
+    lowest = cluster.request_ids[-1].started
+    assert 0 < lowest < first + (60_000 << 16)
+    cluster.leader_of("a").faults.append(Fault(before=expired(7 << 16)))
     await kv.put("a", "v")
     assert cluster.request_ids[-1] is not None
-    assert cluster.request_ids[-1].started >= heard
+    assert 7 <= cluster.request_ids[-1].started >> 16 < 60_007

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kvapi.v1 import kv_pb2
 from kvclient import _request_ids
-from kvclient._request_ids import RENEWALS_MAX, RequestIds, WriteSession
+from kvclient._request_ids import CLOCK_KEPT_S, RENEWALS_MAX, RequestIds, WriteSession
 from kvclient._requests import Call, put_call
 from kvclient.types import Consistency
 
@@ -68,15 +68,26 @@ def test_acknowledged_any_history_is_just_below_the_lowest_outstanding(choices: 
         assert len(session._ended) == session._last - session.acknowledged - len(outstanding)
 
 
-def test_started_is_the_latest_clock_heard_and_the_time_since(ids: RequestIds, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Milliseconds go into the upper 48 bits; an older clock does not put it back; before any it is 0."""
+def test_started_is_the_lowest_clock_heard_and_the_time_since(ids: RequestIds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Milliseconds go into the upper 48 bits; a node that is ahead, as after a crash, does not move it, one that is behind
+    does; what nobody confirms is given up after a while; before any clock it is 0."""
     clock = SimpleNamespace(monotonic=lambda: 10.0)
     monkeypatch.setattr(_request_ids, "time", clock)
     assert id_of(begun(ids)).started == 0
     ids.on_clock(5_000 << 16 | 7)
     clock.monotonic = lambda: 10.25
-    ids.on_clock(4_000 << 16)
     assert id_of(begun(ids)).started == 5_250 << 16 | 7
+    ids.on_clock(8_000 << 16)
+    ids.on_clock(0)
+    assert id_of(begun(ids)).started == 5_250 << 16 | 7
+    ids.on_clock(4_900 << 16)
+    assert id_of(begun(ids)).started == 4_900 << 16
+    clock.monotonic = lambda: 10.25 + CLOCK_KEPT_S
+    ids.on_clock(20_000 << 16)
+    assert id_of(begun(ids)).started == 14_900 << 16
+    clock.monotonic = lambda: 10.5 + CLOCK_KEPT_S
+    ids.on_clock(20_000 << 16)
+    assert id_of(begun(ids)).started == 20_000 << 16
 
 
 def test_renew_many_at_once_move_to_one_new_session_with_the_clock_they_were_told(
@@ -97,6 +108,22 @@ def test_renew_many_at_once_move_to_one_new_session_with_the_clock_they_were_tol
     for call in calls:
         ids.end(call)
     assert id_of(begun(ids)).acknowledged == 3
+
+
+def test_renew_as_too_old_is_not_undone_by_a_node_whose_clock_is_far_behind(
+    ids: RequestIds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write would be refused once and draw a session of its own, until the servers forget the others'. A refusal as too
+    new counts at once."""
+    monkeypatch.setattr(_request_ids, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    ids.on_clock(1_000 << 16)
+    assert ids.renew(begun(ids), 9_000 << 16)
+    ids.on_clock(1_001 << 16)
+    following = begun(ids)
+    assert id_of(following).started == 9_000 << 16
+    assert ids.renew(following, 8_000 << 16)
+    ids.on_clock(1_002 << 16)
+    assert id_of(begun(ids)).started == 1_002 << 16
 
 
 def test_renew_clock_unknown_keeps_the_clients_own(ids: RequestIds, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,7 +224,7 @@ async def test_address_that_is_taken_is_an_error_that_says_what_to_do() -> None:
     """As with the port for gRPC: the node does not start."""
     async with served() as one:
         second = Served(Values(), Loop(answers=True), one.address)
-        with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1:\d+ for metrics.*Change metrics\.listen"):
+        with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1:\d+: somebody does already.*change metrics\.listen"):
             second.server.start()
         await second.server.stop()
 

@@ -19,8 +19,8 @@ class World:
         tracing = Tracing(Settings(sample_ratio=0.0, slow_ms=slow_ms), "n1", "127.0.0.1:7401")
         self.recorder = Observer(tracing, lambda: self.now).recorder
 
-    def request(self, seconds: float = 0.0, outcome: str = "OK") -> None:
-        timeline = self.recorder.begin("put", kv_pb2.CONSISTENCY_STRONG, None)
+    def request(self, seconds: float = 0.0, outcome: str = "OK", operation: str = "put") -> None:
+        timeline = self.recorder.begin(operation, kv_pb2.CONSISTENCY_STRONG, None)
         self.now += seconds / 4
         timeline.enter(QUORUM)
         self.now += seconds * 3 / 4
@@ -57,6 +57,15 @@ def test_requests_that_fail_by_the_thousand_leave_one_line_a_second_of_each_outc
         ("NO_LEADER", 999),
         ("NO_LEADER", None),
     ]
+
+
+def test_requests_of_operators_that_are_slow_leave_no_line_and_take_no_place() -> None:
+    """Whoever watches the cluster does not push what users waited for out of the log."""
+    world = World()
+    with capture_logs() as lines:
+        world.request(0.5, operation="cluster.Status")
+        world.request(0.2)
+    assert [line["operation"] for line in lines] == ["put"]
 
 
 def test_requests_where_nobody_traces_leave_no_line() -> None:

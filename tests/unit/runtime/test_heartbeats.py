@@ -11,6 +11,7 @@ import pytest
 
 from kvapi.v1 import failure_detection_pb2
 from kvapi.v1.message_pb2 import NODE_STATE_ACTIVE, NODE_STATE_FAILED, NODE_STATE_INACTIVE
+from kvnode.errors import WrongCluster
 from kvnode.protocol.failure_detection import FailureDetectionSettings, FailureDetector
 from kvnode.runtime import heartbeats
 from kvnode.runtime.heartbeats import LIVES, STAMP_BITS, Heartbeats
@@ -57,6 +58,7 @@ class Peers:
         self.heard: list[tuple[str, int]] = []
         self.answers = {peer: asyncio.Event() for peer in ("n2", "n3")}
         self.unreachable: dict[str, None] = {}
+        self.refusing: dict[str, None] = {}
         driver: Any = SimpleNamespace(loop=loop, wake=lambda shard: None, fatal=pytest.fail)
         envelopes: Any = SimpleNamespace(incarnation=1, seal=lambda peer, request: request)
         transport: Any = self
@@ -83,6 +85,8 @@ class Peers:
         await self.answers[peer].wait()
         if peer in self.unreachable:
             raise PeerUnreachable(peer)
+        if peer in self.refusing:
+            raise WrongCluster(peer)
         answer = failure_detection_pb2.HeartbeatResponse(state=NODE_STATE_ACTIVE)
         answer.message.from_incarnation = 1
         return answer
@@ -102,7 +106,22 @@ class Peers:
         """As a node that stops does."""
         self.state = NODE_STATE_INACTIVE
         self.heartbeats.say_goodbye()
-        return asyncio.create_task(self.heartbeats.wait_goodbye_heard())
+        return asyncio.create_task(self.heartbeats.wait_heard(asyncio.get_running_loop().time() + 60))
+
+
+async def test_greeting_is_waited_for_until_all_who_can_be_reached_have_heard_it() -> None:
+    """Whoever refuses it has heard it, too."""
+    peers = Peers()
+    peers.heartbeats.start()
+    greeted = asyncio.create_task(peers.heartbeats.wait_heard(asyncio.get_running_loop().time() + 60))
+    peers.answers["n2"].set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not greeted.done()
+    peers.refusing["n3"] = None
+    peers.answers["n3"].set()
+    await asyncio.wait_for(greeted, 5)
+    await peers.heartbeats.stop()
 
 
 async def test_goodbye_is_recorded_and_told_to_all_at_once_and_waited_for() -> None:
@@ -131,12 +150,12 @@ async def test_goodbye_does_not_wait_for_who_cannot_be_reached_or_has_failed(mon
     monkeypatch.setattr(
         peers.detector, "state", {"n1": NODE_STATE_ACTIVE, "n2": NODE_STATE_ACTIVE, "n3": NODE_STATE_FAILED}.get
     )
-    monkeypatch.setattr(heartbeats, "GOODBYE_WAIT_MAX", 60.0)
+    monkeypatch.setattr(heartbeats, "HEARD_WAIT_MAX", 60.0)
     peers.unreachable["n2"] = None
     told = peers.say_goodbye()
     peers.answers["n2"].set()
     await asyncio.wait_for(told, 5)
-    monkeypatch.setattr(heartbeats, "GOODBYE_WAIT_MAX", 0.0)
+    monkeypatch.setattr(heartbeats, "HEARD_WAIT_MAX", 0.0)
     peers.answers["n2"].clear()
     await peers.say_goodbye()
     await peers.heartbeats.stop()
