@@ -367,10 +367,7 @@ class Node:
     async def hand_over(self) -> None:
         """Leaves the cluster, as `runtime.handover` says: gives its leaderships away, within `LEAVE_MAX`."""
         await self.handover.leave(self._on_goodbye)
-        self.local.serving = False
-        for shard, replica in self.replicas.items():
-            replica.release_leader_waits()
-            self.driver.wake(shard)
+        self.local.stop_serving()
 
     def _on_goodbye(self) -> None:
         self.stopping = True
@@ -381,7 +378,7 @@ class Node:
         True: all is flushed and closed. False: there was no time for that, or a disk hangs; what was acknowledged is in the
         log all the same. What still runs must end with the process.
         """
-        self.local.serving = False
+        self.local.stop_serving()
         until = self.loop.time() + within
         if self._housekeeping is not None:
             self._housekeeping.cancel()

@@ -66,6 +66,8 @@ class RequestIds:
         self._heard = (0, 0.0)
         """The clock that is furthest behind of those heard lately, and when. Replaced whole, without a lock: a lost update is
         made good by the next."""
+        self._floor = 0
+        """Writes named below it were refused as too old, though a node's clock is there, far behind the others."""
 
     def on_clock(self, hlc: int) -> None:
         """An answer told a node's hybrid logical clock.
@@ -106,6 +108,7 @@ class RequestIds:
         with self._mutex:
             if clock:
                 self._heard = (clock, time.monotonic())
+                self._floor = clock if clock > call.request.request.started > 0 else 0
             session = self._session
             if session is None or session is old:
                 session = self._session = WriteSession()
@@ -121,7 +124,7 @@ class RequestIds:
         request_id.session = session.name
         request_id.sequence = sequence
         request_id.acknowledged = session.acknowledged
-        request_id.started = _later(hlc, time.monotonic() - heard_at) if hlc else 0
+        request_id.started = max(self._floor, _later(hlc, time.monotonic() - heard_at)) if hlc else 0
 
 
 def _later(hlc: int, seconds: float) -> int:

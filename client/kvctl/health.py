@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LAG_ENTRIES_MAX = 1_000
 """A follower may be so many entries behind its leader and count as caught up: under load some are always on their way."""
+SPARING_MIN = 3
+"""Replicas of a shard of which any one may be stopped."""
 POLL_INTERVAL_S = 0.2
 
 
@@ -32,6 +34,8 @@ class Health(NamedTuple):
     """name, address, state ("" without an answer), leads, shards, behind: entries of its worst replica, as leaders say."""
     problems: list[str]
     """Sentences; none: healthy."""
+    can_spare_a_node: bool = False
+    """Whether the others are a majority in every shard while one node is stopped, as far as the number of replicas goes."""
 
 
 def register(app: typer.Typer) -> None:
@@ -85,16 +89,16 @@ def judge(shape: cluster_pb2.TopologyResponse, answers: Mapping[str, cluster_pb2
     from kvapi.v1 import kv_pb2, message_pb2
 
     addresses = {member.name: member.address for member in shape.members}
-    leaders: dict[int, tuple[int, Mapping[str, int]]] = {}
-    for answer in answers.values():
+    leaders: dict[int, tuple[int, str, Mapping[str, int]]] = {}
+    for name, answer in answers.items():
         for shard in () if isinstance(answer, Failure) else answer.shards:
             # (A leader that was cut off may still think that it leads: the later term counts.)
-            if shard.role == kv_pb2.ROLE_LEADER and shard.term >= leaders.get(shard.shard, (0, {}))[0]:
-                leaders[shard.shard] = (shard.term, shard.lag)
+            if shard.role == kv_pb2.ROLE_LEADER and shard.term >= leaders.get(shard.shard, (0, "", {}))[0]:
+                leaders[shard.shard] = (shard.term, name, shard.lag)
     problems: list[str] = []
     nodes: list[dict[str, Any]] = []
     for name, answer in answers.items():
-        lags = {number: lag[name] for number, (_, lag) in leaders.items() if name in lag}
+        lags = {number: lag[name] for number, (_, _, lag) in leaders.items() if name in lag}
         row = {"name": name, "address": addresses[name], "state": "", "leads": 0, "shards": 0}
         nodes.append(row | {"behind": max(lags.values(), default=0)})
         if isinstance(answer, Failure):
@@ -110,8 +114,12 @@ def judge(shape: cluster_pb2.TopologyResponse, answers: Mapping[str, cluster_pb2
         for number, lag in lags.items():
             if lag > LAG_ENTRIES_MAX:
                 problems.append(f"{name} is {lag:,} entries behind the leader of shard {number}")
+        # (Where nothing is written nobody falls behind, also who is cut off.)
+        for shard in answer.shards:
+            if shard.shard in leaders and shard.leader != (leader := leaders[shard.shard][1]):
+                problems.append(f"{name} does not follow {leader}, the leader of shard {shard.shard}")
     problems += [f"shard {place.shard} has no leader" for place in shape.shards if place.shard not in leaders]
-    return Health(nodes, problems)
+    return Health(nodes, problems, all(len(place.replicas) >= SPARING_MIN for place in shape.shards))
 
 
 def show(found: Health) -> None:
@@ -125,4 +133,6 @@ def show(found: Health) -> None:
     for problem in found.problems:
         print(problem)
     if not found.problems:
-        print("healthy: one node may be stopped without an outage" if len(found.nodes) > 2 else "healthy")
+        spare = ": one node may be stopped without an outage"
+        few = f"; but a shard has fewer than {SPARING_MIN} replicas: it stops while one of their nodes is stopped"
+        print("healthy" + (spare if found.can_spare_a_node else few))

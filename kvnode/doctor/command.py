@@ -16,7 +16,7 @@ from kvnode.config_layers import ConfigError
 from kvnode.doctor import report
 from kvnode.doctor.asking import Answer, Silence, ask
 from kvnode.doctor.contents import check_contents
-from kvnode.doctor.finding import Finding, Level, skipped
+from kvnode.doctor.finding import Finding, Level, attempt, skipped
 from kvnode.doctor.kernel_clock import check_kernel_clock
 from kvnode.doctor.peers import is_member, judge_peers
 from kvnode.doctor.place import check_directory, check_file_system, check_space
@@ -25,9 +25,9 @@ from kvnode.doctor.resources import check_files, check_memory
 from kvnode.doctor.settings import check_invalid, check_readable, check_settings
 from kvnode.doctor.software import check_software
 from kvnode.doctor.subject import Subject, look
-from kvnode.doctor.sync_time import check_sync_time
+from kvnode.doctor.sync_time import check_sync_time_bounded
 
-HEALTHY, PROBLEMS = 0, 1
+HEALTHY, PROBLEMS, INTERRUPTED = 0, 1, 130
 
 
 def examine(load: Callable[[], Config], config_path: str, uid: int | None, output: str) -> int:
@@ -42,7 +42,10 @@ def examine(load: Callable[[], Config], config_path: str, uid: int | None, outpu
         findings = [*check_invalid(error), skipped("all else", "needs a configuration that can be used")]
         return _answer(findings, output, {"config": config_path}, config_path or "the configuration")
     subject = look(config, config_path, uid)
-    findings = check(subject)
+    try:
+        findings = check(subject)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     about = {"node": config.node.name, "cluster": config.cluster.id, "config": config_path, "user": subject.user}
     return _answer(findings, output, about, config.node.name)
 
@@ -52,20 +55,23 @@ def check(subject: Subject) -> list[Finding]:
     config = subject.config
     here = [
         *check_settings(config, subject.config_path),
-        *check_readable(subject),
-        *check_directory(subject),
-        *check_space(subject),
-        *check_file_system(subject),
+        *attempt("configuration", check_readable, subject),
+        *attempt("data directory", check_directory, subject),
+        *attempt("disk space", check_space, subject),
+        *attempt("file system", check_file_system, subject),
     ]
     own, others, sync_time = asyncio.run(_wait(subject))
-    machine = [
+    is_running = bool(subject.pid) or is_member(config, config.node.name, own)
+    return [
+        *here,
+        *attempt("data format", check_contents, subject, is_running),
+        *sync_time,
+        *others,
         *check_kernel_clock(config.clock.max_clock_skew_ms),
-        *check_files(subject),
-        *check_memory(subject),
-        *check_software(config.node.transport),
+        *attempt("open files", check_files, subject),
+        *attempt("memory", check_memory, subject),
+        *attempt("software", check_software, config.node.transport),
     ]
-    contents = check_contents(subject, is_running=bool(subject.pid) or is_member(config, config.node.name, own))
-    return [*here, *contents, *sync_time, *others, *machine]
 
 
 async def _wait(subject: Subject) -> tuple[Answer | Silence, list[Finding], list[Finding]]:
@@ -73,7 +79,7 @@ async def _wait(subject: Subject) -> tuple[Answer | Silence, list[Finding], list
     config = subject.config
     asked = {**config.cluster.members, config.node.name: reachable(config.node.listen)}
     with _progress(f"asking {len(asked) - 1} peers, timing the disk …"):
-        timed = asyncio.create_task(asyncio.to_thread(check_sync_time, subject))
+        timed = asyncio.create_task(check_sync_time_bounded(subject))
         answers = await asyncio.gather(*(ask(address, config.node.transport) for address in asked.values()))
         named = dict(zip(asked, answers, strict=True))
         own = named.pop(config.node.name)

@@ -5,6 +5,7 @@ Owns the levels. Never formats: that is `kvnode.doctor.report`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -48,6 +49,14 @@ def problem(name: str, found: str, advice: str) -> Finding:
 def skipped(name: str, found: str, advice: str = "") -> Finding:
     """Nobody knows, because of what was found."""
     return Finding(name, Level.SKIPPED, found, advice)
+
+
+def attempt(name: str, run: Callable[..., list[Finding]], *arguments: object) -> list[Finding]:
+    """What a check finds; a host that is broken in a way that it did not expect keeps no other check from running."""
+    try:
+        return run(*arguments)
+    except Exception as error:
+        return [skipped(name, f"could not be looked at: {error!r}", "See the kernel log, if it is an error of the disk")]
 
 
 def size_text(size_bytes: float) -> str:

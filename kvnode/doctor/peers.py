@@ -38,7 +38,8 @@ def judge_peer(config: Config, name: str, answer: Answer | Silence) -> Finding:
         if answer.is_refused:
             return warning(title, where + answer.reason, f"Start {name}, or correct its address here if it runs")
         if answer.is_other:
-            return problem(title, where + answer.reason, f"Correct cluster.members.{name}, or see what runs there")
+            advice = f"See what runs there: a node that hangs is silent, too. Or correct cluster.members.{name}"
+            return problem(title, where + answer.reason, advice)
         return problem(title, where + answer.reason, f"Correct cluster.members.{name}, or see to the network and its firewalls")
     if answer.cluster_id != config.cluster.id:
         found = f"{where}node {answer.name} of cluster {answer.cluster_id}, not of {config.cluster.id}"

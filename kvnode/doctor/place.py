@@ -71,13 +71,10 @@ def _missing(subject: Subject) -> Finding:
     may = as_user(subject.uid, lambda: "yes" if os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK) else "no")
     if may is None:
         return skipped(DIRECTORY, f"{what}, if {subject.user} may write to {above}", know)
-    if may == "no":
-        return problem(DIRECTORY, f"{path} is not there, and {subject.user} may not make it in {above}", _make(subject))
+    if may != "yes":
+        found = f"{path} is not there, and {subject.user} may not make it in {above}; a unit with StateDirectory= does"
+        return warning(DIRECTORY, found, f"Without such a unit, as root: install -d -o {subject.user} -m 700 {path}")
     return ok(DIRECTORY, f"{what} for user {subject.user}", know)
-
-
-def _make(subject: Subject) -> str:
-    return f"As root: install -d -o {subject.user} -m 700 {subject.path}, with the user that the service runs as"
 
 
 def existing(path: str) -> str:

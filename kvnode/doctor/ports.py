@@ -10,6 +10,8 @@ import asyncio
 import errno
 import os
 import re
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,8 +132,7 @@ async def metrics_of(address: str) -> str:
 
 def holder_of_port(listen: str, proc: Path = Path("/proc")) -> str:
     """Who listens on the port, as "process 17 (nginx)"; empty where this user may not know."""
-    port = int(listen.rpartition(":")[2])
-    wanted = {f"socket:[{inode}]" for name in ("tcp", "tcp6") for inode in _listening(proc / "net" / name, port)}
+    wanted = {f"socket:[{inode}]" for name in ("tcp", "tcp6") for inode in _listening(proc / "net" / name, listen)}
     for entry in sorted(proc.glob("[0-9]*")) if wanted else ():
         try:
             if any(os.readlink(descriptor) in wanted for descriptor in (entry / "fd").iterdir()):
@@ -141,14 +142,29 @@ def holder_of_port(listen: str, proc: Path = Path("/proc")) -> str:
     return ""
 
 
-def _listening(table: Path, port: int) -> Iterator[str]:
+def _listening(table: Path, listen: str) -> Iterator[str]:
+    """Inodes of the sockets in a table of the kernel that keep others from listening there."""
+    host, _, port = listen.rpartition(":")
     try:
         lines = table.read_text().splitlines()[1:]
     except OSError:
         return
     for words in (line.split() for line in lines):
-        if words[3] == _LISTENS and int(words[1].rpartition(":")[2], 16) == port:
+        address, _, number = words[1].rpartition(":")
+        if words[3] == _LISTENS and int(number, 16) == int(port) and _overlap(host.strip("[]"), decode_address(address)):
             yield words[9]
+
+
+def decode_address(text: str) -> str:
+    """An address from the kernel's table: words of 32 bits, each in this host's order of bytes."""
+    words = (int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8))
+    return socket.inet_ntop(socket.AF_INET if len(text) == 8 else socket.AF_INET6, b"".join(words)).removeprefix("::ffff:")
+
+
+def _overlap(wanted: str, held: str) -> bool:
+    """Whether one listener is in the way of the other; a name may be any address."""
+    is_name = not re.fullmatch(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*", wanted)
+    return is_name or wanted == held or bool({wanted, held} & {"0.0.0.0", "::"})
 
 
 def _lowest_unprivileged() -> int:

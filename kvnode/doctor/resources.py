@@ -133,6 +133,12 @@ def _rooms(proc: Path, cgroups: Path, pid: int) -> Iterator[tuple[int, str]]:
         try:
             limit = (cgroups / name / "memory.max").read_text().strip()
             if limit != "max":
-                yield max(0, int(limit) - int((cgroups / name / "memory.current").read_text())), f"/{name}"
+                yield max(0, int(limit) - _in_use(cgroups / name)), f"/{name}"
         except OSError:
             continue
+
+
+def _in_use(group: Path) -> int:
+    """What a control group cannot give back: its memory without the pages of files."""
+    files = re.findall(r"^(?:in)?active_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+    return int((group / "memory.current").read_text()) - sum(map(int, files))

@@ -34,7 +34,7 @@ def check_settings(config: Config, source: str) -> list[Finding]:
 def check_readable(subject: Subject) -> list[Finding]:
     """Whether the service's user can read the file. Forks where that is somebody else: no threads yet."""
     path = subject.config_path
-    if not path or as_user(subject.uid, lambda: "yes" if os.access(path, os.R_OK) else "no") != "no":
+    if not path or as_user(subject.uid, lambda: "yes" if os.access(path, os.R_OK) else "no") in ("yes", None):
         return []
     found = f"{path} cannot be read by {subject.user}, whom the node runs as"
     return [problem(NAME, found, f"As root: chgrp {subject.user} {path} && chmod 640 {path}, and see to its directory")]
@@ -49,9 +49,9 @@ def _redundancy(config: Config) -> Iterator[Finding]:
         found = "cluster.replication_factor is 1: each shard is on one node, and lost with it"
         yield warning(NAME, found, "Set it to 3 before the first start of the cluster")
     elif cluster.replication_factor % 2 == 0 and members != 2:
-        fewer = cluster.replication_factor - 1
+        fewer, more = cluster.replication_factor - 1, cluster.replication_factor + 1
         found = f"cluster.replication_factor is {cluster.replication_factor}: it survives no more failures than {fewer} does"
-        yield warning(NAME, found, f"Set it to {fewer} or {fewer + 2} before the first start of the cluster: an odd number")
+        yield warning(NAME, found, f"Set it to {more if more <= members else fewer} before the first start of the cluster")
     if members > 1 and cluster.shards < 2 * members:
         found = f"cluster.shards is {cluster.shards} for {members} nodes: their leaders cannot spread the writes evenly"
         yield warning(NAME, found, f"Set it to {2 * members} or more before the first start; it cannot be changed later")

@@ -7,12 +7,16 @@ moment would find it taken.
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kvnode.config import Config
 from kvnode.storage.directory import user_name
+
+SERVICE_USER = "kvnode"
+"""Whom the installed units run nodes as (`systemd/kvnode.sysusers`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ def look(config: Config, config_path: str, uid: int | None = None, locks: Path =
         uid = _owner(f"/proc/{pid}") if pid else None
     if uid is None:
         uid = _owner(path)
-    return Subject(config, config_path, path, os.geteuid() if uid is None else uid, pid)
+    return Subject(config, config_path, path, _expected_uid() if uid is None else uid, pid)
 
 
 def holder(path: str, locks: Path = Path("/proc/locks")) -> int:
@@ -84,6 +88,8 @@ def as_user(uid: int, act: Callable[[], str]) -> str | None:
         try:
             _become(uid)
             os.write(writing, act().encode())
+        except Exception as error:
+            os.write(writing, f"this could not be found out: {error}".encode())
         finally:
             os._exit(0)
     os.close(writing)
@@ -94,8 +100,6 @@ def as_user(uid: int, act: Callable[[], str]) -> str | None:
 
 
 def _become(uid: int) -> None:
-    import pwd
-
     try:
         entry = pwd.getpwuid(uid)
         gid, groups = entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
@@ -104,6 +108,14 @@ def _become(uid: int) -> None:
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
+
+
+def _expected_uid() -> int:
+    """Who will run the node, before there is a trace of it: for root the service's user, if there is one."""
+    try:
+        return pwd.getpwnam(SERVICE_USER).pw_uid if os.geteuid() == 0 else os.geteuid()
+    except KeyError:
+        return os.geteuid()
 
 
 def _owner(path: str) -> int | None:

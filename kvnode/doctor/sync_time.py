@@ -5,13 +5,16 @@ Owns a probe file without a name, which is gone however the probe ends. Never to
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
-from kvnode.doctor.finding import Finding, ok, problem, skipped, warning
+from kvnode.doctor.finding import Finding, attempt, ok, problem, skipped, warning
 from kvnode.doctor.place import existing
 from kvnode.doctor.subject import Subject
 from kvnode.types import Seconds
@@ -27,6 +30,8 @@ SLOW: Seconds = 0.010
 TOO_SLOW: Seconds = 0.100
 """Of the 99th percentile. An idle disk's syncs get several times slower under load, and at `election.timeout_ms_min` (800 ms) a
 leader whose write hangs gives up its leadership."""
+HANGS: Seconds = 10.0
+"""A probe that has not ended by then is waiting for the disk."""
 BIG_ENOUGH = 20
 """Of so few syncs a 99th percentile is the slowest; of fewer it says nothing."""
 
@@ -38,6 +43,23 @@ def check_sync_time(subject: Subject) -> list[Finding]:
         return [judge(measure(where))]
     except OSError as error:
         return [skipped(NAME, f"cannot write a probe file in {where}: {error.strerror}", subject.who_may_look)]
+
+
+async def check_sync_time_bounded(subject: Subject) -> list[Finding]:
+    """The same on a thread of its own, which is left behind if the disk hangs."""
+    outcome: Future[list[Finding]] = Future()
+
+    def probe() -> None:
+        outcome.set_running_or_notify_cancel()  # (From now on it is not cancelled any more, and takes a late result.)
+        outcome.set_result(attempt(NAME, check_sync_time, subject))
+
+    threading.Thread(target=probe, name="probe", daemon=True).start()
+    try:
+        async with asyncio.timeout(HANGS):
+            return await asyncio.wrap_future(outcome)
+    except TimeoutError:
+        found = f"a write of 4 KiB is not on the disk after {HANGS:.0f} s"
+        return [problem(NAME, found, "The disk hangs: see the kernel log (`dmesg`)")]
 
 
 def measure(directory: str, clock: Callable[[], float] = time.perf_counter) -> list[Seconds]:

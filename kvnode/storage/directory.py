@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kvnode.errors import UnusableDirectory
 from kvnode.storage import data_format
-from kvnode.storage.disk import BALLAST_NAME, RealDisk, claim
+from kvnode.storage.disk import BALLAST_NAME, RealDisk, claim, sync_entries
 
 STORE_NAME = "store"
 """The one sub-directory: LMDB's."""
@@ -46,12 +46,18 @@ def take(directory: str | Path) -> int:
 def obstacle(path: str) -> str:
     """What keeps this process from using the existing data directory `path`, and what to do; empty: nothing does."""
     where = f"the data directory {path}"
-    if not os.path.isdir(path):
-        what = "a link to nothing" if os.path.islink(path) else "no directory"
-        return f"{where} is {what}: remove it, or correct node.data_dir"
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return f"{where} is a link to nothing: remove it, or correct node.data_dir"
+    except OSError as error:
+        who = user_name(os.geteuid())
+        return f"{where} cannot be reached by {who} ({error.strerror}): let that user pass through the directories above it"
+    if not stat.S_ISDIR(status.st_mode):
+        return f"{where} is no directory: remove it, or correct node.data_dir"
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         return f"{where} is on a file system that is mounted read-only: see why (kernel log), and mount it for writing"
-    owner, me = os.stat(path).st_uid, os.geteuid()
+    owner, me = status.st_uid, os.geteuid()
     if me == 0 and owner != 0:
         return f"{where} belongs to {user_name(owner)}, who could not use what root makes in it: {_run_as(owner)}"
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
@@ -77,7 +83,7 @@ def _create(path: str) -> None:
     for one in reversed(missing):
         try:
             os.mkdir(one, 0o700 if one == missing[0] else 0o755)
-            _sync_directory(os.path.dirname(one))
+            sync_entries(os.path.dirname(one))
         except FileExistsError:
             continue  # (Another process was quicker.)
         except OSError as error:
@@ -87,14 +93,6 @@ def _create(path: str) -> None:
             raise UnusableDirectory(
                 f"the data directory {missing[0]} cannot be created or reached: {one}: {error.strerror}: {cure}"
             ) from error
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _odd_file(path: str) -> str:

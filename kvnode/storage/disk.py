@@ -56,6 +56,16 @@ def claim(directory: str | Path) -> int:
     return descriptor
 
 
+def sync_entries(directory: str) -> None:
+    """Make it durable what was created in `directory`: else a new file's synced bytes may have no name after a power failure.
+    Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class Disk(Protocol):
     """What the log and the snapshots need from a file system.
 

@@ -26,7 +26,7 @@ from typing import Protocol, cast
 import lmdb
 
 from kvnode.errors import RESTORE, Corrupt
-from kvnode.storage.disk import DiskFailed, OutOfSpace
+from kvnode.storage.disk import DiskFailed, OutOfSpace, sync_entries
 from kvnode.types import Shard
 
 CHUNK_ROWS = 256
@@ -112,6 +112,8 @@ class LmdbStore:
         except lmdb.Error as error:
             message = f"cannot open the store in {self._where}: {error}. Check the disk (kernel log, SMART)"
             raise DiskFailed(message) from error
+        if not is_read_only:
+            sync_entries(self._where)  # (LMDB syncs its files, but not that they are there; the log is cut on their word.)
 
     def get(self, shard: Shard, key: bytes) -> bytes | None:
         try:

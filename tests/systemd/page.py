@@ -9,7 +9,8 @@
     ```
 
 In what is printed "…" stands for anything within a line, and alone for any number of lines; how many blanks there are does not
-matter. With the word `soon` commands only look, at what comes a moment later: they may be repeated until it is there. Owns how a page is read and outputs are compared. Runs nothing.
+matter. With the word `soon` commands only look, at what comes a moment later: they may be repeated until it is there. Owns how
+a page is read and outputs are compared. Runs nothing.
 """
 
 from __future__ import annotations

@@ -56,12 +56,14 @@ def test_secret_of_a_node_arrives_with_its_spans_and_is_shown_to_nobody(secret: 
         return server
 
     server = host.machine.call(serve)
-    host.write_configuration("n1", {"tracing.otlp_endpoint": '"http://127.0.0.1:4317"', "tracing.sample_ratio": "1.0"})
+    traced = {"otlp_endpoint": '"http://127.0.0.1:4317"', "file": '"spans.jsonl"', "sample_ratio": "1.0"}
+    host.write_configuration("n1", {f"tracing.{name}": value for name, value in traced.items()})
     host.start_all()
     host.with_client(lambda client: client.put("traced", "x"))
     host.stop("n1")
     server.stop(0)
     assert set(collector.headers) == {SECRET}
+    assert host.machine.path("/var/lib/kvnode/n1/spans.jsonl").stat().st_size  # (A relative path means the state directory.)
     dump = host.in_place_of("n1", "/opt/kvnode/bin/kvnode config dump --config /etc/kvnode/n1.toml -o json")
     assert "5f2b7c" not in json.dumps(dump)
     assert "credential" in dump["origins"]["tracing.otlp_headers"]  # type: ignore[index]

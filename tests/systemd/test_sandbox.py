@@ -29,6 +29,9 @@ NEEDED = {
 }
 REFUSED_BY_THE_UNIT = {
     "read other's state": "ENOENT",
+    "read others' temporary files": "ENOENT",
+    "read a device": "ENOENT",
+    "read homes": "EACCES",
     "execute from its state": "EACCES",
     "execute from /tmp": "EACCES",
     "execute from /dev/shm": "EACCES",
@@ -55,8 +58,6 @@ REFUSED_TO_ITS_USER = {
     "write its configuration": "EROFS",
     "write its program": "EROFS",
     "read secrets": "EACCES",
-    "read homes": "EACCES",
-    "read kernel log": "ENOENT",
     "mount": "EPERM",
     "listen on a privileged port": "EACCES",
 }
@@ -64,8 +65,10 @@ REFUSED_TO_ITS_USER = {
 
 @pytest.fixture
 def neighbour(host: Deployment) -> tuple[str, str]:
-    """Another node that runs: its state directory and its process."""
+    """Another node that runs: its state directory and its process. Beside it are a device and a file for everybody."""
     machine = host.machine
+    machine.write("/tmp/others", "x")
+    machine.run("mknod", "--mode=666", "/dev/device", "c", "1", "5", check=False)
     for address in ADDRESSES:
         machine.run("ip", "address", "replace", f"{address}/{128 if ':' in address else 32}", "dev", "lo")
     host.start("n1")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import stat
 
 from kvnode.config import Config
+from kvnode.process import STOP_MAX
 from tests.systemd.deployment import Deployment
 from tests.tidy.source import ROOT
 
@@ -59,16 +61,22 @@ def test_examples_of_three_hosts_are_configurations_of_one_cluster() -> None:
         assert str(config.node.data_dir) == f"/var/lib/kvnode/{config.node.name}"
 
 
-def test_restart_policy_on_paper_ends_every_loop_in_the_failed_state(host: Deployment) -> None:
+def _settings() -> dict[str, float]:
+    """The numbers in the unit: durations in seconds."""
+    found = re.findall(r"^(\w+)=(\d+)(s|min|)$", (ROOT / "systemd" / "kvnode@.service").read_text(), re.MULTILINE)
+    return {name: float(number) * {"min": 60, "s": 1, "": 1}[unit] for name, number, unit in found}
+
+
+def test_restart_policy_on_paper_ends_every_loop_in_the_failed_state() -> None:
     """A node that hangs at its start, or whenever it has started, meets the limit of starts, with time to spare; one that
     fails at once does so within a minute, if a start takes 5 s."""
-    text = host.machine.path("/lib/systemd/system/kvnode@.service").read_text()
-    settings = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
-    burst = int(settings["StartLimitBurst"])
-    again_s, watchdog_s, start_s, abort_s = (
-        int(settings[name].removesuffix("s")) for name in ("RestartSec", "WatchdogSec", "TimeoutStartSec", "TimeoutAbortSec")
-    )
-    interval_s = 60 * int(settings["StartLimitIntervalSec"].removesuffix("min"))
-    assert burst * (5 + again_s) < 60
-    assert burst * (start_s + abort_s + again_s) < interval_s
-    assert burst * (5 + watchdog_s + abort_s + again_s) < interval_s
+    unit, start_s = _settings(), 5.0
+    starts, again_s, abort_s = unit["StartLimitBurst"], unit["RestartSec"], unit["TimeoutAbortSec"]
+    assert starts * (start_s + again_s) < 60
+    assert starts * (unit["TimeoutStartSec"] + abort_s + again_s) < unit["StartLimitIntervalSec"]
+    assert starts * (start_s + unit["WatchdogSec"] + abort_s + again_s) < unit["StartLimitIntervalSec"]
+
+
+def test_stop_on_paper_has_more_time_than_the_node_takes_for_it() -> None:
+    """A node that cannot stop gives up by itself, and says so: systemd need not end it."""
+    assert _settings()["TimeoutStopSec"] > STOP_MAX + 3

@@ -1,7 +1,7 @@
 """The places of docs/operations.md: the hosts, which are machines of the lab, and the workstation that tends them.
 
-The workstation is a directory and a shell in the hosts' network. Its programs are this machine's; in front of them lie stand-ins
-for what there is no room for here:
+The workstation is a directory and a shell in the hosts' network. Its programs are this machine's; in front of them lie
+stand-ins for what there is no room for here:
 
 - `ssh HOST COMMAND...` runs the command in that machine, as its root, with this standard input; there is no sshd.
 - `scp FILE HOST:PATH` copies a file into it.
@@ -24,7 +24,8 @@ from tests.systemd.lab.namespaces import ENVIRONMENT
 from tests.systemd.lab.network import Network
 
 TIMEOUT_S = 90.0
-_LOGIN = "env -i HOME=/root USER=root LC_ALL=C.UTF-8 SYSTEMD_PAGER= SYSTEMD_COLORS=0 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LOGIN = f"env -i HOME=/root USER=root LC_ALL=C.UTF-8 SYSTEMD_PAGER= SYSTEMD_COLORS=0 PATH={_PATH}"
 """Who logs in as root gets this, without a terminal."""
 
 _SSH = f"""#!/bin/bash

@@ -17,7 +17,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +29,8 @@ Answer = TypeVar("Answer")
 
 BOOT = Path(__file__).with_name("boot.sh")
 BOOT_TIMEOUT_S = 30.0
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
+"""After which what is waited for will not come any more: it is no claim about how long that takes."""
 POLL_INTERVAL_S = 0.05
 _GROUP = "kvnode-lab"
 _numbers = itertools.count(1)
@@ -42,7 +44,7 @@ class Machine:
         `directory`: an empty one, for its root to be mounted over; beside it lies what it said on its console."""
         self.name = name
         self._group = f"{_GROUP}-{os.getpid()}-{next(_numbers)}"
-        _remove_groups()
+        remove_leftovers()
         self._console = directory.with_name(f"{directory.name}.console")
         command = [str(BOOT), str(directory), name, self._group, str(stage or "")]
         with self._console.open("wb") as console:
@@ -154,24 +156,36 @@ class Machine:
             # (The kernel ends all other processes of the machine before PID 1 is gone.)
             os.kill(self.pid or self._process.pid, signal.SIGKILL)
             self._process.wait()
-        _remove_groups(self._group)
+        remove_leftovers(self._group)
 
 
-def _remove_groups(own: str = "") -> None:
+def remove_leftovers(own: str = "") -> None:
     """Remove the control groups of a machine that has ended, and those of any whose maker is no more."""
+    with _mounted_groups() as groups:
+        for group in groups:
+            maker = re.fullmatch(rf"{_GROUP}-(\d+)-.+", group.name)
+            if group.name == own or (maker and not Path(f"/proc/{maker[1]}").exists()):
+                for below, _, _ in os.walk(group, topdown=False):
+                    os.rmdir(below)
+
+
+def control_groups_of(maker: int) -> list[str]:
+    """The names of the control groups of all machines that a process has made, and that are still there."""
+    with _mounted_groups() as groups:
+        return [group.name for group in groups if group.name.startswith(f"{_GROUP}-{maker}-")]
+
+
+@contextmanager
+def _mounted_groups() -> Iterator[list[Path]]:
+    """The control groups of all machines, wherever this host has control groups mounted, or has not."""
     shell = 'mount -t cgroup2 cgroup2 "$1"; echo "$1$(sed -n s/^0:://p /proc/self/cgroup)"; exec sleep infinity'
     with tempfile.TemporaryDirectory(prefix="kvnode-lab-") as directory:
-        holder = namespaces.spawn(
-            ("--mount", "--propagation", "private"), ["sh", "-euc", shell, "sh", directory], subprocess.PIPE
-        )
+        command = ["sh", "-euc", shell, "sh", directory]
+        holder = namespaces.spawn(("--mount", "--propagation", "private"), command, subprocess.PIPE)
         try:
             assert holder.stdout is not None
-            mounted = Path(f"/proc/{holder.pid}/root") / holder.stdout.readline().decode().strip().lstrip("/")
-            for group in mounted.glob(f"{_GROUP}-*"):
-                found = re.fullmatch(rf"{_GROUP}-(\d+)-.+", group.name)
-                if group.name == own or (found and not Path(f"/proc/{found[1]}").exists()):
-                    for below, _, _ in os.walk(group, topdown=False):
-                        os.rmdir(below)
+            own = Path(f"/proc/{holder.pid}/root") / holder.stdout.readline().decode().strip().lstrip("/")
+            yield list(own.glob(f"{_GROUP}-*"))
         finally:
             holder.kill()
             holder.communicate()

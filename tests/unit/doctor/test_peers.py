@@ -20,7 +20,7 @@ GOOD = Answer("orders", "n2", __version__, MEMBERS, 8, 100.0, 0.002, 0.010)
         (GOOD._replace(version="9.0.0"), Level.OK, "kvnode 9.0.0, answers in 2.0 ms; this is", "while an upgrade rolls"),
         (Silence("refuses connections", is_refused=True), Level.WARNING, "10.0.0.2:7401: refuses", "Start n2"),
         (Silence("no connection within 2 s"), Level.PROBLEM, "no connection within 2 s", "firewalls"),
-        (Silence("connected, but", is_other=True), Level.PROBLEM, "connected, but", "see what runs there"),
+        (Silence("connected, but", is_other=True), Level.PROBLEM, "connected, but", "See what runs there"),
         (GOOD._replace(cluster_id="play"), Level.PROBLEM, "node n2 of cluster play, not of orders", "refuse each other"),
         (GOOD._replace(name="n3"), Level.PROBLEM, "answers as n3", "Correct cluster.members"),
         (

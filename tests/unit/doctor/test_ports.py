@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,16 @@ import pytest
 from kvnode import __version__
 from kvnode.doctor.asking import Answer, Silence
 from kvnode.doctor.finding import Level
-from kvnode.doctor.ports import bind, check_port, check_ports, holder_of_port, judge_holder, metrics_of, reachable
+from kvnode.doctor.ports import (
+    bind,
+    check_port,
+    check_ports,
+    decode_address,
+    holder_of_port,
+    judge_holder,
+    metrics_of,
+    reachable,
+)
 from kvnode.doctor.subject import Subject
 from kvnode.observe.metrics_server import encode, page, plain
 from kvwire import addresses
@@ -70,6 +80,9 @@ def test_port_of_a_stranger_is_a_problem_and_names_the_process(taken: str, tmp_p
     assert found.level == Level.PROBLEM
     assert f"{taken} is taken by process {os.getpid()} (" in found.found
     assert holder_of_port(free_address()) == ""
+    port = taken.rpartition(":")[2]
+    assert holder_of_port(f"192.0.2.1:{port}") == "", "it listens elsewhere, on the same port"
+    assert [holder_of_port(f"{host}:{port}") != "" for host in ("0.0.0.0", "[::]", "localhost")] == [True] * 3
 
 
 @pytest.mark.parametrize(
@@ -137,6 +150,22 @@ async def test_metrics_port_that_is_free_or_any_is_fine(tmp_path: Path) -> None:
     for listen in (free_address(), "127.0.0.1:0"):
         _, found = await check_ports(subject_at(free_address(), tmp_path, metrics__listen=listen), SILENT)
         assert found.level == Level.OK
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0100007F", "127.0.0.1"),
+        ("00000000", "0.0.0.0"),
+        ("00000000000000000000000001000000", "::1"),
+        ("0000000000000000FFFF00000100000A", "10.0.0.1"),
+        ("00000000000000000000000000000000", "::"),
+    ],
+)
+@pytest.mark.skipif(sys.byteorder != "little", reason="the examples are a little-endian kernel's")
+def test_address_of_the_kernels_table_is_decoded(text: str, address: str) -> None:
+    """Both families, and an IPv4 address in an IPv6 socket."""
+    assert decode_address(text) == address
 
 
 def test_address_of_all_interfaces_is_asked_at_the_loopback() -> None:

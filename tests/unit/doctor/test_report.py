@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvnode.__main__ import main
-from kvnode.doctor.finding import Finding, Level, ok, problem, size_text, skipped, warning
+from kvnode.doctor.finding import Finding, Level, attempt, ok, problem, size_text, skipped, warning
 from kvnode.doctor.report import as_json, lines, show
 from kvnode.doctor.software import check_software, slow_libraries
 
@@ -98,6 +98,17 @@ def test_doctor_with_a_wrong_command_line_ends_with_two(arguments: list[str]) ->
     with pytest.raises(SystemExit) as ended:
         main(["doctor", *arguments])
     assert ended.value.code == 2
+
+
+def test_check_that_fails_unexpectedly_is_skipped_and_named() -> None:
+    """A host broken in a new way: the other checks still run."""
+
+    def fail(_: object) -> list[Finding]:
+        raise OSError(5, "Input/output error")
+
+    (found,) = attempt("disk space", fail, None)
+    assert (found.name, found.level) == ("disk space", Level.SKIPPED)
+    assert "Input/output error" in found.found
 
 
 def test_software_without_compiled_code_is_named() -> None:

@@ -88,12 +88,13 @@ def test_memory_that_the_node_has_counts_as_available(tmp_path: Path) -> None:
 
 
 def test_memory_of_a_control_group_bounds_what_is_available(tmp_path: Path) -> None:
-    """The narrowest above the process counts."""
+    """The narrowest above the process counts; what the page cache has can be taken."""
     for name, limit, used in (("system.slice", "max", 0), ("system.slice/kvnode@n1.service", str(150 * MIB), 50 * MIB)):
         group = tmp_path / "cgroup" / name
         group.mkdir(parents=True)
         (group / "memory.max").write_text(f"{limit}\n")
-        (group / "memory.current").write_text(f"{used}\n")
+        (group / "memory.current").write_text(f"{used + 30 * MIB}\n")
+        (group / "memory.stat").write_text(f"anon 5\ninactive_file {20 * MIB}\nactive_file {10 * MIB}\nfile 7\n")
     proc = fake_proc(tmp_path / "proc", "17", group="0::/system.slice/kvnode@n1.service")
     (found,) = check_memory(make_subject(tmp_path, pid=17), proc, tmp_path / "cgroup")
     assert found.found.startswith("200 MiB of control group /system.slice/kvnode@n1.service available")

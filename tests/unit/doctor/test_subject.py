@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kvnode.doctor import subject
 from kvnode.doctor.subject import as_user, holder, look
 from kvnode.storage.disk import claim
 from tests.unit.doctor.subjects import make_config
@@ -47,13 +48,16 @@ def test_holder_by_the_kernels_list_is_who_has_the_exclusive_lock(tmp_path: Path
     assert holder(str(tmp_path / "missing"), locks) == 0
 
 
-def test_user_of_the_service_is_whoever_has_the_directory(tmp_path: Path) -> None:
-    """Unless the caller says otherwise; without a directory it is whoever asks."""
+def test_user_of_the_service_is_whoever_has_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the caller says otherwise; without a directory it is whoever asks, for root the service's user if there is one."""
     if os.geteuid() == 0:
         os.chown(tmp_path, 12345, 12345)
         assert look(make_config(tmp_path), "").uid == 12345
         assert look(make_config(tmp_path), "").user == "user 12345"
+    monkeypatch.setattr(subject, "SERVICE_USER", "no-such-user")
     assert look(make_config(tmp_path / "n1"), "").uid == os.geteuid()
+    monkeypatch.setattr(subject, "SERVICE_USER", "nobody")
+    assert look(make_config(tmp_path / "n1"), "").uid == (65534 if os.geteuid() == 0 else os.geteuid())
     assert look(make_config(tmp_path), "", 7).uid == 7
 
 

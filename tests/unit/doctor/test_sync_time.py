@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from kvnode.doctor import sync_time
 from kvnode.doctor.finding import Level
-from kvnode.doctor.sync_time import check_sync_time, judge, measure, percentile
+from kvnode.doctor.sync_time import check_sync_time, check_sync_time_bounded, judge, measure, percentile
 from tests.unit.doctor.subjects import make_subject
 
 
@@ -80,3 +81,23 @@ def test_probe_where_nobody_may_write_is_skipped(tmp_path: Path, monkeypatch: py
     (found,) = check_sync_time(make_subject(tmp_path))
     assert found.level == Level.SKIPPED
     assert f"cannot write a probe file in {tmp_path}: Permission denied" in found.found
+
+
+async def test_probe_of_a_disk_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor still answers, and the thread that hangs keeps no process from ending."""
+    hangs, seen = threading.Event(), []
+
+    def hang(_: str) -> list[float]:
+        seen.append(threading.current_thread().daemon)
+        hangs.wait()
+        return [0.001]
+
+    monkeypatch.setattr(sync_time, "measure", hang)
+    monkeypatch.setattr(sync_time, "HANGS", 0.05)
+    try:
+        (found,) = await check_sync_time_bounded(make_subject(tmp_path))
+    finally:
+        hangs.set()
+    assert found.level == Level.PROBLEM
+    assert "The disk hangs" in found.advice
+    assert seen == [True]

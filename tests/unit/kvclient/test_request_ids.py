@@ -110,6 +110,22 @@ def test_renew_many_at_once_move_to_one_new_session_with_the_clock_they_were_tol
     assert id_of(begun(ids)).acknowledged == 3
 
 
+def test_renew_as_too_old_is_not_undone_by_a_node_whose_clock_is_far_behind(
+    ids: RequestIds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write would be refused once and draw a session of its own, until the servers forget the others'. A refusal as too
+    new counts at once."""
+    monkeypatch.setattr(_request_ids, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    ids.on_clock(1_000 << 16)
+    assert ids.renew(begun(ids), 9_000 << 16)
+    ids.on_clock(1_001 << 16)
+    following = begun(ids)
+    assert id_of(following).started == 9_000 << 16
+    assert ids.renew(following, 8_000 << 16)
+    ids.on_clock(1_002 << 16)
+    assert id_of(begun(ids)).started == 1_002 << 16
+
+
 def test_renew_clock_unknown_keeps_the_clients_own(ids: RequestIds, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that says nothing of use does not put the clock to 0."""
     monkeypatch.setattr(_request_ids, "time", SimpleNamespace(monotonic=lambda: 0.0))

@@ -6,7 +6,7 @@ import pytest
 
 from kvapi.v1 import cluster_pb2, kv_pb2, message_pb2
 from kvctl.failures import ExitCode, Failure
-from kvctl.health import LAG_ENTRIES_MAX, judge
+from kvctl.health import LAG_ENTRIES_MAX, judge, show
 from tests.unit.kvctl.admin_cluster import AdminCluster
 from tests.unit.kvctl.conftest import Run
 
@@ -14,13 +14,13 @@ NAMES = ("n1", "n2", "n3")
 Answers = dict[str, cluster_pb2.StatusResponse | Failure]
 
 
-def shape() -> cluster_pb2.TopologyResponse:
-    """Three nodes, two shards on all of them."""
+def shape(replicas: int = 3) -> cluster_pb2.TopologyResponse:
+    """Three nodes, two shards on so many of them."""
     answer = cluster_pb2.TopologyResponse()
     for name in NAMES:
         answer.members.add(name=name, address=f"{name}:7401")
     for shard in range(2):
-        answer.shards.add(shard=shard, replicas=NAMES)
+        answer.shards.add(shard=shard, replicas=NAMES[:replicas])
     return answer
 
 
@@ -31,7 +31,7 @@ def statuses(state: str = "ACTIVE", lag: int = 0) -> Answers:
         answer = cluster_pb2.StatusResponse()
         answer.node.state = message_pb2.NodeState.Value(f"NODE_STATE_{state if name == 'n3' else 'ACTIVE'}")
         for shard, leader in enumerate(("n1", "n2")):
-            status = answer.shards.add(shard=shard, term=3, role=kv_pb2.ROLE_FOLLOWER)
+            status = answer.shards.add(shard=shard, term=3, role=kv_pb2.ROLE_FOLLOWER, leader=leader)
             if name == leader:
                 status.role = kv_pb2.ROLE_LEADER
                 for follower in NAMES:
@@ -76,8 +76,31 @@ def test_health_believes_the_leader_of_the_later_term() -> None:
     forgotten = answers["n3"]
     assert isinstance(forgotten, cluster_pb2.StatusResponse)
     forgotten.shards[0].role, forgotten.shards[0].term = kv_pb2.ROLE_LEADER, 2
-    forgotten.shards[0].lag["n3"] = 0
-    assert judge(shape(), answers).problems == ["n3 is 1,001 entries behind the leader of shard 0"]
+    forgotten.shards[0].leader, forgotten.shards[0].lag["n3"] = "n3", 0
+    assert judge(shape(), answers).problems == [
+        "n3 is 1,001 entries behind the leader of shard 0",
+        "n3 does not follow n1, the leader of shard 0",
+    ]
+
+
+def test_health_with_a_node_that_is_cut_off_names_it_although_nobody_is_behind() -> None:
+    """Where nothing is written it stays ACTIVE, and lacks nothing; but whoever stops another one now stops all shards."""
+    answers = statuses()
+    cut_off = answers["n3"]
+    assert isinstance(cut_off, cluster_pb2.StatusResponse)
+    cut_off.shards[1].leader = ""
+    assert judge(shape(), answers).problems == ["n3 does not follow n2, the leader of shard 1"]
+
+
+@pytest.mark.parametrize(("replicas", "can_spare"), [(3, True), (2, False), (1, False)])
+def test_health_with_few_replicas_does_not_say_that_a_node_may_be_stopped(
+    replicas: int, can_spare: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two replicas both are needed, on however many nodes."""
+    found = judge(shape(replicas), statuses())
+    assert found.problems == []
+    show(found)
+    assert ("may be stopped without an outage" in capsys.readouterr().out) == can_spare
 
 
 def test_health_with_a_full_disk_says_so() -> None:

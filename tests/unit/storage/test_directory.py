@@ -72,7 +72,7 @@ def test_directory_that_is_missing_is_created_for_its_user_alone(tmp_path: Path,
 def test_directory_that_is_new_is_synced_from_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each new directory's entry is made durable in the one above it: else a power failure takes everything along."""
     synced: list[str] = []
-    monkeypatch.setattr(directory, "_sync_directory", synced.append)
+    monkeypatch.setattr(directory, "sync_entries", synced.append)
     os.close(take(tmp_path / "a" / "b" / "n1"))
     assert synced == [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")]
 
@@ -175,6 +175,19 @@ def test_directory_that_may_not_be_written_is_refused(open_path: Path) -> None:
     assert said == (
         f"UnusableDirectory: the data directory {path} belongs to root, and nobody may not write there: run kvnode as root, or "
         f"as root: chown -R nobody {path}"
+    )
+
+
+@root_only
+def test_directory_behind_a_closed_one_is_refused(open_path: Path) -> None:
+    """It is there and its user's own, but that user cannot get to it."""
+    path = open_path / "closed" / "n1"
+    path.mkdir(parents=True)
+    os.chown(path, NOBODY, NOBODY)
+    (open_path / "closed").chmod(0o700)
+    assert as_nobody(lambda: obstacle(str(path))) == (
+        f"the data directory {path} cannot be reached by nobody (Permission denied): let that user pass through the "
+        "directories above it"
     )
 
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvnode.errors import Corrupt
+from kvnode.storage import store as store_module
 from kvnode.storage.disk import DiskFailed, OutOfSpace
 from kvnode.storage.memory_store import MemoryStore
 from kvnode.storage.store import KEY_SIZE_BYTES_MAX, LmdbStore, Store, successor
@@ -174,6 +175,19 @@ def test_store_lmdb_reopened_has_what_was_committed(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path, 16 * MIB)
     assert store.get(1, b"a") == b"1"
     store.close()
+
+
+def test_store_lmdb_syncs_that_its_files_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power failure might leave synced rows without a name, while the log was cut already. A store that is only read
+    syncs nothing and makes nothing."""
+    synced: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(store_module, "sync_entries", lambda path: synced.append((path, sorted(os.listdir(path)))))
+    LmdbStore(tmp_path / "store", 1024**3).close()
+    assert synced == [(str(tmp_path / "store"), ["data.mdb", "lock.mdb"])]
+    (tmp_path / "store" / "lock.mdb").unlink()
+    LmdbStore(tmp_path / "store", 1024**3, is_read_only=True).close()
+    assert len(synced) == 1
+    assert os.listdir(tmp_path / "store") == ["data.mdb"]
 
 
 def test_store_without_space_changes_nothing_and_goes_on_reading(tmp_path: Path) -> None:
