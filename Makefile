@@ -15,8 +15,8 @@ COMPUTING := $(wildcard tests/tidy tests/unit tests/scripts tests/fuzz tests/wir
 ALONE := $(wildcard tests/wire/test_attacks_*.py tests/integration/test_stalls.py)
 # What waits for time-outs and computes next to nothing: many at once, but beside nothing that computes.
 WAITING := $(wildcard tests/wire/test_keepalive_*.py tests/wire/test_backoff_*.py)
-# Clusters of real processes: they wait for each other half of the time, so that a few files at once keep two cores busy.
-REAL := $(wildcard tests/nemesis tests/integration)
+# Clusters of real processes, and what is installed: they wait for each other half of the time, so that a few files at once keep two cores busy.
+REAL := $(wildcard tests/nemesis tests/integration tests/packaging)
 # Of these what goes through every part of a transport, once more on the one that is not the default.
 ON_BOTH := $(addprefix tests/integration/,test_serve.py test_bad_input.py)
 # Whole machines, with systemd: they need root and namespaces, and are skipped elsewhere.

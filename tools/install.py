@@ -26,7 +26,10 @@ import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import wheels
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools import wheels
 
 ROOT = Path(__file__).resolve().parent.parent
 APPDIR = "/opt/kvnode"

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,39 +44,51 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def build(python: Path, target: Path) -> list[Path]:
-    """Build both wheels with that interpreter's pip, over older ones in `target`. Returns their paths; exits if it fails."""
+def build(python: Path, target: Path, backend_of: Sequence[str] = ()) -> list[Path]:
+    """Build both wheels with that interpreter's pip, over older ones in `target`. Returns their paths; exits if it fails.
+
+    `backend_of`: what to build with, where it is not the newest that the projects allow.
+    """
     with tempfile.TemporaryDirectory(prefix="kvnode-wheels-") as scratch:
-        sources, made = Path(scratch, "sources"), Path(scratch, "wheels")
+        sources, made, backend = Path(scratch, "sources"), Path(scratch, "wheels"), Path(scratch, "backend")
         copies = [_copy(sources, name) for name in PROJECTS]
-        command = [python, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--wheel-dir", made]
-        if subprocess.run([*command, *copies], env=ENVIRONMENT).returncode:
-            sys.exit("wheels: they could not be built; pip says why above")
+        pip: list[str | Path] = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        commands = (
+            [*pip, "install", "--no-compile", "--target", backend, *(backend_of or build_requirements())],
+            [*pip, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", made, *copies],
+        )
+        for command in commands:  # once for both, where pip's own isolation would install setuptools for each
+            if subprocess.run(command, env=ENVIRONMENT | {"PYTHONPATH": str(backend)}).returncode:
+                sys.exit("wheels: they could not be built; pip says why above")
         target.mkdir(parents=True, exist_ok=True)
-        wheels = sorted(made.iterdir())
         for old in target.glob("kvnode*.whl"):
             old.unlink()
-        return [Path(shutil.copy(wheel, target)) for wheel in wheels]
+        return [Path(shutil.copy(wheel, target)) for wheel in sorted(made.iterdir())]
 
 
 def version() -> str:
     """The version of both."""
-    return str(_project("kvnode-client")["version"])
+    return str(_file("kvnode-client")["project"]["version"])
 
 
 def requirements(*wanted: str) -> list[str]:
     """What the distributions "name" or "name[extra]" need, as their pyproject.toml have it, except each other."""
     found: set[str] = set()
     for name, extra in (re.fullmatch(r"([\w-]+)(?:\[(\w+)])?", given).groups() for given in wanted):
-        project = _project(name)
+        project = _file(name)["project"]
         found.update(project["dependencies"], project["optional-dependencies"][extra] if extra else ())
     return sorted(requirement for requirement in found if not requirement.startswith(tuple(PROJECTS)))
 
 
-def _project(name: str) -> dict[str, Any]:
+def build_requirements() -> list[str]:
+    """What it takes to build both."""
+    return sorted({requirement for name in PROJECTS for requirement in _file(name)["build-system"]["requires"]})
+
+
+def _file(name: str) -> dict[str, Any]:
     import tomllib  # new in 3.11, and who has an older Python shall be told so by others
 
-    return tomllib.loads((ROOT / PROJECTS[name][0]).read_text())["project"]
+    return tomllib.loads((ROOT / PROJECTS[name][0]).read_text())
 
 
 def _copy(sources: Path, name: str) -> Path:

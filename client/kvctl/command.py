@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from kvctl.failures import ExitCode, Failure, usage
+from kvctl.failures import ExitCode, Failure, not_installed, usage
 from kvctl.output import Encoding, Output
 
 DEFAULT_ENDPOINT = "127.0.0.1:7401"
@@ -217,6 +217,8 @@ def report(error: BaseException, as_json: bool) -> ExitCode:
         error = Failure(code, code.name, error.message, error.hint, log_tail=error.log_tail)
     if isinstance(error, OSError) and error.filename is not None:  # a file that the user named
         error = usage(f"{error.filename}: {(error.strerror or str(error)).lower()}")
+    if isinstance(error, ModuleNotFoundError):
+        error = not_installed(error) or error
     if not isinstance(error, Failure):
         trace = "".join(traceback.format_exception(error))
         error = Failure(ExitCode.INTERNAL, "DEFECT", f"kvctl failed: {error!r}", "please report this", log_tail=trace)

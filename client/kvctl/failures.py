@@ -152,6 +152,14 @@ def usage(message: str, hint: str = "") -> Failure:
     return Failure(ExitCode.USAGE, "USAGE", message, hint)
 
 
+def not_installed(error: ModuleNotFoundError) -> Failure | None:
+    """A package is missing that is not ours, and so comes with the extra `cli`."""
+    package = (error.name or "").partition(".")[0]
+    if not package or package.startswith("kv"):
+        return None
+    return usage(f'kvctl needs {package}, which is not installed: pip install "kvnode-client[cli]"')
+
+
 def by_reason(reason: str, message: str, metadata: Mapping[str, str] | None = None) -> Failure:
     """A failure that a node reported."""
     code = CODES_BY_REASON.get(reason, ExitCode.INTERNAL)

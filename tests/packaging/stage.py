@@ -1,7 +1,8 @@
 """kvnode as `make install` leaves it on a machine, below a directory of its own; made once for each content of the checkout.
 
-Owns `build/stage-*`. Who uses a stage must not change it. Its programs name /opt/kvnode-VERSION-TIME/bin/python in their first
-lines, so they run where the stage's /opt is mounted at /opt; elsewhere `python_of(stage) -m kvnode` runs the same.
+Owns `build/stage-*` and `build/wheels-*`. Who uses a stage must not change it. Its programs name the interpreter in
+/opt/kvnode-VERSION-TIME in their first lines, so they run where the stage's /opt is mounted at /opt; elsewhere
+`python_of(stage) -m kvnode` runs the same.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from tools import wheels
+from tools.lowest import lowest
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 SYSTEM_PYTHON = "/usr/bin/python3"
 INSTALLED = ("Makefile", "README.md", "pyproject.toml", "client", "kvnode", "systemd", "tools/install.py", "tools/wheels.py")
-"""What goes into an installation."""
+"""What goes into an installation, and into the wheels."""
 UNUSED_S_MAX = 3600.0
 _PROBE = "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))"
 
@@ -38,23 +43,25 @@ def why_not() -> str:
 @functools.cache
 def staged() -> Path:
     """The directory that was DESTDIR. Blocks while this or another process makes it; fails with what `make` said."""
-    stage = BUILD / f"stage-{_fingerprint()}"
-    BUILD.mkdir(exist_ok=True)
-    with (BUILD / "stage.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stage.exists():
-            _remove_unused()
-            unfinished = BUILD / "stage-unfinished"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            make("install", unfinished)
-            unfinished.rename(stage)
-        os.utime(stage)
-    return stage
+    return _made_once("stage", lambda target: make("install", target))
+
+
+@functools.cache
+def built() -> dict[str, Path]:
+    """Both wheels, as "kvnode" and "kvnode_client"; made with the lowest setuptools, where `make install` takes the newest."""
+    backend = [lowest(requirement) for requirement in wheels.build_requirements()]
+    directory = _made_once("wheels", lambda target: wheels.build(Path(sys.executable), target, backend))
+    return {wheel.name.partition("-")[0]: wheel for wheel in directory.iterdir()}
 
 
 def python_of(stage: Path) -> Path:
     """The installed environment's interpreter."""
     return stage / "opt/kvnode/bin/python"
+
+
+def copy_of(stage: Path, target: Path) -> None:
+    """Another stage, whose files are the same ones: they may be removed and replaced there, and not written to."""
+    shutil.copytree(stage, target, symlinks=True, copy_function=os.link)
 
 
 def make(target: str, destdir: Path, *variables: str, checkout: Path = ROOT) -> str:
@@ -65,6 +72,23 @@ def make(target: str, destdir: Path, *variables: str, checkout: Path = ROOT) -> 
     return done.stdout
 
 
+def _made_once(kind: str, make_in: Callable[[Path], object]) -> Path:
+    """A directory that is made when the checkout's content is new, by one process, and kept."""
+    made = BUILD / f"{kind}-{_fingerprint()}"
+    BUILD.mkdir(exist_ok=True)
+    with (BUILD / f"{kind}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            _remove_unused(kind)
+            unfinished = BUILD / f"{kind}-unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            make_in(unfinished)
+            unfinished.rename(made)
+        os.utime(made)
+    return made
+
+
+@functools.cache
 def _fingerprint() -> str:
     content = hashlib.sha256(os.path.realpath(SYSTEM_PYTHON).encode())
     for file in _files():
@@ -81,11 +105,11 @@ def _files() -> Iterator[Path]:
         )
 
 
-def _remove_unused() -> None:
-    """Stages of earlier contents, unless a test may still run in them."""
-    for stage in BUILD.glob("stage-*/"):
-        if time.time() - stage.stat().st_mtime > UNUSED_S_MAX:
-            shutil.rmtree(stage)
+def _remove_unused(kind: str) -> None:
+    """Those of earlier contents, unless a test may still use them."""
+    for made in BUILD.glob(f"{kind}-*/"):
+        if time.time() - made.stat().st_mtime > UNUSED_S_MAX:
+            shutil.rmtree(made)
 
 
 if __name__ == "__main__":

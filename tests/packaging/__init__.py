@@ -1,1 +1,0 @@
-"""What is installed: the wheels, and the tree that `make install` makes."""
