@@ -60,6 +60,8 @@ logger = structlog.get_logger(__name__)
 
 TICK: Seconds = 0.05
 """Interval of the housekeeping: failure detection, flushes, the clock's bound."""
+SEAL_MAX: Seconds = 0.2
+"""What is kept of a stop's time for the clock's last word."""
 STOP_MAX: Seconds = 2.0
 """How long a node that serves nobody any more may take to end; a full or hanging disk must not keep it."""
 FULL_DISK_TRANSFER_TICKS = 100
@@ -367,10 +369,7 @@ class Node:
     async def hand_over(self) -> None:
         """Leaves the cluster, as `runtime.handover` says: gives its leaderships away, within `LEAVE_MAX`."""
         await self.handover.leave(self._on_goodbye)
-        self.local.serving = False
-        for shard, replica in self.replicas.items():
-            replica.release_leader_waits()
-            self.driver.wake(shard)
+        self.local.stop_serving()
 
     def _on_goodbye(self) -> None:
         self.stopping = True
@@ -381,7 +380,7 @@ class Node:
         True: all is flushed and closed. False: there was no time for that, or a disk hangs; what was acknowledged is in the
         log all the same. What still runs must end with the process.
         """
-        self.local.serving = False
+        self.local.stop_serving()
         until = self.loop.time() + within
         if self._housekeeping is not None:
             self._housekeeping.cancel()
@@ -389,7 +388,8 @@ class Node:
         parts = (self.heartbeats, self.outbox, self.two_phase, self.membership)
         await asyncio.gather(*(part.stop() for part in parts))
         done = await self._in_time(self.driver.drained(), until, "the log takes no more: what was not acknowledged may be lost")
-        done = done and await self._in_time(self._flush(), until, "not flushed: the next start replays the log")
+        # (What comes after the flush is small, and worth more: else the next start's clock is seconds ahead.)
+        done = done and await self._in_time(self._flush(), until - SEAL_MAX, "not flushed: the next start replays the log")
         self.driver.stop()
         done = await self._in_time(self._seal_clock(), until, "the next start's clock is seconds ahead") and done
         await self.transport.close()

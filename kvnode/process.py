@@ -30,7 +30,7 @@ from kvnode.api.peer_service import PeerService
 from kvnode.api.server import KV_SERVICE, LEADER_SERVICE, Server
 from kvnode.config import Config, ConfigError
 from kvnode.errors import KvnodeError, UnusableDirectory
-from kvnode.exit_codes import FAILED, OK, exit_code
+from kvnode.exit_codes import OK, exit_code
 from kvnode.faults.injector import Injector
 from kvnode.node import Node, Ports
 from kvnode.observe.gc_pauses import GcPauses
@@ -76,6 +76,8 @@ def run_node(config: Config, load: LoadConfig) -> None:
     `load` reads the configuration again, for SIGHUP; it raises ConfigError where that cannot be used.
     """
     configure_logging(config.log, node=config.node.name)
+    if not _has_terminal():  # Until a reload is possible there is nothing to reload; by default SIGHUP ends a process.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(_run(config, load))
         # Not by way of the interpreter's end: it waits for every thread, and one may hang with a disk or a name server.
@@ -205,7 +207,7 @@ class Process:
         return status_line(node.state, node.driver.out_of_space, node.replicas, self._loop.time()) + self._note
 
     def _on_hangup(self) -> None:
-        if sys.stdin is not None and sys.stdin.isatty():  # It was run by hand, and its terminal is gone.
+        if _has_terminal():  # It was run by hand, and its terminal is gone.
             self._end(OK)
         elif not self._over.done():
             self._reload()
@@ -236,10 +238,11 @@ class Process:
         stop = self._loop.create_task(self._stop_in_order(began + STOP_MAX), name="stop")
         waiting: list[asyncio.Future[Any]] = [stop, self._fatal]
         await asyncio.wait(waiting, timeout=STOP_MAX, return_when=asyncio.FIRST_COMPLETED)
-        if self._fatal.done() or not stop.done() or stop.exception():
-            why = str(stop.exception()) if stop.done() else f"not done after {STOP_MAX:.0f} s"
-            logger.critical("not stopped in good order: what was not acknowledged may be lost", error=why)
-            return exit_code(self._fatal.result()) if self._fatal.done() else FAILED
+        late = TimeoutError(f"not done after {STOP_MAX} s")
+        error = self._fatal.result() if self._fatal.done() else stop.exception() if stop.done() else late
+        if error is not None:
+            logger.critical("not stopped in good order: what was not acknowledged may be lost", error=str(error))
+            return exit_code(error)
         self._node.observer.recorder.flush()
         self._tracing.shutdown(SPANS_MAX)
         logger.info("stopped", seconds=round(self._loop.time() - began, 3))
@@ -252,6 +255,10 @@ class Process:
         if self._metrics:
             await self._metrics.stop()
         await self._node.stop(until - RESERVE - self._loop.time())
+
+
+def _has_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _wall_ms() -> int:

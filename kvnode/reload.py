@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from kvnode.config import Config
 from kvnode.node import Node
 from kvnode.observe.logging import set_level
@@ -73,12 +75,26 @@ def changes(running: Config, wanted: Config) -> list[Change]:
 def apply(running: Running, wanted: Config) -> tuple[list[Change], list[Change]]:
     """Applies what can be applied; answers that, and what takes a restart."""
     node = running.node
-    found = changes(node.config, wanted)
-    applied = [change for change in found if change.setting in RELOADABLE]
-    for change in applied:
-        RELOADABLE[change.setting](running, wanted)
-        node.config = _with(node.config, wanted, change.setting)
-    return applied, [change for change in found if change.setting not in RELOADABLE]
+    applied: list[Change] = []
+    waiting: list[Change] = []
+    for change in changes(node.config, wanted):
+        mixed = _with(node.config, wanted, change.setting)
+        if change.setting in RELOADABLE and _is_valid(mixed):
+            RELOADABLE[change.setting](running, wanted)
+            node.config = mixed
+            applied.append(change)
+        else:
+            waiting.append(change)
+    return applied, waiting
+
+
+def _is_valid(config: Config) -> bool:
+    """Whether settings fit together: a new one may be meant for others that take a restart, as a quota for smaller segments."""
+    try:
+        Config.model_validate(config.model_dump())
+    except ValidationError:
+        return False
+    return True
 
 
 def _with(config: Config, wanted: Config, setting: str) -> Config:

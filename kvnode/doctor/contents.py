@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from kvnode.doctor.finding import Finding, ok, problem, size_text, skipped, warning
-from kvnode.doctor.subject import Subject
+from kvnode.doctor.subject import Subject, holder
 from kvnode.errors import KvnodeError, UnknownFormat
 from kvnode.runtime.recovery import Recovered, replay
 from kvnode.shard.state_machine import META, StateMachine
@@ -61,7 +61,10 @@ def check_contents(subject: Subject, is_running: bool, clock: Callable[[], float
             found = check_format(disk, subject.path)
             if is_running:
                 return [*found, skipped(LOG, "the node runs, and has read its log and its store when it started")]
-            return [*found, *_check_log(subject, disk, clock)]
+            read = _check_log(subject, disk, clock)
+            if holder(subject.path):
+                return [*found, skipped(LOG, "the node was started while its log was read")]
+            return [*found, *read]
         except UnknownFormat as error:
             text, advice = _sentences(error.message)
             return [problem(FORMAT, text, advice)]

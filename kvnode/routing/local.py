@@ -47,6 +47,8 @@ ROLES: Mapping[Role, kv_pb2.Role] = {
     Role.CANDIDATE: kv_pb2.ROLE_CANDIDATE,
     Role.LEADER: kv_pb2.ROLE_LEADER,
 }
+FATE_WAIT_MAX: Seconds = 0.7
+"""How long a node that has said that it stops waits for the fate of its writes; less than its server's time of grace."""
 SCAN_ROWS_PER_TURN = 2_000
 """Rows counted in one turn of the event loop."""
 
@@ -81,7 +83,7 @@ class LocalShards:
         self._envelopes, self._transport, self._clock = envelopes, transport, clock
         self._times = driver.times
         self._loop = driver.loop
-        self.locks = LockWaits(driver.loop, clock)
+        self.locks = LockWaits(driver.loop, clock, self.check_serving)
         self._ack_waiters: dict[Shard, list[tuple[int, int, asyncio.Future[None]]]] = {}
         self.serving = True
         self.is_outcast: Callable[[], bool] = lambda: False
@@ -99,9 +101,31 @@ class LocalShards:
         if self._loop.time() >= context.deadline:
             raise DeadlineExpired("the deadline passed before the request was proposed; nothing was stored")
 
-    def _check_writable(self) -> None:
+    def stop_serving(self) -> None:
+        """This node stops: whoever waits, or would, for something that peers bring is told so and can go elsewhere at once.
+
+        Where nobody took over, a leader's writes may still be committed: their fate is called unknown a little later, while
+        there is time to say so.
+        """
+        self.serving = False
+        self._end_waits(is_last_word=False)
+        self._loop.call_later(FATE_WAIT_MAX, self._end_waits, True)
+
+    def _end_waits(self, is_last_word: bool) -> None:
+        for shard, replica in self.replicas.items():
+            replica.end_waits(self._stopping(), is_last_word)
+            self.driver.wake(shard)
+
+    def check_serving(self) -> None:
+        """Raises `Unavailable` where it would be in vain to wait here."""
         if not self.serving:
-            raise Unavailable(f"{self._envelopes.me} is stopping; use another node")
+            raise self._stopping()
+
+    def _stopping(self) -> Unavailable:
+        return Unavailable(f"{self._envelopes.me} is stopping; use another node")
+
+    def _check_writable(self) -> None:
+        self.check_serving()
         if self.is_outcast():
             raise Unavailable(
                 f"{self._envelopes.me} is refused by its peers (its log says why): it must not take writes; use another node"
@@ -167,12 +191,14 @@ class LocalShards:
                 raise Overloaded(f"shard {replica.shard}: {limits.READS_PER_SHARD_MAX} strong reads are waiting already")
             replica.read(future, self._loop.time())
         else:
-            replica.waits.for_applied(await self._ask_index(replica.shard, leader_name, context), future)
+            index = await self._ask_index(replica.shard, leader_name, context)
+            self.check_serving()
+            replica.waits.for_applied(index, future)
         self.driver.wake(replica.shard)
         try:
-            index: Index = await self._wait(future, context, lambda: self._late_read(replica.shard))
+            applied: Index = await self._wait(future, context, lambda: self._late_read(replica.shard))
             context.timeline.enter(REPLY)
-            return index
+            return applied
         finally:
             replica.waits.forget(future)
 
@@ -272,6 +298,7 @@ class LocalShards:
             return True
         timeline.enter(SESSION_WAIT)
         while not session.is_served_by(replica, seen):
+            self.check_serving()
             if self._loop.time() >= until:
                 return False
             future = self._loop.create_future()

@@ -80,8 +80,11 @@ class _Queue:
 class LockWaits:
     """Of one node, over all its shards."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], Hlc]) -> None:
-        self._loop, self._clock = loop, clock
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], Hlc], check_serving: Callable[[], None] = lambda: None
+    ) -> None:
+        """`check_serving` raises where it would be in vain to wait: the node stops."""
+        self._loop, self._clock, self._check_serving = loop, clock, check_serving
         self._queues: dict[Shard, _Queue] = {}
         self._claims: dict[Shard, LockTable] = {}
         self.push: Callable[[Shard, Txn], None] = lambda shard, txn: None
@@ -203,6 +206,7 @@ class LockWaits:
 
     async def _woken(self, replica: Replica, age: Txn, until: Seconds) -> None:
         """Waits until something was given back in the shard, its leader changed, or the time has come."""
+        self._check_serving()
         queue = self._queues.setdefault(replica.shard, _Queue())
         if len(queue) >= limits.LOCK_WAITERS_PER_SHARD_MAX:
             raise Overloaded(

@@ -7,7 +7,6 @@ meanwhile leaves in one request. A peer that cannot be reached is tried again af
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -177,12 +176,19 @@ class PeerLink:
         self._spawn(self._ask(shard, message), "election")
 
     async def _ask(self, shard: Shard, message: Any) -> None:
-        raft, response = self._replicas[shard].raft, None
-        with contextlib.suppress(PeerUnreachable, KvnodeError):
+        raft, refused = self._replicas[shard].raft, False
+        try:
             response = await self._transport.call(self.peer, self._envelopes.seal(self.peer, message), VOTE_TIMEOUT)
-        if isinstance(response, election_pb2.RequestVoteResponse):
-            raft.on_vote(self.peer, response, self._loop.time())
-        elif isinstance(message, election_pb2.TimeoutNowRequest) and (response is None or response.refused):
+        except PeerUnreachable as error:
+            refused = error.refused
+        except KvnodeError:
+            refused = True
+        else:
+            if isinstance(response, election_pb2.RequestVoteResponse):
+                raft.on_vote(self.peer, response, self._loop.time())
+            else:
+                refused = response.refused
+        if refused and isinstance(message, election_pb2.TimeoutNowRequest):
             leader.on_transfer_refused(raft, self.peer, message.term)
         self._driver.wake(shard)
 

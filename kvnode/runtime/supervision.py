@@ -24,7 +24,8 @@ SIGN_INTERVAL_MIN: Seconds = 0.1
 REPLAY_WORD_INTERVAL: Seconds = 1.0
 REPLAY_STEP_MAX: Seconds = 30.0
 """While records come, the replay gets so much more time; without any for so long it counts as stuck."""
-_RECORDS_BETWEEN_LOOKS = 1_024
+_RECORDS_BETWEEN_LOOKS = 64
+"""A record may have a megabyte: a slow disk must bring so many of them within `REPLAY_STEP_MAX`."""
 
 R = TypeVar("R")
 

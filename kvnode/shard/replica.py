@@ -76,13 +76,11 @@ class Replica:
         self.installing = False
         """A snapshot is being installed: the log must not move."""
         self._deposed_at: Seconds | None = None
-        self._sequencing = False
-        self._sequence_in_flight = 0
+        self._sequencing, self._holds_more, self._sequence_in_flight = False, False, 0
         self._replies: list[Reply] = []
         self._accepted: list[Reply] = []
         self._eventual_due: list[replication_pb2.EventualWrite] = []
         self.waits = Waits(self.applied)
-        self._holds_more = False
         self._fresh_candidates: list[Freshness] = []
         self.fresh: Freshness | None = None
         self._led_term: Term = 0
@@ -146,9 +144,11 @@ class Replica:
             return
         leader.on_read(self.raft, token, now)
 
-    def release_leader_waits(self) -> None:
-        """Replies to whoever waits for another leader: this node stops, and will not hear of one."""
-        self._replies.extend(self.waits.released_by_stop())
+    def end_waits(self, why: KvnodeError, is_last_word: bool) -> None:
+        """Replies to whoever waits for what peers would bring: this node stops, and hears of it only while it still leads."""
+        self._replies.extend(self.waits.released_by_stop(why))
+        if is_last_word or not self.is_leader:
+            self._give_up_waiting(lambda index, waiting: True)
 
     def accept(self, key: bytes, value: bytes | None, above: Hlc, token: object, now: Seconds, traceparent: str = "") -> None:
         """An eventual write of a local client, stamped above `above`: replied with the write once it is durable here."""

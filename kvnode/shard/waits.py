@@ -5,6 +5,7 @@ Owns nothing but who waits for what; a token that nobody waits for any more is f
 
 from __future__ import annotations
 
+from kvnode.errors import KvnodeError
 from kvnode.protocol.ready import Reply
 from kvnode.types import Index, NodeName, Term
 
@@ -68,10 +69,14 @@ class Waits:
         if view == self._leader_told:
             return []
         self._leader_told = view
-        return self.released_by_stop()
-
-    def released_by_stop(self) -> list[Reply]:
-        """Whoever waits for another leader: this node stops, and will not hear of one."""
         released = [Reply(token, None) for token in self._for_leader]
         self._for_leader.clear()
+        return released
+
+    def released_by_stop(self, why: KvnodeError) -> list[Reply]:
+        """Everybody: nothing more will happen here. Whoever waits anew would wait in vain."""
+        waiting = (self._for_applied, self._for_change, self._for_end, self._for_leader)
+        released = [Reply(token, why) for tokens in waiting for token in tokens]
+        for tokens in waiting:
+            tokens.clear()
         return released

@@ -291,13 +291,6 @@ class Writers:
         return await until_async(seen, timeout_s, "an acknowledged strong write to the busy shard") - moment
 
 
-def longest_gap_s(ledger: Ledger, since: float, until_: float, tag: bytes = Writers.BUSY) -> float:
-    """The longest time between `since` and `until_` without an acknowledged strong write to the tag's shard."""
-    inside = sorted(end for _, end, key in ledger.acked if tag in key and since < end <= until_)
-    moments = [since, *inside, until_]
-    return max(later - earlier for earlier, later in itertools.pairwise(moments))
-
-
 async def verify(client: kvclient.AsyncClient, ledger: Ledger, name: str) -> None:
     """Every acknowledged write is there, or, of the eventual ones, reported superseded."""
     present = {item.key: item.value async for item in client.range(prefix=name, timeout=CONVERGENCE_TIMEOUT_S)}

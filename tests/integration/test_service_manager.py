@@ -130,6 +130,13 @@ def test_service_that_is_told_to_reload_applies_what_it_can_and_says_what_it_can
     assert service.process.poll() is None
 
 
+def test_service_that_is_told_to_reload_while_it_starts_starts_all_the_same(service: Service) -> None:
+    """A replay may take minutes, and what rotates logs or renews secrets does not ask how far it is."""
+    service.hear("STATUS=RECOVERING")
+    service.process.send_signal(signal.SIGHUP)
+    service.hear("READY=1")
+
+
 def test_service_that_is_told_to_stop_says_so_first_and_ends_with_0(service: Service) -> None:
     """STOPPING comes before anything is done about it, and no sign of life after it."""
     service.hear("READY=1")

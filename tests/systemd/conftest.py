@@ -39,7 +39,7 @@ def host(one_host: Deployment, request: pytest.FixtureRequest) -> Iterator[Deplo
         print_journal(one_host.machine)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def three_hosts(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     """Three machines on a private network, 10.0.0.1 to 10.0.0.3, with nothing configured yet."""
     with ExitStack() as stack:
@@ -52,9 +52,20 @@ def three_hosts(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         yield Hosts(network, machines)
 
 
+@pytest.fixture(scope="module")
+def cluster(three_hosts: Hosts) -> Hosts:
+    """The same, each running its node on the example's configuration as it is; they are healthy."""
+    for name, machine in three_hosts.machines.items():
+        example = f"/usr/share/kvnode/examples/{name}.toml"
+        machine.run("install", "-m", "0640", "-g", "kvnode", example, f"/etc/kvnode/{name}.toml")
+        machine.run("systemctl", "enable", "--quiet", "--now", "--no-block", f"kvnode@{name}")
+    three_hosts.machines["n1"].run("kvctl", "--endpoints", "10.0.0.1:7401", "health", "--wait", "60")
+    return three_hosts
+
+
 @pytest.fixture
 def hosts(three_hosts: Hosts, request: pytest.FixtureRequest) -> Iterator[Hosts]:
-    """The same, with the ends of their journals in the report of a test that fails."""
+    """The three machines, with the ends of their journals in the report of a test that fails."""
     failed_before = request.session.testsfailed
     yield three_hosts
     if request.session.testsfailed > failed_before:

@@ -16,17 +16,6 @@ OUTSIDE = "192.0.2.254"
 """An address that is not private, which reaches the hosts all the same."""
 
 
-@pytest.fixture(scope="module")
-def cluster(three_hosts: Hosts) -> Hosts:
-    """Each host runs its node, on the example's configuration as it is."""
-    for name, machine in three_hosts.machines.items():
-        example = f"/usr/share/kvnode/examples/{name}.toml"
-        machine.run("install", "-m", "0640", "-g", "kvnode", example, f"/etc/kvnode/{name}.toml")
-        machine.run("systemctl", "enable", "--quiet", "--now", "--no-block", f"kvnode@{name}")
-    three_hosts.machines["n1"].run("kvctl", "--endpoints", "10.0.0.1:7401", "health", "--wait", "60")
-    return three_hosts
-
-
 async def _put_and_get() -> str:
     async with kvclient.connect(URI) as client:
         await client.put("greeting", "hello")
@@ -35,12 +24,12 @@ async def _put_and_get() -> str:
     return found.text
 
 
-def test_examples_on_three_hosts_make_a_cluster_that_the_network_reaches(hosts: Hosts, cluster: Hosts) -> None:
+def test_examples_on_three_hosts_make_a_cluster_that_the_network_reaches(cluster: Hosts, hosts: Hosts) -> None:
     """Installed, copied, enabled: the three find each other, and serve a client elsewhere on the private network."""
     assert hosts.network.call(lambda: asyncio.run(_put_and_get())) == "hello"
 
 
-def test_callers_from_beyond_private_networks_get_no_answer_of_a_node(hosts: Hosts, cluster: Hosts) -> None:
+def test_callers_from_beyond_private_networks_get_no_answer_of_a_node(cluster: Hosts, hosts: Hosts) -> None:
     """The same way, the same port; only the caller's address differs. That is the unit's doing: without it they are served."""
     hosts.network.add_address(f"{OUTSIDE}/24")
     machine = hosts.machines["n1"]

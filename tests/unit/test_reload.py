@@ -60,6 +60,21 @@ async def test_reload_applies_each_setting_that_can_be(nodes: WholeNodes) -> Non
 
 
 @on_whole_nodes
+async def test_reload_leaves_what_fits_only_others_that_take_a_restart(nodes: WholeNodes) -> None:
+    """A quota for smaller segments is less than two of the present ones: the node would refuse writes until the restart."""
+    target = running(nodes)
+    target.disk.quota_bytes = before = target.node.config.storage.quota_bytes
+    wanted = changed(
+        target.node.config,
+        storage={"ballast_size_bytes": 0, "segment_size_bytes": 1 << 16, "quota_bytes": 1 << 17, "flush_interval_s": 7.0},
+    )
+    applied, waiting = reload.apply(target, wanted)
+    assert [change.setting for change in applied] == ["storage.flush_interval_s"]
+    assert "storage.quota_bytes" in [change.setting for change in waiting]
+    assert target.disk.quota_bytes == target.node.config.storage.quota_bytes == before
+
+
+@on_whole_nodes
 async def test_reload_names_what_takes_a_restart_each_time(nodes: WholeNodes) -> None:
     """An election's time-outs were promised to the others: the node keeps its own, and says so again at the next reload."""
     target = running(nodes)

@@ -47,7 +47,7 @@ class RaftSettings:
 
     @property
     def transfer_within(self) -> Seconds:
-        """For so long proposals wait for a successor; then the leader goes on, and whoever wanted the transfer asks again."""
+        """For so long proposals wait for a successor to catch up; then the leader goes on, and who wanted that asks again."""
         return self.election_timeout_min / 4
 
 

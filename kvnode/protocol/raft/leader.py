@@ -46,7 +46,11 @@ class PendingRead:
 
 @dataclass(slots=True)
 class Transfer:
-    """Leadership on its way to `to`; proposals wait meanwhile (section 3.10), and no longer than `until`."""
+    """Leadership on its way to `to`; proposals wait meanwhile (section 3.10), and no longer than `until`.
+
+    Before the successor is told, giving up costs nothing, so that comes soon. Afterwards the leader is more patient: with
+    proposals of the meantime its log would be ahead of the successor's, whose campaign would still depose it, and fail.
+    """
 
     to: NodeName
     until: Seconds
@@ -278,8 +282,8 @@ def holds_lease(r: Raft, now: Seconds) -> bool:
 
 
 def start_transfer(r: Raft, to: NodeName, now: Seconds, within: Seconds | None = None) -> bool:
-    """Begins to hand leadership to `to`, and gives up after `within` (`RaftSettings.transfer_within`); False where that cannot
-    be."""
+    """Begins to hand leadership to `to`, which has `within` (`RaftSettings.transfer_within`) to catch up; False where that
+    cannot be."""
     if r.transfer is not None or to not in r.progress:
         return False
     r.transfer = Transfer(to, now + (r.settings.transfer_within if within is None else within))
@@ -289,10 +293,9 @@ def start_transfer(r: Raft, to: NodeName, now: Seconds, within: Seconds | None =
 
 
 def on_transfer_refused(r: Raft, to: NodeName, term: Term) -> None:
-    """The successor was told and will not campaign, or could not be told: proposals need not wait for it any longer.
+    """The successor will not campaign, or nobody was there to be told: proposals need not wait for it any longer.
 
-    It may have heard the word all the same. Then its campaign deposes this leader as any other would, and what was proposed
-    meanwhile is in doubt until the new leader's log says; so this is about time, never about safety. The lease stays given up.
+    This is about time, never about safety: a campaign that comes all the same is one like any other. The lease stays given up.
     """
     if r.transfer is not None and r.transfer.to == to and r.term == term:
         r.transfer = None
@@ -309,6 +312,7 @@ def _maybe_tell_successor(r: Raft, now: Seconds) -> None:
     if transfer and not transfer.told and r.progress[transfer.to].match == r.log.last_index:
         # The word may arrive late, and voters do not refuse who campaigns upon it: no lease any more in this term.
         transfer.told = r.successor_told = True
+        transfer.until = now + r.settings.election_timeout_min
         r.out_send.append(Send(transfer.to, election_pb2.TimeoutNowRequest(shard=r.shard, term=r.term)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from kvnode.doctor.contents import ReadOnlyDisk, check_contents
 from kvnode.doctor.finding import Level
 from kvnode.runtime.recovery import Identity
 from kvnode.shard.state_machine import META
-from kvnode.storage.disk import Disk
+from kvnode.storage.disk import Disk, claim
 from kvnode.storage.records import EntryRecord
 from kvnode.storage.store import LmdbStore
 from tests.unit.doctor.subjects import levels, make_subject, state_of, stopped_node
@@ -45,6 +46,25 @@ def test_contents_of_a_node_that_runs_are_not_read(tmp_path: Path) -> None:
     flip(tmp_path / "log-0000000000000001", 600)
     found = check_contents(make_subject(tmp_path), is_running=True)
     assert levels(found) == [("data format", Level.OK), ("log", Level.SKIPPED)]
+
+
+def test_contents_of_a_node_that_is_started_meanwhile_are_not_judged(tmp_path: Path) -> None:
+    """What it writes and cuts would look like damage."""
+    stopped_node(tmp_path, ENTRIES)
+    flip(tmp_path / "log-0000000000000001", 600)
+    started: list[int] = []
+
+    def clock() -> float:
+        if not started:
+            started.append(claim(tmp_path))
+        return 0.0
+
+    try:
+        found = check_contents(make_subject(tmp_path), is_running=False, clock=clock)
+    finally:
+        os.close(started[0])
+    assert levels(found) == [("data format", Level.OK), ("log", Level.SKIPPED)]
+    assert Level.PROBLEM in [finding.level for finding in check_contents(make_subject(tmp_path), is_running=False)]
 
 
 def test_contents_before_the_first_start_are_empty(tmp_path: Path) -> None:

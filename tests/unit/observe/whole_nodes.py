@@ -29,7 +29,7 @@ class Wires:
 
     def _node(self, to: str) -> Node:
         if {to, self._name} & self._cluster.cut_off:
-            raise PeerUnreachable(f"{to} is cut off")
+            raise PeerUnreachable(f"{to} is cut off", refused=self._cluster.cut_off_is_dead)
         return self._cluster.nodes[to]
 
     async def call(self, to: str, request: Any, timeout: float) -> Any:
@@ -62,6 +62,8 @@ class WholeNodes:
     def __init__(self, loop: SimulatedLoop) -> None:
         self.loop = loop
         self.cut_off: set[str] = set()
+        self.cut_off_is_dead = False
+        """Nobody listens there."""
         members = {name: f"127.0.0.1:{7401 + at}" for at, name in enumerate(("n1", "n2", "n3"))}
         self.nodes = {name: self._node(name, members) for name in members}
         for node in self.nodes.values():

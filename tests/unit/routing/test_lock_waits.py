@@ -8,7 +8,7 @@ import pytest
 
 from kvapi.v1 import replication_pb2, two_phase_commit_pb2
 from kvnode import limits
-from kvnode.errors import DeadlineExpired, NoLeader, Overloaded
+from kvnode.errors import DeadlineExpired, NoLeader, Overloaded, Unavailable
 from kvnode.protocol.two_phase_commit.locks import Interval, Locks
 from kvnode.protocol.two_phase_commit.participant import State
 from kvnode.routing.locks import ANSWER_MAX, WOUND_AFTER
@@ -43,6 +43,20 @@ def proposals(stand: TwoPhaseStand, kind: str = "prepare") -> list[bytes]:
 
 
 # ---- strong writes --------------------------------------------------------------------------------------------------
+
+
+@simulated
+async def test_write_that_waits_for_a_lock_is_told_that_the_node_stops(stand: TwoPhaseStand) -> None:
+    """It is in no log, so it can go elsewhere at once; and so can one that comes then."""
+    await stand.lock(OLD, get(b"k"))
+    waiting = asyncio.ensure_future(until_free(stand, WRITE))
+    await turns()
+    stopped_at = stand.loop.time()
+    stand.local.stop_serving()
+    for one in (waiting, until_free(stand, WRITE)):
+        with pytest.raises(Unavailable, match="is stopping"):
+            await one
+    assert (stand.loop.time(), stand.local.locks.waiting(0)) == (stopped_at, 0)
 
 
 @simulated

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from kvapi.v1 import message_pb2
+import pytest
+
+from kvapi.v1 import kv_pb2, message_pb2
+from kvnode.errors import OutcomeUnknown, Unavailable
 from kvnode.node import Node
 from kvnode.protocol.raft import leader
+from kvnode.routing.context import RequestContext
+from kvnode.routing.local import FATE_WAIT_MAX
 from kvnode.runtime.handover import CATCH_UP_WAIT_MAX, LEAVE_MAX
 from tests.unit.observe.whole_nodes import SHARDS, WholeNodes, on_whole_nodes
 
@@ -118,10 +124,11 @@ async def test_node_that_leaves_does_not_take_a_leadership_that_comes_then(nodes
 
 
 @on_whole_nodes
-async def test_successor_that_cannot_be_told_ends_the_transfer(nodes: WholeNodes) -> None:
-    """It died a moment ago: writes do not wait for the whole time of a transfer."""
+async def test_successor_that_died_ends_the_transfer(nodes: WholeNodes) -> None:
+    """A moment ago, so that nobody knows yet: writes do not wait for the whole time of a transfer."""
     n1 = await lead_all(nodes, "n1")
     nodes.cut_off.add("n2")
+    nodes.cut_off_is_dead = True
     began = nodes.loop.time()
     assert leader.start_transfer(n1.replicas[0].raft, "n2", began)
     n1.driver.wake(0)
@@ -132,10 +139,71 @@ async def test_successor_that_cannot_be_told_ends_the_transfer(nodes: WholeNodes
 
 
 @on_whole_nodes
-async def test_node_whose_peers_are_gone_leaves_in_time_and_as_a_leader(nodes: WholeNodes) -> None:
+async def test_node_whose_peers_are_gone_leaves_in_time(nodes: WholeNodes) -> None:
     """It cannot know whether they come back; the process must end all the same."""
     n1 = await lead_all(nodes, "n1")
     nodes.cut_off.update(("n2", "n3"))
     assert await took(nodes, n1) <= LEAVE_MAX + 0.01
+    nodes.cut_off.clear()
+
+
+@on_whole_nodes
+async def test_calls_that_wait_at_a_node_that_stops_serving_are_answered_at_once(nodes: WholeNodes) -> None:
+    """A strong read and one of a session wait for entries, which do not come any more; neither do those that come then wait in
+    vain."""
+    await lead_all(nodes, "n1")
+    n2 = nodes.nodes["n2"]
+    for replica in n2.replicas.values():
+        replica.installing = True  # It takes no entries.
+    ahead = await nodes.put(b"k")
+    deadline = nodes.loop.time() + 5.0
+    reads = [
+        kv_pb2.GetRequest(key=b"k", consistency=level, session=ahead.served.session)
+        for level in (kv_pb2.CONSISTENCY_STRONG, kv_pb2.CONSISTENCY_SESSION)
+    ]
+
+    def ask() -> list[asyncio.Task[Any]]:
+        return [asyncio.create_task(n2.kv.get(read, RequestContext(deadline))) for read in reads]
+
+    waiting = ask()
+    await asyncio.sleep(0.5)
+    assert not any(one.done() for one in waiting)
+    began = nodes.loop.time()
+    n2.local.stop_serving()
+    for one in [*waiting, *ask()]:
+        with pytest.raises(Unavailable, match="is stopping"):
+            await one
+    assert nodes.loop.time() - began < 0.1
+
+
+@on_whole_nodes
+async def test_write_whose_fate_a_node_that_stops_will_not_hear_is_unknown_at_once(nodes: WholeNodes) -> None:
+    """It was deposed with the write in its log; the caller asks elsewhere, under the write's name."""
+    n1 = await lead_all(nodes, "n1")
+    nodes.cut_off.add("n1")
+    writing = asyncio.create_task(nodes.put(b"k"))
+    await asyncio.sleep(0.1)
+    for replica in n1.replicas.values():
+        replica.raft.step_down(nodes.loop.time())
+    began = nodes.loop.time()
+    n1.local.stop_serving()
+    with pytest.raises(OutcomeUnknown):
+        await writing
+    assert nodes.loop.time() - began < 0.1
+    nodes.cut_off.clear()
+
+
+@on_whole_nodes
+async def test_write_of_a_leader_that_stops_without_a_majority_is_unknown_before_its_server_ends(nodes: WholeNodes) -> None:
+    """Nobody took over; the last moment to say so is a little before the calls are cut off."""
+    n1 = await lead_all(nodes, "n1")
+    nodes.cut_off.add("n1")
+    writing = asyncio.create_task(nodes.put(b"k"))
+    await asyncio.sleep(0.1)
+    began = nodes.loop.time()
+    n1.local.stop_serving()
     assert len(leads(n1)) == SHARDS
+    with pytest.raises(OutcomeUnknown):
+        await writing
+    assert nodes.loop.time() - began == pytest.approx(FATE_WAIT_MAX, abs=0.05)
     nodes.cut_off.clear()

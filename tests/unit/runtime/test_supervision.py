@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -172,6 +173,25 @@ def test_replay_that_moves_gets_more_time_and_says_how_far_it_is() -> None:
         "EXTEND_TIMEOUT_USEC=30000000",
         "STATUS=RECOVERING: 4,096 records of the log replayed in 2 s",
     ]
+
+
+def test_replay_of_large_records_from_a_slow_disk_gets_more_time_before_the_last_is_over() -> None:
+    """A tenth of a second each: 10 MB/s. Between two words, and after the last one, is less time than was asked for."""
+    told_at: list[float] = []
+    time = 0.0
+
+    class TimedManager(RecordingManager):
+        def extend_timeout(self, seconds: float) -> None:
+            told_at.append(time)
+
+    def records() -> Iterator[int]:
+        nonlocal time
+        for number in range(1_500):
+            time += 0.1
+            yield number
+
+    list(replaying(records(), TimedManager(), lambda: time))
+    assert max(later - earlier for earlier, later in pairwise([*told_at, time])) < supervision.REPLAY_STEP_MAX
 
 
 def test_replay_that_is_quick_says_no_more_than_that_it_has_begun() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kvnode.errors import Unavailable
 from kvnode.shard.waits import Waits
 
 
@@ -31,7 +32,7 @@ def test_waiters_for_an_index_are_woken_when_it_is_applied() -> None:
 
 
 def test_waiters_for_a_leader_are_woken_by_another_view_only() -> None:
-    """Another leader, another term, a handing-over that begins or ends; or that the node stops."""
+    """Another leader, another term, a handing-over that begins or ends."""
     waits = Waits(0)
     waits.for_leader("x")
     assert waits.released_by_leader(("", 0, False)) == []
@@ -39,8 +40,18 @@ def test_waiters_for_a_leader_are_woken_by_another_view_only() -> None:
     waits.for_leader("y")
     assert waits.released_by_leader(("a", 1, False)) == []
     assert tokens(waits.released_by_leader(("a", 1, True))) == ["y"]  # type: ignore[arg-type]
-    waits.for_leader("z")
-    assert tokens(waits.released_by_stop()) == ["z"]  # type: ignore[arg-type]
+
+
+def test_waiters_for_anything_are_told_that_the_node_stops() -> None:
+    """Nothing that they wait for will happen here."""
+    waits, why = Waits(0), Unavailable("n1 is stopping")
+    waits.for_applied(3, "a")
+    waits.for_change("b")
+    waits.for_end("c")
+    waits.for_leader("d")
+    assert [tuple(reply) for reply in waits.released_by_stop(why)] == [(token, why) for token in "abcd"]
+    assert waits.released_by_stop(why) == []
+    assert waits.released_by_state(9, True) == []
 
 
 def test_waiter_that_went_away_is_forgotten_everywhere() -> None:
@@ -52,7 +63,7 @@ def test_waiter_that_went_away_is_forgotten_everywhere() -> None:
     waits.forget("x")
     waits.forget("never there")
     assert waits.released_by_state(9, True) == []
-    assert waits.released_by_stop() == []
+    assert waits.released_by_stop(Unavailable("x")) == []
 
 
 def test_waiters_for_an_end_are_woken_by_the_next_one_only() -> None:

@@ -12,9 +12,10 @@ from kvnode.types import Entry
 from tests.unit.protocol.raft.driven import COMMAND, DrivenRaft, committed_in_term, led, take
 
 
-def test_transfer_keeps_writes_waiting_for_a_quarter_of_the_election_timeout() -> None:
-    """200 ms of 800: a caller should not notice a successor that does not come. Who stops may be more patient."""
+def test_successor_that_does_not_catch_up_is_waited_for_a_quarter_of_the_election_timeout() -> None:
+    """200 ms of 800: a caller should not notice it. Who stops may be more patient."""
     raft = committed_in_term()
+    leader.propose(raft, [b"1"], 100.0)
     assert leader.start_transfer(raft, "b", 100.0)
     raft.on_time(100.199)
     assert raft.transfer is not None
@@ -23,6 +24,21 @@ def test_transfer_keeps_writes_waiting_for_a_quarter_of_the_election_timeout() -
     assert leader.start_transfer(raft, "b", 100.2, within=0.4)
     raft.on_time(100.599)
     assert raft.transfer is not None
+
+
+def test_successor_that_was_told_is_waited_for_longer() -> None:
+    """It may be slow to campaign. With proposals in between it would depose its leader, and lose for its shorter log."""
+    raft = committed_in_term()
+    leader.propose(raft, [b"1"], 100.0)
+    assert leader.start_transfer(raft, "b", 100.0)
+    take(raft, "b")
+    raft.result("b", 2, now=100.15)
+    assert [to for to, _ in raft.sent()] == ["b"]
+    raft.on_time(100.949)
+    assert raft.transfer is not None
+    raft.ack("c", 1, sent_at=100.9, now=100.9)
+    raft.on_time(100.95)
+    assert (raft.role, raft.transfer) == (Role.LEADER, None)
 
 
 @pytest.mark.parametrize(("to", "term", "goes_on"), [("b", 1, True), ("c", 1, False), ("b", 0, False)])
