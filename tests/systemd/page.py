@@ -15,6 +15,7 @@ a page is read and outputs are compared. Runs nothing.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ class PageError(Exception):
 class Block:
     """Commands of a page."""
 
+    section: str
+    """The heading (of the second level) below which it stands."""
     line: int
     """Of the fence that opens it."""
     place: str
@@ -49,10 +52,10 @@ def blocks(text: str) -> list[Block]:
     """All blocks of commands, in order. Raises PageError."""
     found: list[Block] = []
     previous = -1
-    for line, after, info, content in _fences(text):
+    for section, line, after, info, content in _fences(text):
         language, *words = info.split() or [""]
         if language == COMMANDS:
-            found.append(_block(line, words, content))
+            found.append(_block(section, line, words, content))
         elif language == OUTPUT:
             if previous != line - 1 or not found or words:
                 raise PageError(f"line {line}: output belongs right below the block of commands that prints it")
@@ -63,23 +66,25 @@ def blocks(text: str) -> list[Block]:
     return found
 
 
-def _fences(text: str) -> Iterator[tuple[int, int, str, list[str]]]:
-    """Of each fenced block: the line where it begins and the one where it ends, what its fence says, its lines."""
-    begin, info, content = 0, "", list[str]()
+def _fences(text: str) -> Iterator[tuple[str, int, int, str, list[str]]]:
+    """Of each fenced block: its section, the line where it begins and the one where it ends, what its fence says, its lines."""
+    section, begin, info, content = "", 0, "", list[str]()
     for number, line in enumerate(text.splitlines(), 1):
         fence = _FENCE.fullmatch(line.strip())
         if begin and fence and not fence[1]:
-            yield begin, number, info, content
+            yield section, begin, number, info, content
             begin = 0
         elif begin:
             content.append(line)
         elif fence:
             begin, info, content = number, fence[1], []
+        elif line.startswith("## "):
+            section = line.removeprefix("## ")
     if begin:
         raise PageError(f"line {begin}: this block has no end")
 
 
-def _block(line: int, words: Sequence[str], content: Sequence[str]) -> Block:
+def _block(section: str, line: int, words: Sequence[str], content: Sequence[str]) -> Block:
     if not words:
         raise PageError(f"line {line}: where do these commands run? Say it behind the language: ```{COMMANDS} workstation")
     place, exit_code, is_repeatable = words[0], 0, False
@@ -90,7 +95,7 @@ def _block(line: int, words: Sequence[str], content: Sequence[str]) -> Block:
             is_repeatable = True
         else:
             raise PageError(f"line {line}: {word!r} is none of: exit=CODE, soon")
-    return Block(line, place, exit_code, "\n".join(content) + "\n", is_repeatable)
+    return Block(section, line, place, exit_code, "\n".join(content) + "\n", is_repeatable)
 
 
 def difference(expected: Sequence[str], printed: str) -> str:
@@ -111,3 +116,26 @@ def _pattern(line: str) -> str:
     if words == ANYTHING:
         return r"(?:.*\n)*?"
     return ".*?".join(map(re.escape, words.split(ANYTHING))) + r"\n"
+
+
+def inline_commands(text: str, programs: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """The line and the first words, program and subcommands, of each command of these programs in the text of a page."""
+    fenced = {number for _, begin, end, _, _ in _fences(text) for number in range(begin, end + 1)}
+    for number, line in enumerate(text.splitlines(), 1):
+        for program, words in re.findall(rf"`({'|'.join(programs)}) ([^`]*)`", line) if number not in fenced else ():
+            subcommands = itertools.takewhile(lambda word: re.fullmatch(r"[a-z]+", word), words.split())
+            yield number, " ".join([program, *itertools.islice(subcommands, 2)])
+
+
+def anchors(text: str) -> dict[str, str]:
+    """The anchors that GitHub gives a page's headings, and what stands below each, up to the next heading."""
+    fenced = {number for _, begin, end, _, _ in _fences(text) for number in range(begin, end + 1)}
+    found: dict[str, str] = {}
+    anchor = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("#") and number not in fenced:
+            anchor = re.sub(r"[^\w\- ]", "", line.lstrip("#").strip().lower()).replace(" ", "-")
+            found[anchor] = ""
+        elif anchor:
+            found[anchor] += f"{line}\n"
+    return found
