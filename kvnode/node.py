@@ -392,7 +392,7 @@ class Node:
         done = done and await self._in_time(self._flush(), until - SEAL_MAX, "not flushed: the next start replays the log")
         self.driver.stop()
         done = await self._in_time(self._seal_clock(), until, "the next start's clock is seconds ahead") and done
-        await self.transport.close()
+        await self._in_time(self.transport.close(), until, "connections to peers end with the process")
         if done:
             self.ports.log_worker.close()
             self.ports.store_worker.close()

@@ -101,8 +101,7 @@ def test_blocks_of_the_page_are_all_to_be_executed_at_places_that_a_reader_is_to
     assert {block.place for block in BLOCKS} == {WORKSTATION, *HOSTS}
     for block in BLOCKS:
         above = "\n".join(text.splitlines()[: block.line - 1]).rsplit("```\n", 1)[-1]
-        where = f"{PAGE}:{block.line}"
-        assert block.place == WORKSTATION or block.place in above, f"{where}: the text does not say: on {block.place}"
+        assert block.place == WORKSTATION or block.place in above, f"{PAGE}:{block.line}: say above it: on {block.place}"
 
 
 def test_commands_of_ours_in_the_page_s_text_are_executed_somewhere_in_it() -> None:

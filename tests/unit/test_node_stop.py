@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -72,3 +73,19 @@ def test_stop_with_a_disk_that_hangs_ends_in_time_and_says_what_is_left_out(
         del nodes.nodes["n1"]
 
     check()
+
+
+@on_whole_nodes
+async def test_stop_with_connections_that_do_not_close_is_in_good_order_all_the_same(nodes: WholeNodes) -> None:
+    """All is flushed and closed that matters; what is left ends with the process."""
+    n1 = await with_writes(nodes)
+    ended = asyncio.Event()
+    nodes.cut_off.add("n1")  # its server has ended
+    n1.transport.close = ended.wait  # type: ignore[method-assign, assignment]
+    done, took, warnings = await stop(nodes, n1, 0.7)
+    assert done
+    assert took == pytest.approx(0.7, abs=0.05)
+    assert ["connections to peers" in warning for warning in warnings] == [True]
+    ended.set()
+    nodes.cut_off.clear()
+    del nodes.nodes["n1"]

@@ -20,7 +20,7 @@ PREFIX = "10.0.0"
 OWN_ADDRESS = f"{PREFIX}.254"
 """Of who calls from the network itself."""
 NEIGHBOURS = {"base_reachable_time_ms": 500, "delay_first_probe_time": 1, "retrans_time_ms": 100}
-"""An address that another machine has taken over is found there within two seconds; the kernel's own settings take a minute."""
+"""Who takes over another machine's address is found within two seconds; with the kernel's settings it may take a minute."""
 
 
 class Network:
