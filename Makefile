@@ -104,7 +104,7 @@ unit: setup ## Run the unit tests.
 unit-lowest: ## Run the unit tests, and a cluster, with the lowest versions of all dependencies that pyproject.toml allows.
 	$(PYTHON) tools/lowest.py
 
-packaging: setup ## Test the wheels, `make install` and `make uninstall`.
+packaging: setup prepare ## Test the wheels, `make install` and `make uninstall`.
 	$(PYTEST) -q tests/packaging
 
 scripts: setup ## Run the golden dialogues of the protocols.
