@@ -15,7 +15,8 @@ COMPUTING := $(wildcard tests/tidy tests/unit tests/scripts tests/fuzz tests/wir
 ALONE := $(wildcard tests/wire/test_attacks_*.py tests/integration/test_stalls.py)
 # What waits for time-outs and computes next to nothing: many at once, but beside nothing that computes.
 WAITING := $(wildcard tests/wire/test_keepalive_*.py tests/wire/test_backoff_*.py)
-# Clusters of real processes, and what is installed: they wait for each other half of the time, so that a few files at once keep two cores busy.
+# Clusters of real processes, of installed ones too: they wait for each other half of the time, so that a few files at once keep
+# two cores busy.
 REAL := $(wildcard tests/nemesis tests/integration tests/packaging)
 # Of these what goes through every part of a transport, once more on the one that is not the default.
 ON_BOTH := $(addprefix tests/integration/,test_serve.py test_bad_input.py)
@@ -39,7 +40,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest packaging wheels install uninstall scripts fuzz fuzz-wire sim sim-replay sim-soak mutants nemesis integration systemd-test bench-wire clean
+.PHONY: help setup run demo test check fmt lint type proto proto-check tidy unit unit-lowest packaging wheels install uninstall scripts fuzz fuzz-wire sim sim-replay sim-soak mutants nemesis integration systemd-test bench-wire prepare clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,13 +63,18 @@ demo: setup ## Start three nodes, break things, and show what the cluster does a
 	$(BIN)/kvctl demo $(if $(TRANSPORT),--transport $(TRANSPORT))
 
 test: setup lint type ## Lint, type-check and run all tests.
+	$(MAKE) --no-print-directory prepare
 	$(PYTEST) -n $(JOBS) --dist worksteal $(COMPUTING) $(call WITHOUT,$(ALONE) $(WAITING))
 	$(PYTEST) $(ALONE)
 	$(PYTEST) -n 4 --dist worksteal $(WAITING)
 	$(PYTEST) -n 3 --dist loadfile $(REAL) $(call WITHOUT,$(ALONE))
 	KVNODE_TRANSPORT=other $(PYTEST) -n 2 --dist loadfile $(ON_BOTH)
-	$(BIN)/python -m tests.packaging.stage
+	$(BIN)/python tools/lowest.py --quick
 	$(PYTEST) $(MACHINES)
+
+prepare: ## Make the two environments that tests need beside .venv: an installation, and the lowest versions of all dependencies.
+	$(PYTHON) -m tests.packaging.stage
+	$(PYTHON) tools/lowest.py --prepare
 
 check: lint type proto-check tidy ## Everything that needs no running code: style, types, protos, house rules.
 
@@ -95,10 +101,10 @@ tidy: setup ## Check the house rules: banned imports, sizes of modules, leftover
 unit: setup ## Run the unit tests.
 	$(PYTEST) -q tests/unit
 
-unit-lowest: ## Run the unit tests with the lowest versions of every dependency that pyproject.toml allows.
+unit-lowest: ## Run the unit tests, and a cluster, with the lowest versions of all dependencies that pyproject.toml allows.
 	$(PYTHON) tools/lowest.py
 
-packaging: setup ## Test the wheels, `make install` and `make uninstall`.
+packaging: setup prepare ## Test the wheels, `make install` and `make uninstall`.
 	$(PYTEST) -q tests/packaging
 
 scripts: setup ## Run the golden dialogues of the protocols.

@@ -18,6 +18,7 @@ from functools import partial
 
 from kvnode import __version__
 from kvnode.config import PRESETS, Config, ConfigError
+from kvnode.config_layers import CREDENTIALS_DIRECTORY
 from kvnode.exit_codes import UNUSABLE_CONFIG
 from kvnode.runtime.service_manager import is_journal, priority
 
@@ -44,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             load = partial(Config.load, options.config, flags, os.environ, options.preset)
             return examine(load, options.config or "", options.user, options.output)
-        config, origins = Config.load_with_origins(options.config, flags, os.environ, options.preset)
+        environ = dict(os.environ)
+        if getattr(options, "without_credentials", False):
+            environ.pop(CREDENTIALS_DIRECTORY, None)
+        config, origins = Config.load_with_origins(options.config, flags, environ, options.preset)
     except ConfigError as error:
         for problem in error.problems:
             print(f"{priority('error') if is_journal(sys.stderr) else ''}kvnode: {problem}", file=sys.stderr)
@@ -108,7 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("run", parents=[source], epilog=_EPILOG, help="run this node until SIGTERM")
     config = commands.add_parser("config", help="check or print the settings")
     actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("check", parents=[source], epilog=_EPILOG, help="say whether the settings can be used")
+    check = actions.add_parser("check", parents=[source], epilog=_EPILOG, help="say whether the settings can be used")
+    check.add_argument("--without-credentials", action="store_true", help="leave out systemd's: only the node may read them")
     dump = actions.add_parser("dump", parents=[source], epilog=_EPILOG, help="print all settings and where each came from")
     dump.add_argument("-o", "--output", choices=["toml", "json"], default="toml", help="format (default: toml)")
     doctor = commands.add_parser("doctor", parents=[source], epilog=_EPILOG, help="look for what is wrong, or will be")

@@ -60,6 +60,8 @@ logger = structlog.get_logger(__name__)
 
 TICK: Seconds = 0.05
 """Interval of the housekeeping: failure detection, flushes, the clock's bound."""
+SEAL_MAX: Seconds = 0.2
+"""What is kept of a stop's time for the clock's last word."""
 STOP_MAX: Seconds = 2.0
 """How long a node that serves nobody any more may take to end; a full or hanging disk must not keep it."""
 FULL_DISK_TRANSFER_TICKS = 100
@@ -386,10 +388,11 @@ class Node:
         parts = (self.heartbeats, self.outbox, self.two_phase, self.membership)
         await asyncio.gather(*(part.stop() for part in parts))
         done = await self._in_time(self.driver.drained(), until, "the log takes no more: what was not acknowledged may be lost")
-        done = done and await self._in_time(self._flush(), until, "not flushed: the next start replays the log")
+        # (What comes after the flush is small, and worth more: else the next start's clock is seconds ahead.)
+        done = done and await self._in_time(self._flush(), until - SEAL_MAX, "not flushed: the next start replays the log")
         self.driver.stop()
         done = await self._in_time(self._seal_clock(), until, "the next start's clock is seconds ahead") and done
-        await self.transport.close()
+        await self._in_time(self.transport.close(), until, "connections to peers end with the process")
         if done:
             self.ports.log_worker.close()
             self.ports.store_worker.close()

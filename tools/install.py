@@ -34,6 +34,7 @@ from tools import wheels
 ROOT = Path(__file__).resolve().parent.parent
 APPDIR = "/opt/kvnode"
 """Where the files in systemd/ expect the programs; another place is written into them when they are installed."""
+UNITS_PYTHON = "/usr/bin/python3"
 MANIFEST = "installed-files"
 PROGRAMS = ("kvnode", "kvctl")
 UNIT_FILES = {
@@ -102,6 +103,10 @@ def main(arguments: list[str]) -> int:
         sys.exit(
             f"{action}: {error.filename}: permission denied. Run it as root, or below a directory of yours: DESTDIR=stage."
         )
+    except OSError as error:
+        sys.exit(f"{action}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{action}: interrupted")
     return 0
 
 
@@ -112,6 +117,7 @@ def install(layout: Layout) -> None:
     placed = [*(f"{layout.bindir}/{program}" for program in PROGRAMS), *files]
     environment = f"{layout.appdir}-{wheels.version()}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     tree = layout.here(environment)
+    tree.mkdir(parents=True)  # never over another one, which may be in use
     try:
         _make_environment(tree, environment)
         (tree / MANIFEST).write_text("".join(f"{path}\n" for path in placed))
@@ -125,8 +131,13 @@ def install(layout: Layout) -> None:
         _write(layout.here(path), text)
     for path in set(before).difference(placed):
         _remove_file(layout, path)
-    kept = [old for old in layout.environments() if old != tree and not _clear(layout, old)]
+    kept = [old for old in layout.environments() if old != tree and not _clear(old)]
     print(f"install: kvnode {wheels.version()} is in {layout.link}")
+    if os.path.realpath(sys.executable) != os.path.realpath(UNITS_PYTHON):
+        print(f"Beware: kvnode@.service lets services run no Python but {UNITS_PYTHON}. A drop-in must name this one and its")
+        print(
+            f"libraries in ExecPaths=: {os.path.realpath(sys.executable)}. What is in a home directory they cannot see at all."
+        )
     if not layout.destdir:
         _say_what_comes_next(layout, upgrade=bool(before), kept=kept)
 
@@ -136,7 +147,7 @@ def uninstall(layout: Layout) -> None:
     files = layout.manifest()
     if not files:
         sys.exit(f"uninstall: nothing of kvnode is installed in {layout.link}")
-    running = sorted(pid for tree in [layout.link, *layout.environments()] for pid in _processes(layout, tree))
+    running = sorted(pid for tree in [layout.link, *layout.environments()] for pid in _processes(tree))
     if running:
         sys.exit(
             f"uninstall: process {', '.join(map(str, running))} still runs from {layout.link}."
@@ -243,31 +254,28 @@ def _prune(layout: Layout, directory: Path) -> None:
         directory = directory.parent
 
 
-def _clear(layout: Layout, tree: Path) -> bool:
+def _clear(tree: Path) -> bool:
     """Remove an environment unless something runs from it; whether it is gone."""
-    if _processes(layout, tree):
+    if _processes(tree):
         return False
     shutil.rmtree(tree)
     return True
 
 
-def _processes(layout: Layout, tree: Path) -> list[int]:
+def _processes(tree: Path) -> list[int]:
     """The processes whose interpreter is that environment's."""
     found = []
-    inside = f"{str(tree).removeprefix(layout.destdir)}/", f"{tree}/"
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             program = file.read_bytes().split(b"\0")[0]
         except OSError:  # it has ended meanwhile
             continue
-        if os.fsdecode(program).startswith(inside):
+        if program.startswith(os.fsencode(f"{tree}/")):
             found.append(int(file.parent.name))
     return found
 
 
 def _say_what_comes_next(layout: Layout, upgrade: bool, kept: list[Path]) -> None:
-    if os.path.realpath(sys.executable).startswith(("/home/", "/root/")):
-        print(f"Beware: services cannot see {sys.executable} (ProtectHome=). Say SYSTEM_PYTHON=/usr/bin/python3.")
     print("Next:")
     print("  systemd-sysusers                       # makes the user kvnode")
     print("  systemd-tmpfiles --create kvnode.conf  # makes /etc/kvnode")
@@ -277,6 +285,7 @@ def _say_what_comes_next(layout: Layout, upgrade: bool, kept: list[Path]) -> Non
         print("  kvctl health --wait 60                 # after each")
     else:
         print(f"  write /etc/kvnode/NAME.toml; there are examples in {layout.examplesdir}")
+        print("  kvnode doctor --config /etc/kvnode/NAME.toml")
         print("  systemctl enable --now kvnode@NAME")
     for tree in kept:
         print(f"Nodes still run from {tree}; the next installation removes it when they do not.")

@@ -62,7 +62,8 @@ def main(arguments: list[str]) -> int:
 def environment() -> Path:
     """Its interpreter. The environment is made anew when a bound changed; who comes while another process does that waits."""
     wanted, python, stamp = pins(), ENVIRONMENT / "bin" / "python", ENVIRONMENT / ".pins"
-    with (ROOT / ".venv-lowest.lock").open("w") as lock:
+    (ROOT / "build").mkdir(exist_ok=True)
+    with (ROOT / "build" / "lowest.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (stamp.exists() and stamp.read_text() == "\n".join(wanted)):
             subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)

@@ -107,17 +107,18 @@ def judge(shape: cluster_pb2.TopologyResponse, answers: Mapping[str, cluster_pb2
         state = enum_name(message_pb2.NodeState.Name(answer.node.state), "NODE_STATE_")
         leads = sum(shard.role == kv_pb2.ROLE_LEADER for shard in answer.shards)
         nodes[-1].update(state=state, leads=leads, shards=len(answer.shards))
+        # (Where nothing is written nobody falls behind, also who is cut off.)
+        astray = [one.shard for one in answer.shards if one.shard in leaders and one.leader != leaders[one.shard][1]]
         if answer.out_of_space:
             problems.append(f"{name} has no space: it refuses writes")
         elif state != "ACTIVE":
             problems.append(f"{name} is {state}, not ACTIVE")
+        elif astray:
+            numbers = ", ".join(map(str, astray))
+            problems.append(f"{name} does not follow the leader of shard{'s' if len(astray) > 1 else ''} {numbers}")
         for number, lag in lags.items():
             if lag > LAG_ENTRIES_MAX:
                 problems.append(f"{name} is {lag:,} entries behind the leader of shard {number}")
-        # (Where nothing is written nobody falls behind, also who is cut off.)
-        for shard in answer.shards:
-            if shard.shard in leaders and shard.leader != (leader := leaders[shard.shard][1]):
-                problems.append(f"{name} does not follow {leader}, the leader of shard {shard.shard}")
     problems += [f"shard {place.shard} has no leader" for place in shape.shards if place.shard not in leaders]
     return Health(nodes, problems, all(len(place.replicas) >= SPARING_MIN for place in shape.shards))
 

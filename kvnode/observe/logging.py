@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import socket
 import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import BinaryIO, cast
 
 import structlog
@@ -49,15 +52,20 @@ def configure_logging(config: Log, *, node: str, stream: BinaryIO | None = None,
     """Set up all logging of this process. `stream` is for tests; by default standard output.
 
     Where that is the systemd journal (`journal`; None: look), each line begins with its priority as "<6>", which the journal
-    takes off again: `journalctl -p warning` then finds what it should.
+    takes off again: `journalctl -p warning` then finds what it should. A journal that hangs holds nothing up.
     """
     stream = sys.stdout.buffer if stream is None else stream
     journal = is_journal(stream) if journal is None else journal
     render = _render_json if config.format == "json" else _console(colors=stream.isatty())
+    render = _with_priority(render) if journal else render
 
     def add_node(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         event.setdefault("node", node)
         return event
+
+    def say_lost(lines: int) -> bytes:
+        said = {"timestamp": datetime.now(UTC).isoformat(), "level": "warning", "node": node}
+        return render(None, "warning", {**said, "event": "the journal did not take all lines", "lost": lines})
 
     structlog.configure(
         processors=[
@@ -67,10 +75,10 @@ def configure_logging(config: Log, *, node: str, stream: BinaryIO | None = None,
             add_trace,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            _with_priority(render) if journal else render,
+            render,
         ],
         wrapper_class=_Logger,
-        logger_factory=_Factory(stream),
+        logger_factory=_Factory(_JournalLines(stream, say_lost) if journal else _Lines(stream)),
         cache_logger_on_first_use=True,
     )
     logging.getLogger().handlers[:] = [_FromStandardLibrary()]
@@ -148,9 +156,45 @@ class _Lines:
     debug = info = warning = warn = error = err = critical = fatal = exception = log = msg
 
 
+class _JournalLines(_Lines):
+    """Writes whole lines to the journal, and never waits for it. Its disk may hang while the node's own is well; a line that it
+    does not take is lost, and how many were is said as soon as it takes one."""
+
+    def __init__(self, stream: BinaryIO, say_lost: Callable[[int], bytes]) -> None:
+        self._socket = socket.socket(fileno=os.dup(stream.fileno()))
+        self._lock = threading.Lock()
+        self._say_lost = say_lost
+        self._rest = b""
+        """Of a line that was taken in part: it comes before anything else."""
+        self._lost = 0
+
+    def msg(self, line: bytes) -> None:
+        with self._lock:
+            if self._lost and self._send(self._say_lost(self._lost) + b"\n"):
+                self._lost = 0
+            if self._lost or not self._send(line + b"\n"):
+                self._lost += 1
+
+    debug = info = warning = warn = error = err = critical = fatal = exception = log = msg
+
+    def _send(self, line: bytes) -> bool:
+        """Whether the line is on its way."""
+        self._rest = self._rest[self._push(self._rest) :] if self._rest else b""
+        if self._rest or not (taken := self._push(line)):
+            return False
+        self._rest = line[taken:]
+        return True
+
+    def _push(self, data: bytes) -> int:
+        try:
+            return self._socket.send(data, socket.MSG_DONTWAIT)
+        except OSError:  # its queue is full, or it is gone
+            return 0
+
+
 class _Factory:
-    def __init__(self, stream: BinaryIO) -> None:
-        self._lines = _Lines(stream)
+    def __init__(self, lines: _Lines) -> None:
+        self._lines = lines
 
     def __call__(self, *_arguments: object) -> _Lines:
         return self._lines

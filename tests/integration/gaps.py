@@ -21,7 +21,6 @@ from kvclient.hashing import shard_of
 from tests.integration.neighbours import Neighbours
 
 LAG_INTERVAL_S = 0.005
-PUTS: Mapping[str, int] = {"put": 16}
 VALUE = b"value"
 COUNTER = b"gaps/counter"
 
@@ -115,12 +114,17 @@ class Load:
     pause between."""
 
     def __init__(
-        self, client: kvclient.AsyncClient, shards: int, callers: Mapping[str, int] = PUTS, pause_s: float = 0.01
+        self,
+        client: kvclient.AsyncClient,
+        shards: int,
+        callers: Mapping[str, int],
+        pause_s: float = 0.01,
+        name: str = "gaps",
     ) -> None:
-        """`callers`: how many of each kind: "put", "eventual", "batch", "txn" (over three shards), "get", "increment" (of one
-        counter, by transactions over two shards)."""
+        """All keys begin with `name`. `callers`: how many of each kind: "put", "eventual", "batch", "txn" (over three shards),
+        "get", "increment" (of one counter, by transactions over two shards)."""
         self.record = Record()
-        self._client, self._tags, self._callers, self._pause_s = client, tags(shards), callers, pause_s
+        self._client, self._tags, self._callers, self._pause_s, self._name = client, tags(shards), callers, pause_s, name
         self._over = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -143,7 +147,7 @@ class Load:
                 return
             began, error = time.monotonic(), None
             try:
-                written = await operation(shard, f"gaps/{kind}/{number}/{count}".encode())
+                written = await operation(shard, f"{self._name}/{kind}/{number}/{count}".encode())
                 self.record.acknowledged.update(dict.fromkeys(written, VALUE))
             except kvclient.KvError as caught:
                 error = caught

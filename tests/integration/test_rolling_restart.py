@@ -19,12 +19,16 @@ CALLERS = {"put": 16, "eventual": 2, "batch": 2, "txn": 2, "get": 2, "increment"
 
 
 async def test_rolling_restart_under_load_fails_nothing_and_keeps_no_write_waiting() -> None:
-    """Strong and eventual writes, batches, and transactions over shards, through both clients: all are acknowledged; no strong
-    write waits for more than 500 ms; each node stops within 5 s, and in good order; in the end all replicas agree."""
+    """Strong and eventual writes, batches, and transactions over shards, through both clients, and through one that is
+    connected to the leader of its one shard alone: all are acknowledged; no strong write waits for more than 500 ms; each node
+    stops within 5 s, and in good order; in the end all replicas agree."""
     with Neighbours() as neighbours, harness.playground() as cluster:
         with kvclient.connect_sync(cluster.uri) as blocking:
-            async with harness.connect(cluster) as client:
-                async with gaps.Load(client, cluster.shards, CALLERS) as load:
+            async with harness.connect(cluster) as client, harness.connect(cluster) as lonely:
+                async with (
+                    gaps.Load(client, cluster.shards, CALLERS) as load,
+                    gaps.Load(lonely, cluster.shards, {"put": 1}, name="lonely") as single,
+                ):
                     with gaps.blocking_writer(blocking, load.record, cluster.shards):
                         await asyncio.sleep(1.0)
                         began = load.record.mark("as usual")
@@ -35,7 +39,8 @@ async def test_rolling_restart_under_load_fails_nothing_and_keeps_no_write_waiti
                         ended = time.monotonic()
                 record = load.record
                 increments = sum(write.error is None for write in record.writes if write.writer.startswith("increment"))
-                assert not record.failed, gaps.table(record.failed[:10], record, began)
+                failed = [*record.failed, *single.record.failed]
+                assert not failed, gaps.table(failed[:10], record, began)
                 assert await load.counted() == [increments, increments]
                 present = {item.key async for item in client.range(prefix="gaps/", keys_only=True, timeout=30)}
                 assert not record.acknowledged.keys() - present
@@ -46,7 +51,8 @@ async def test_rolling_restart_under_load_fails_nothing_and_keeps_no_write_waiti
                 "stopped",
             ]
         await asyncio.to_thread(harness.await_agreement, cluster)
-    gaps.demand_no_pause(record, (began, restarted_at), (restarted_at, ended), neighbours)
+    for each in (record, single.record):
+        gaps.demand_no_pause(each, (began, restarted_at), (restarted_at, ended), neighbours)
 
 
 def restart_all(cluster: Playground, record: gaps.Record) -> dict[str, float]:

@@ -61,7 +61,7 @@ def python_of(stage: Path) -> Path:
 
 def copy_of(stage: Path, target: Path) -> None:
     """Another stage, whose files are the same ones: they may be removed and replaced there, and not written to."""
-    shutil.copytree(stage, target, symlinks=True, copy_function=os.link)
+    shutil.copytree(stage, target, symlinks=True, copy_function=os.link, dirs_exist_ok=True)
 
 
 def make(target: str, destdir: Path, *variables: str, checkout: Path = ROOT) -> str:
@@ -80,8 +80,7 @@ def _made_once(kind: str, make_in: Callable[[Path], object]) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
             _remove_unused(kind)
-            unfinished = BUILD / f"{kind}-unfinished"
-            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished = BUILD / f"{kind}-unfinished-{os.getpid()}"  # of no other's, not even of one that was interrupted
             make_in(unfinished)
             unfinished.rename(made)
         os.utime(made)

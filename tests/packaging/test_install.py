@@ -14,7 +14,7 @@ import pytest
 
 import kvclient
 from kvctl.playground import Playground, free_base_port
-from tests.packaging.stage import ROOT, copy_of, make, python_of
+from tests.packaging.stage import ROOT, SYSTEM_PYTHON, copy_of, make, python_of
 from tools import install
 from tools.install import Layout
 
@@ -149,7 +149,7 @@ def installs_stage(stage: Path, moments: None, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def installs_nothing(moments: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Installations make an environment in which nothing is installed."""
-    monkeypatch.setattr(install, "_make_environment", lambda tree, environment: tree.mkdir(parents=True))
+    monkeypatch.setattr(install, "_make_environment", lambda tree, environment: None)
 
 
 def test_upgrade_under_a_running_node_leaves_it_what_it_was_started_from(
@@ -167,7 +167,7 @@ def test_upgrade_under_a_running_node_leaves_it_what_it_was_started_from(
     cluster = Playground.create(room / "node", nodes=1, base_port=free_base_port(1), shards=2, command=command)
     with cluster, kvclient.connect_sync(cluster.uri) as kv:
         kv.put("before", "upgrade")
-        monkeypatch.setattr(install, "_make_environment", lambda tree, environment: tree.mkdir())
+        monkeypatch.setattr(install, "_make_environment", lambda tree, environment: None)
         install.install(layout)
         second = layout.link.resolve()
         assert second != first
@@ -202,7 +202,6 @@ def test_upgrade_that_fails_leaves_the_present_installation(
     before = layout.link.resolve()
 
     def fail(tree: Path, environment: str) -> None:
-        tree.mkdir()
         (tree / "half").write_text("made")
         raise OSError(errno.ENOSPC, "no space left on device")
 
@@ -213,6 +212,19 @@ def test_upgrade_that_fails_leaves_the_present_installation(
     assert layout.environments() == [before]
     assert [path.name for path in layout.link.parent.iterdir()].count("kvnode") == 1
     assert len(list(layout.link.parent.iterdir())) == 2
+
+
+def test_install_into_an_environment_that_is_there_refuses(
+    layout: Layout, installs_nothing: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once, or a clock that went back: nodes may run from it."""
+    moment = install.time.gmtime()
+    monkeypatch.setattr(install.time, "gmtime", lambda: moment)
+    install.install(layout)
+    before = layout.link.resolve()
+    with pytest.raises(FileExistsError, match=str(before)):
+        install.install(layout)
+    assert (before / install.MANIFEST).exists()
 
 
 def test_upgrade_removes_files_that_the_new_version_lacks(layout: Layout, installs_nothing: None) -> None:
@@ -244,6 +256,7 @@ def test_install_says_what_comes_next_and_does_nothing_of_it(
 ) -> None:
     """Users, directories and services are for who installs to make: it is told how. Uninstalling says what it leaves."""
     monkeypatch.setattr(install.subprocess, "run", lambda *command, **_: pytest.fail(f"it ran {command}"))
+    monkeypatch.setattr(install.sys, "executable", SYSTEM_PYTHON)
     install.install(layout)
     said = capsys.readouterr().out
     for command in (
@@ -260,6 +273,18 @@ def test_install_says_what_comes_next_and_does_nothing_of_it(
     assert (
         "Configuration (/etc/kvnode), data (/var/lib/kvnode) and the user kvnode are as they were." in capsys.readouterr().out
     )
+
+
+def test_install_with_a_python_that_the_unit_refuses_says_so(
+    layout: Layout, installs_nothing: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Services may run what ExecPaths= names, and see no home directory."""
+    monkeypatch.setattr(install.sys, "executable", "/elsewhere/bin/python3")
+    install.install(layout)
+    assert "in ExecPaths=: /elsewhere/bin/python3." in capsys.readouterr().out
+    monkeypatch.setattr(install.sys, "executable", SYSTEM_PYTHON)
+    install.install(layout)
+    assert "Beware" not in capsys.readouterr().out
 
 
 def test_install_over_what_others_put_there_refuses(layout: Layout, installs_nothing: None) -> None:

@@ -59,6 +59,7 @@ def test_secret_of_a_node_arrives_with_its_spans_and_is_shown_to_nobody(secret: 
     traced = {"otlp_endpoint": '"http://127.0.0.1:4317"', "file": '"spans.jsonl"', "sample_ratio": "1.0"}
     host.write_configuration("n1", {f"tracing.{name}": value for name, value in traced.items()})
     host.start_all()
+    host.machine.run("systemctl", "reload", "kvnode@n1")  # (What checks the file may not read the secret.)
     host.with_client(lambda client: client.put("traced", "x"))
     host.stop("n1")
     server.stop(0)

@@ -333,6 +333,16 @@ def test_credential_of_somebody_else_is_none_of_ours(file: Path, tmp_path: Path)
     )
 
 
+def test_check_without_credentials_does_not_look_at_them(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What systemd runs beside a node, as for a reload, may know where they are and not read them."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "not to be read"))
+    assert main(["config", "check", "--config", str(file)]) == 1
+    assert "the credential cannot be read" in capsys.readouterr().err
+    assert main(["config", "check", "--without-credentials", "--config", str(file)]) == 0
+
+
 def test_secret_is_never_shown(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not by a dump in either format, not in a mistake's message, not in a model's text."""
     extended(file, '[tracing]\notlp_headers = "authorization=Bearer hunter2"\n')

@@ -78,8 +78,8 @@ def test_health_believes_the_leader_of_the_later_term() -> None:
     forgotten.shards[0].role, forgotten.shards[0].term = kv_pb2.ROLE_LEADER, 2
     forgotten.shards[0].leader, forgotten.shards[0].lag["n3"] = "n3", 0
     assert judge(shape(), answers).problems == [
+        "n3 does not follow the leader of shard 0",
         "n3 is 1,001 entries behind the leader of shard 0",
-        "n3 does not follow n1, the leader of shard 0",
     ]
 
 
@@ -89,7 +89,9 @@ def test_health_with_a_node_that_is_cut_off_names_it_although_nobody_is_behind()
     cut_off = answers["n3"]
     assert isinstance(cut_off, cluster_pb2.StatusResponse)
     cut_off.shards[1].leader = ""
-    assert judge(shape(), answers).problems == ["n3 does not follow n2, the leader of shard 1"]
+    assert judge(shape(), answers).problems == ["n3 does not follow the leader of shard 1"]
+    cut_off.shards[0].leader = ""
+    assert judge(shape(), answers).problems == ["n3 does not follow the leader of shards 0, 1"]
 
 
 @pytest.mark.parametrize(("replicas", "can_spare"), [(3, True), (2, False), (1, False)])

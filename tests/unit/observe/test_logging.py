@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,34 +142,94 @@ def test_level_changed_later_counts_for_loggers_that_were_used_before() -> None:
     assert [line["event"] for line in lines(stream)] == ["first", "wanted now"]
 
 
+class Journal:
+    """The journal's end of a node's standard output."""
+
+    def __init__(self) -> None:
+        ours, self.socket = socket.socketpair()
+        self.socket.settimeout(10)
+        self.stream = ours.makefile("wb")
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # (the kernel's least: some lines)
+        ours.close()
+
+    def read(self) -> list[bytes]:
+        """The lines that are there, up to one that is whole."""
+        data = b""
+        while not data.endswith(b"\n"):
+            data += self.socket.recv(1 << 20)
+        return data.splitlines()
+
+
+@pytest.fixture
+def journal() -> Iterator[Journal]:
+    """One that is connected."""
+    journal = Journal()
+    yield journal
+    journal.stream.close()
+    journal.socket.close()
+
+
 @pytest.mark.parametrize(
     ("level", "priority"), [("debug", b"<7>"), ("info", b"<6>"), ("warning", b"<4>"), ("error", b"<3>"), ("critical", b"<2>")]
 )
-def test_line_for_the_journal_begins_with_its_priority(level: str, priority: bytes) -> None:
+def test_line_for_the_journal_begins_with_its_priority(journal: Journal, level: str, priority: bytes) -> None:
     """`journalctl -p err` must find errors; the rest of the line is the same JSON."""
-    stream = io.BytesIO()
-    configure_logging(Log(level="debug"), node="n1", stream=stream, journal=True)
+    configure_logging(Log(level="debug"), node="n1", stream=journal.stream, journal=True)
     getattr(get_logger("raft"), level)("said")
-    assert stream.getvalue().startswith(priority + b"{")
-    assert json.loads(stream.getvalue()[3:])["event"] == "said"
+    (line,) = journal.read()
+    assert line.startswith(priority + b"{")
+    assert json.loads(line[3:])["event"] == "said"
 
 
-def test_text_of_many_lines_for_the_journal_has_its_priority_on_each() -> None:
+def test_text_of_many_lines_for_the_journal_has_its_priority_on_each(journal: Journal) -> None:
     """For people, a traceback has lines of its own, and each is an entry of the journal."""
-    stream = io.BytesIO()
-    configure_logging(Log(format="console"), node="n1", stream=stream, journal=True)
+    configure_logging(Log(format="console"), node="n1", stream=journal.stream, journal=True)
     get_logger("raft").error("broken", exc_info=ValueError("why"))
-    assert len(stream.getvalue().splitlines()) > 1
-    assert all(line.startswith(b"<3>") for line in stream.getvalue().splitlines())
+    lines_read = journal.read()
+    assert len(lines_read) > 1
+    assert all(line.startswith(b"<3>") for line in lines_read)
 
 
-def test_output_that_is_the_journal_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journal_that_hangs_holds_nothing_up_and_hears_later_what_it_missed(journal: Journal) -> None:
+    """Ten thousand lines that nobody reads: all calls return, what was taken is whole, and the rest is counted."""
+    configure_logging(Log(), node="n1", stream=journal.stream, journal=True)
+    log = get_logger("raft")
+    for number in range(10_000):
+        log.info("line", number=number, text="x" * (number % 700))
+    journal.socket.setblocking(False)
+    data = b""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            data += journal.socket.recv(1 << 20)
+    log.info("after")
+    journal.socket.settimeout(10)
+    data += b"".join(line + b"\n" for line in journal.read())
+    told = [json.loads(line[3:]) for line in data.splitlines()]
+    taken = [line["number"] for line in told if line["event"] == "line"]
+    assert taken == list(range(len(taken)))
+    assert [(line["event"], line.get("lost")) for line in told[-2:]] == [
+        ("the journal did not take all lines", 10_000 - len(taken)),
+        ("after", None),
+    ]
+
+
+def test_journal_that_is_gone_ends_nothing(journal: Journal) -> None:
+    """It is restarted, and the connection with it is broken: the node goes on in silence."""
+    configure_logging(Log(), node="n1", stream=journal.stream, journal=True)
+    journal.socket.close()
+    for _ in range(3):
+        get_logger("raft").info("said")
+
+
+def test_output_that_is_the_journal_is_known_by_its_file(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """JOURNAL_STREAM names device and inode: a child whose output goes elsewhere inherits the variable."""
-    with (tmp_path / "journal").open("wb") as journal, (tmp_path / "other").open("wb") as other:
-        status = os.fstat(journal.fileno())
+    with (tmp_path / "other").open("wb") as other:
+        status = os.fstat(journal.stream.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
-        for stream in (journal, other):
-            configure_logging(Log(), node="n1", stream=stream)
+        for stream in (journal.stream, other):
+            configure_logging(Log(), node="n1", stream=stream)  # type: ignore[arg-type]
             get_logger("raft").info("said")
-    assert (tmp_path / "journal").read_bytes().startswith(b"<6>{")
+    assert journal.read()[0].startswith(b"<6>{")
     assert (tmp_path / "other").read_bytes().startswith(b"{")
