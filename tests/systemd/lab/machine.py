@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -166,7 +166,8 @@ def remove_leftovers(own: str = "") -> None:
             maker = re.fullmatch(rf"{_GROUP}-(\d+)-.+", group.name)
             if group.name == own or (maker and not Path(f"/proc/{maker[1]}").exists()):
                 for below, _, _ in os.walk(group, topdown=False):
-                    os.rmdir(below)
+                    with suppress(FileNotFoundError):  # (Another machine that begins was quicker.)
+                        os.rmdir(below)
 
 
 def control_groups_of(maker: int) -> list[str]:
