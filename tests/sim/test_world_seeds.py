@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import time
@@ -9,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
+import kvnode.runtime.driver
 from kvclient import AsyncClient
+from kvnode.config import Log
+from kvnode.observe.logging import configure_logging
 from tests.sim.faults import SCENARIOS
 from tests.sim.places import unlisted
 from tests.sim.run import command, hash_elsewhere
@@ -65,8 +70,21 @@ def test_world_same_seed_gives_same_trace_under_another_hash_seed(scenario: str,
     """One seed decides all: the trace of a run does not depend on the order of sets, nor on what ran before, nor on the
     SDK's real clock and randomness."""
     here = simulate(seed, scenario)
+    _demand_ok(here)
     assert bool(here.counts["SDK operations"]) is has_sdk
     assert hash_elsewhere(seed, scenario, 4711) == here.trace_hash
+
+
+def test_world_trace_does_not_depend_on_how_the_process_logged_before() -> None:
+    """What nodes log is part of the trace, whatever level was configured before, and whichever logger was used then."""
+    before = simulate("3", "crashes")
+    _demand_ok(before)
+    configure_logging(Log(level="critical"), node="another", stream=io.BytesIO())
+    kvnode.runtime.driver.logger.info("this logger keeps the settings of its first use")
+    try:
+        assert simulate("3", "crashes").trace_hash == before.trace_hash
+    finally:
+        structlog.reset_defaults()
 
 
 def test_world_sdk_broken_on_purpose_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

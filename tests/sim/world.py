@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -149,4 +150,13 @@ def log_to(world: World) -> None:
             world.note("", repr(error))
         raise structlog.DropEvent
 
+    _forget_configured_loggers()
     structlog.configure(processors=[into_trace])
+
+
+def _forget_configured_loggers() -> None:
+    """Whatever this process logged before, and how: levels, and loggers that keep the settings of their first use."""
+    structlog.reset_defaults()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("kvnode.") and "logger" in vars(module):
+            vars(module.logger).pop("bind", None)

@@ -192,8 +192,8 @@ MUTANTS = (
         (
             Change(
                 "kvnode.routing.local",
-                "            replica.waits.for_applied(await self._ask_index(replica.shard, leader_name, context), future)\n",
-                "            future.set_result(await self._ask_index(replica.shard, leader_name, context))\n",
+                "            replica.waits.for_applied(index, future)\n",
+                "            future.set_result(index)\n",
             ),
         ),
     ),
