@@ -36,7 +36,7 @@ class Block:
     """Commands of a page."""
 
     section: str
-    """The heading (of the second level) below which it stands."""
+    """The heading below which it stands, of the second or third level."""
     line: int
     """Of the fence that opens it."""
     place: str
@@ -78,8 +78,8 @@ def _fences(text: str) -> Iterator[tuple[str, int, int, str, list[str]]]:
             content.append(line)
         elif fence:
             begin, info, content = number, fence[1], []
-        elif line.startswith("## "):
-            section = line.removeprefix("## ")
+        elif line.startswith(("## ", "### ")):
+            section = line.lstrip("# ")
     if begin:
         raise PageError(f"line {begin}: this block has no end")
 
