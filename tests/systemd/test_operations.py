@@ -33,8 +33,8 @@ StartLimitBurst=4
 [Service]
 RestartSec=100ms
 """
-"""On all hosts. A crashed node is back sooner than with the installed unit, and a crash loop, which counts starts by hand, too,
-is given up sooner; all that the page shows is the same."""
+"""On all hosts. A crashed node is back sooner than with the installed unit, and a crash loop is given up sooner (starts by hand
+count, too); all that the page shows is the same."""
 
 
 class Walk:

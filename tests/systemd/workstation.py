@@ -4,7 +4,6 @@ The workstation is a directory and a shell in the hosts' network. Its programs a
 stand-ins for what there is no room for here:
 
 - `ssh HOST COMMAND...` runs the command in that machine, as its root, with this standard input; there is no sshd.
-- `scp FILE HOST:PATH` copies a file into it.
 - `make install DESTDIR=stage` takes what that very command made before, for all tests (tests/packaging/stage.py). The second
   time it is the same release in an environment of another name: an upgrade as far as files go.
 - `make setup` makes `.venv` with the stage's kvctl.
@@ -34,13 +33,6 @@ host=$1
 shift
 exec nsenter --target "$(cat @hosts@/"$host")" --all --wdns=/root {_LOGIN} bash -c "$*"
 """
-_SCP = """#!/bin/bash
-# scp FILE HOST:PATH
-set -eu
-[ $# = 2 ] && [ -f "$1" ]
-name=${2#*:}
-exec ssh "${2%%:*}" "cat > $(printf %q "${name:-$(basename "$1")}")" < "$1"
-"""
 _MAKE = """#!/bin/bash
 # make install DESTDIR=stage; make setup
 set -eu
@@ -48,7 +40,7 @@ case "$*" in
 "install DESTDIR=stage")
 	old=$(readlink stage/opt/kvnode || true)
 	rm -rf stage
-	cp -a @stage@ stage
+	cp -al @stage@ stage 2> /dev/null || { rm -rf stage && cp -a @stage@ stage; }
 	if [ -n "$old" ]; then
 		new=$(readlink stage/opt/kvnode)
 		grep -rlI --exclude-dir=lib "$new" stage/opt | xargs sed -i "s/$new/$new-b/g"
@@ -99,7 +91,7 @@ class Workstation:
             made.mkdir()
         for name, machine in hosts.items():
             (places["hosts"] / name).write_text(f"{machine.pid}\n")
-        for name, text in {"ssh": _SSH, "scp": _SCP, "make": _MAKE}.items():
+        for name, text in {"ssh": _SSH, "make": _MAKE}.items():
             (programs / name).write_text(_filled(text, places))
             (programs / name).chmod(0o755)
         self._path = f"{programs}:{ENVIRONMENT['PATH']}"

@@ -19,8 +19,8 @@ PREFIX = "10.0.0"
 """As in the examples that are installed."""
 OWN_ADDRESS = f"{PREFIX}.254"
 """Of who calls from the network itself."""
-NEIGHBOURS = {"base_reachable_time_ms": 500, "delay_first_probe_time": 1, "retrans_time_ms": 100}
-"""Who takes over another machine's address is found within two seconds; with the kernel's settings it may take a minute."""
+NEIGHBOURS = {"base_reachable_time_ms": 500, "delay_first_probe_time": 0, "retrans_time_ms": 100}
+"""Who takes over another machine's address is found within a second; with the kernel's settings it may take a minute."""
 
 
 class Network:
