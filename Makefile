@@ -70,7 +70,7 @@ test: setup lint type ## Lint, type-check and run all tests.
 	$(PYTEST) -n 3 --dist loadfile $(REAL) $(call WITHOUT,$(ALONE))
 	KVNODE_TRANSPORT=other $(PYTEST) -n 2 --dist loadfile $(ON_BOTH)
 	$(BIN)/python tools/lowest.py --quick
-	$(PYTEST) $(MACHINES)
+	$(PYTEST) -n 2 --dist loadfile $(MACHINES)
 
 prepare: ## Make the two environments that tests need beside .venv: an installation, and the lowest versions of all dependencies.
 	$(PYTHON) -m tests.packaging.stage

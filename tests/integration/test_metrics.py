@@ -159,8 +159,8 @@ def test_metrics_port_that_is_taken_keeps_the_node_from_starting(tmp_path: Path)
         second = harness.create(tmp_path / "b", 1, 1, {"metrics.listen": taken})
         with pytest.raises(PlaygroundError) as failed:
             second.up()
-        assert f"cannot listen on {taken} for metrics" in failed.value.log_tail
-        assert "metrics.listen" in failed.value.log_tail
+        assert f"cannot listen on {taken}: somebody does already" in failed.value.log_tail
+        assert "change metrics.listen" in failed.value.log_tail
 
 
 def test_node_without_metrics_listen_serves_none(tmp_path: Path) -> None:
