@@ -3,7 +3,7 @@
     ```sh kv1 exit=3              commands, in a shell of that place; it ends with 3, and without the word with 0
     systemctl status kvnode@n1
     ```
-    ```text                       all that they print, line by line
+    ```text                       all that they print, line by line; without such a block they print nothing
     × kvnode@n1.service - kvnode n1
     …
     ```
@@ -44,8 +44,8 @@ class Block:
     commands: str
     is_repeatable: bool
     """Whether to look again until what is expected is there."""
-    expected: tuple[str, ...] | None = None
-    """The lines that they print; None: they are not shown."""
+    expected: tuple[str, ...] = ()
+    """The lines that they print."""
 
 
 def blocks(text: str) -> list[Block]:
