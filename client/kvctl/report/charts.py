@@ -23,6 +23,8 @@ PERCENTILES = (0, 50, 90, 99, 99.9, 99.99, 99.999, 99.9999)
 WIDE = 1000
 """Units of a stretched picture's width."""
 HEIGHT, STRIP = 240, 34
+LETTER_SHARE = 0.02
+"""Of the width of a plot in a narrow window, 400 pixels: about a letter of an axis."""
 RIDGE_BINS, RIDGE_HEIGHT = 56, 26
 POINTS_MAX = 160
 LAYERS_MAX = 9
@@ -63,7 +65,8 @@ def axis(marks: Sequence[Tick]) -> Markup:
 
 def _marks(marks: Sequence[Tick]) -> Iterator[Markup]:
     for place, (share, words) in enumerate(marks):
-        end = "start" if share < 0.03 else "end" if share > 0.97 else "middle"
+        edge = max(0.03, LETTER_SHARE * len(words) / 2)  # Centred nearer to it, they would stand beyond a narrow window.
+        end = "start" if share < edge else "end" if share > 1 - edge else "middle"
         odd = "odd" if place % 2 and len(marks) > 3 else None
         yield tag("text", words, x=percent(share), y="14", text_anchor=end, class_=odd)
 

@@ -169,3 +169,9 @@ def test_composition_lays_parts_end_to_end() -> None:
     """Each where the one before ends."""
     page = Seen(charts.composition([("s-fsync", "x", 0.5), ("s-network", "y", 0.25)], "what"))
     assert [(rect.attributes["x"], rect.attributes["width"]) for rect in page.all("rect")] == [("0%", "50%"), ("50%", "25%")]
+
+
+def test_axis_long_words_near_an_edge_end_there() -> None:
+    """A time of day with milliseconds is wider than what a narrow window has beside 95 %: centred, it stood beyond the page."""
+    page = Seen(charts.axis([(0.05, "22:26:40.000"), (0.5, "22:26:44.000"), (0.9485, "22:26:48.500"), (0.95, "1 s")]))
+    assert [text.attributes["text-anchor"] for text in page.all("text")] == ["start", "middle", "end", "middle"]
