@@ -56,7 +56,7 @@ def test_doctor_of_a_stopped_service_finds_what_would_keep_it_from_starting(host
 
 def test_doctor_before_the_first_start_expects_the_units_user(host: Deployment) -> None:
     """Nothing of the node is there yet: the unit will make its directory, for the user that it names."""
-    host.write_configuration("n9", alone_at="127.0.0.1:7409")
-    found = _examine(host, "n9")
+    host.write_configuration("fresh", alone_at="127.0.0.1:7409")
+    found = _examine(host, "fresh")
     assert "a unit with StateDirectory= does" in found["data directory"]["found"]
     assert found["port"]["level"] == "ok"
