@@ -12,7 +12,7 @@ JOBS ?= 2
 # What only computes, in JOBS processes, quick ones first.
 COMPUTING := $(wildcard tests/tidy tests/unit tests/scripts tests/fuzz tests/wire tests/sim)
 # What measures how long others must wait: one after the other, so that nothing else bends it.
-ALONE := $(wildcard tests/wire/test_attacks_*.py $(addprefix tests/integration/test_,stalls.py rolling_restart.py stopping.py))
+ALONE := $(wildcard tests/wire/test_attacks_*.py $(addprefix tests/integration/test_,stalls.py rolling_restart.py stopping.py nemesis.py))
 # What waits for time-outs and computes next to nothing: many at once, but beside nothing that computes.
 WAITING := $(wildcard tests/wire/test_keepalive_*.py tests/wire/test_backoff_*.py)
 # Clusters of real processes, of installed ones too: they wait for each other half of the time, so that a few files at once keep
