@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kvapi.v1 import message_pb2
-from kvnode.errors import InvalidRequest, WrongCluster
+from kvnode.errors import RESTORE, InvalidRequest, WrongCluster
 from kvnode.types import Hlc, NodeName
 
 PROTOCOL_VERSION = 2
@@ -102,7 +102,6 @@ class Envelopes:
         elif known != envelope.from_uid:
             raise WrongCluster(
                 f"{sender} comes with data directory {envelope.from_uid}, not with {known} as before: a lost disk makes a new "
-                "node, which must not vote under the old name; restore the directory "
-                "(members cannot be replaced in this release)"
+                f"node, which must not vote under the old name; {RESTORE} (members cannot be replaced in this release)"
             )
         self.observe(envelope.sent_at)
